@@ -1,0 +1,58 @@
+//! One writer: the lock of a store.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::LedgerError;
+use super::storage::{self, Storage, StorageLock};
+
+/// The lock of a store, held until it is dropped. Readers need none.
+#[derive(Debug)]
+pub struct StoreLock {
+    dir: PathBuf,
+    _lock: Box<dyn StorageLock>,
+}
+
+/// How often a waiting writer looks again.
+const POLL: Duration = Duration::from_millis(5);
+
+impl StoreLock {
+    /// Takes the lock of the store in this directory, waiting for another writer at most so long.
+    ///
+    /// # Errors
+    /// [`LedgerError::Locked`] naming the holder, or [`LedgerError::Io`].
+    pub fn acquire(storage: &dyn Storage, dir: &Path, wait: Duration) -> Result<StoreLock, LedgerError> {
+        let path = dir.join("LOCK");
+        let deadline = Instant::now() + wait;
+        loop {
+            if let Some(mut lock) = storage.try_lock(&path).map_err(LedgerError::io("locking", &path))? {
+                lock.write_text(&format!("{}\n", std::process::id())).map_err(LedgerError::io("writing", &path))?;
+                return Ok(StoreLock { dir: dir.to_owned(), _lock: lock });
+            }
+            if Instant::now() >= deadline {
+                return Err(LedgerError::Locked { path: dir.to_owned(), holder: holder(storage, &path) });
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The store that it locks.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+/// Whether some process writes to the store right now.
+pub(crate) fn is_held(storage: &dyn Storage, dir: &Path) -> bool {
+    let path = dir.join("LOCK");
+    path.exists() && matches!(storage.try_lock(&path), Ok(None))
+}
+
+fn holder(storage: &dyn Storage, path: &Path) -> String {
+    let text = storage.open_read(path).and_then(|mut file| storage::read_all(file.as_mut())).unwrap_or_default();
+    match String::from_utf8_lossy(&text).trim().parse::<u32>() {
+        Ok(pid) if pid == std::process::id() => format!("this process ({pid})"),
+        Ok(pid) => format!("process {pid}"),
+        Err(_) => "another process".to_owned(),
+    }
+}

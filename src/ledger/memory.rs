@@ -1,0 +1,137 @@
+//! What the writer remembers of events that are not mirrored yet, and of streams.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::recovery::TailEvent;
+use crate::event::{EventId, Seq};
+
+/// An event that the ledger has, as idempotency needs it.
+#[derive(Clone, Debug)]
+pub struct Stored(pub(crate) TailEvent);
+
+/// Looks things up in the mirror. It need not know events that the writer still remembers.
+pub trait Lookup {
+    /// The event with this id.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    fn by_id(&mut self, id: EventId) -> Result<Option<Stored>, LookupError>;
+    /// The position of the last event of a stream.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    fn session_seq(&mut self, session_id: &str) -> Result<Option<u64>, LookupError>;
+    /// The highest id there is.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    fn id_max(&mut self) -> Result<Option<EventId>, LookupError>;
+}
+
+/// Why something could not be looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// The mirror does not cover what the writer has forgotten.
+    #[error("the mirror is being rebuilt ({done} of {total} events)")]
+    Rebuilding {
+        /// Events that are mirrored.
+        done: u64,
+        /// Events in the ledger.
+        total: u64,
+    },
+    /// The mirror could not be read.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// There is no mirror (yet).
+pub(crate) struct NoMirror {
+    /// Events in the ledger, for the report.
+    pub total: u64,
+}
+
+impl Lookup for NoMirror {
+    fn by_id(&mut self, _: EventId) -> Result<Option<Stored>, LookupError> {
+        self.session_seq("").map(|_| None)
+    }
+    fn session_seq(&mut self, _: &str) -> Result<Option<u64>, LookupError> {
+        Err(LookupError::Rebuilding { done: 0, total: self.total })
+    }
+    fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
+        Err(LookupError::Rebuilding { done: 0, total: self.total })
+    }
+}
+
+/// Streams whose position is kept although all their events are mirrored. 65,536 of them are some 10 MB.
+const SESSIONS_CACHED_MAX: usize = 1 << 16;
+
+/// Events above the floor, by id, and positions of streams.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    by_id: HashMap<EventId, TailEvent>,
+    in_order: VecDeque<(Seq, EventId)>,
+    sessions: HashMap<Box<str>, u64>,
+    floor: Seq,
+}
+
+impl Memory {
+    pub(crate) fn new(floor: Seq, tail: Vec<TailEvent>) -> Memory {
+        let mut memory = Memory { floor, ..Memory::default() };
+        for event in tail {
+            memory.remember(event);
+        }
+        memory
+    }
+
+    /// All events above this one are remembered.
+    pub(crate) fn floor(&self) -> Seq {
+        self.floor
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.in_order.len()
+    }
+
+    pub(crate) fn by_id(&self, id: EventId) -> Option<&TailEvent> {
+        self.by_id.get(&id)
+    }
+
+    pub(crate) fn session_seq(&self, session_id: &str) -> Option<u64> {
+        self.sessions.get(session_id).copied()
+    }
+
+    pub(crate) fn learn_session(&mut self, session_id: &str, session_seq: u64) {
+        if self.sessions.len() >= SESSIONS_CACHED_MAX {
+            self.forget_sessions();
+        }
+        self.sessions.insert(session_id.into(), session_seq);
+    }
+
+    pub(crate) fn remember(&mut self, event: TailEvent) {
+        if let (Some(session_id), Some(session_seq)) = (&event.session_id, event.receipt.session_seq) {
+            match self.sessions.get_mut(session_id) {
+                Some(last) => *last = session_seq,
+                None => self.learn_session(&session_id.clone(), session_seq),
+            }
+        }
+        self.in_order.push_back((event.receipt.seq, event.receipt.id));
+        self.by_id.insert(event.receipt.id, event);
+    }
+
+    /// Forgets events that are mirrored; the streams they belong to stay known.
+    pub(crate) fn mirrored_through(&mut self, seq: Seq) {
+        while let Some((first, id)) = self.in_order.front().copied()
+            && first <= seq
+        {
+            self.in_order.pop_front();
+            self.by_id.remove(&id);
+        }
+        self.floor = self.floor.max(seq);
+    }
+
+    /// Keeps only streams that the mirror may not know.
+    fn forget_sessions(&mut self) {
+        let unmirrored: HashSet<&str> = self.by_id.values().filter_map(|event| event.session_id.as_deref()).collect();
+        self.sessions.retain(|session_id, _| unmirrored.contains(session_id.as_ref()));
+    }
+}

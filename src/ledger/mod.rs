@@ -1,0 +1,35 @@
+//! The ledger: append-only JSONL segments, the source of truth.
+//!
+//! Called by the store (synchronous) and by LedgerActor. Knows nothing of SQLite: what it must look up outside
+//! its own memory it asks for through [`Lookup`], which the mirror implements. All file I/O goes through
+//! [`storage::Storage`].
+//!
+//! - `storage` the seam to the disk · `lock` one writer · `manifest` ledger.json
+//! - `segment` names and lines of files · `reader` streaming reads beside a live writer
+//! - `place` whether a line is right where it stands · `tail`, `recovery` what open does after a crash
+//! - `memory` ids and streams not mirrored yet · `writer` seal, group, write, fsync, rotate
+
+mod append;
+mod error;
+pub(crate) mod lock;
+mod manifest;
+mod memory;
+pub(crate) mod place;
+mod reader;
+pub(crate) mod recovery;
+pub(crate) mod segment;
+pub mod storage;
+mod tail;
+mod writer;
+
+pub use append::{Conditions, Expect, Head, MirrorAck, Receipt};
+pub use error::{AppendError, LedgerError, LineFault};
+pub use lock::StoreLock;
+pub use manifest::{FORMAT_VERSION, Manifest};
+pub(crate) use memory::NoMirror;
+pub use memory::{Lookup, LookupError, Stored};
+pub use reader::{LedgerLine, LedgerReader, Lines};
+pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};
+pub use segment::{RawLine, Segment};
+pub use storage::{FsStorage, Storage, StorageFile, StorageLock};
+pub use writer::{Group, Stage, Staged, Writer};

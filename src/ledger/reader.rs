@@ -1,0 +1,224 @@
+//! Streaming reads of the ledger, without the lock, also beside a live writer.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::segment::{self, LineReader, RawLine, Segment, Span};
+use super::{LedgerError, Manifest, Storage};
+use crate::event::{Event, Seq, line};
+use crate::options::Options;
+
+/// Reads a store's ledger. Needs no lock and writes nothing.
+#[derive(Clone, Debug)]
+pub struct LedgerReader {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    manifest: Manifest,
+    line_bytes_max: usize,
+}
+
+/// A line, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct LedgerLine<'a> {
+    /// First seq of the segment that holds it.
+    pub segment: Seq,
+    /// Its place there, and its bytes.
+    pub raw: RawLine<'a>,
+    /// Whether the segment was the last one when it was read.
+    pub active: bool,
+}
+
+impl LedgerReader {
+    /// Opens the ledger of the store in this directory.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoStore`] where there is none, or what [`Manifest::load`] says.
+    pub fn open(dir: &Path, options: &Options) -> Result<LedgerReader, LedgerError> {
+        if dir.exists() && !dir.is_dir() {
+            return Err(LedgerError::NotADirectory { path: dir.to_owned() });
+        }
+        let manifest = Manifest::load(options.storage.as_ref(), dir)?;
+        let manifest = manifest.ok_or_else(|| LedgerError::NoStore { path: dir.to_owned() })?;
+        Ok(LedgerReader { storage: options.storage.clone(), dir: dir.to_owned(), manifest, line_bytes_max: options.line_bytes_max })
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The store's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        self.storage.as_ref()
+    }
+
+    /// Its segments, in order; the last one is active.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where they can't be listed.
+    pub fn segments(&self) -> Result<Vec<Segment>, LedgerError> {
+        segment::list(self.storage.as_ref(), &self.dir)
+    }
+
+    /// Lines from this seq on, without reading the segments before it.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where the segments can't be listed.
+    pub fn lines_from(&self, seq: Seq) -> Result<Lines, LedgerError> {
+        let segments = self.segments()?;
+        let holder = segments.iter().rposition(|segment| segment.first <= seq).unwrap_or(0);
+        Ok(self.lines(segments.into_iter().skip(holder).collect(), seq))
+    }
+
+    /// Lines from an offset of a segment on.
+    pub(crate) fn lines_at(&self, first: Seq, offset: u64) -> Result<Lines, LedgerError> {
+        let segments = self.segments()?;
+        let mut lines = self.lines(segments.into_iter().filter(|segment| segment.first >= first).collect(), Seq::ZERO);
+        lines.first_offset = offset;
+        Ok(lines)
+    }
+
+    fn lines(&self, queue: VecDeque<Segment>, from: Seq) -> Lines {
+        Lines { reader: self.clone(), queue, current: None, from, first_offset: 0, last_end: 0 }
+    }
+
+    /// The last valid event of the ledger: its seq and hash, or the genesis. Reads the end of the last segment only,
+    /// unless that is empty or torn.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where it can't be read.
+    pub fn head(&self) -> Result<super::Head, LedgerError> {
+        let genesis = super::Head { seq: Seq::ZERO, event_hash: self.manifest.genesis() };
+        for segment in self.segments()?.iter().rev() {
+            let mut file = self.storage.open_read(&segment.path).map_err(LedgerError::io("opening", &segment.path))?;
+            let last = segment::last_line(file.as_mut(), self.line_bytes_max).map_err(LedgerError::io("reading", &segment.path))?;
+            if let Some((_, bytes)) = last
+                && let Ok(event) = line::decode(&bytes)
+            {
+                return Ok(super::Head { seq: event.seq, event_hash: event.event_hash });
+            }
+            let mut lines = self.lines_at(segment.first, 0)?;
+            let mut head = None;
+            while let Some((_, event)) = lines.next_event()? {
+                head = Some(super::Head { seq: event.seq, event_hash: event.event_hash });
+            }
+            if let Some(head) = head {
+                return Ok(head);
+            }
+        }
+        Ok(genesis)
+    }
+
+    /// The line of this seq, without its LF.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where the ledger can't be read.
+    pub fn line(&self, seq: Seq) -> Result<Option<Vec<u8>>, LedgerError> {
+        let mut lines = self.lines_from(seq)?;
+        match lines.next_event()? {
+            Some((line, event)) if event.seq == seq => Ok(Some(line.raw.bytes.to_vec())),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A cursor over the ledger's lines. At the end it can be asked again: a writer may have added some.
+#[derive(Debug)]
+pub struct Lines {
+    reader: LedgerReader,
+    queue: VecDeque<Segment>,
+    current: Option<(Segment, LineReader)>,
+    from: Seq,
+    first_offset: u64,
+    last_end: u64,
+}
+
+impl Lines {
+    /// The next line that is not blank, right or not. An unfinished line at the end of the last segment counts too.
+    ///
+    /// # Errors
+    /// [`LedgerError::Io`].
+    pub fn next_raw(&mut self) -> Result<Option<LedgerLine<'_>>, LedgerError> {
+        Ok(self.advance()?.and_then(|span| self.line(span)))
+    }
+
+    /// The next event. Nothing where the bytes that follow are not (yet) a line that is right by its own hash, or are
+    /// the end of the ledger: the cursor stays there, and can be asked again. So damage ends the stream too; that is
+    /// for verify and parity to tell.
+    ///
+    /// # Errors
+    /// [`LedgerError::Damaged`] where a line of a sealed segment is not right by its own hash; [`LedgerError::Io`].
+    pub fn next_event(&mut self) -> Result<Option<(LedgerLine<'_>, Event<'_>)>, LedgerError> {
+        let Some(span) = self.advance()? else { return Ok(None) };
+        let problem = match self.line(span) {
+            Some(found) if !found.raw.terminated => Some((found.active, super::LineFault::Unterminated)),
+            Some(found) => line::decode(found.raw.bytes).err().map(|error| (found.active, error.into())),
+            None => None,
+        };
+        if let Some((active, reason)) = problem {
+            if active {
+                self.rewind();
+                return Ok(None);
+            }
+            let path = self.current.as_ref().map(|(segment, _)| segment.path.clone()).unwrap_or_default();
+            return Err(LedgerError::Damaged { path, offset: self.last_end, reason });
+        }
+        if let Some((_, lines)) = &self.current {
+            self.last_end = lines.offset();
+        }
+        Ok(self.line(span).and_then(|found| Some((found, line::decode(found.raw.bytes).ok()?))))
+    }
+
+    fn rewind(&mut self) {
+        if let Some((_, lines)) = &mut self.current {
+            lines.rewind(self.last_end);
+        }
+    }
+
+    fn line(&self, span: Span) -> Option<LedgerLine<'_>> {
+        let (segment, lines) = self.current.as_ref()?;
+        Some(LedgerLine { segment: segment.first, raw: lines.line(span), active: self.queue.is_empty() })
+    }
+
+    fn advance(&mut self) -> Result<Option<Span>, LedgerError> {
+        loop {
+            if let Some((segment, lines)) = &mut self.current {
+                let path = segment.path.clone();
+                while let Some(span) = lines.advance().map_err(LedgerError::io("reading", &path))? {
+                    if lines.line(span).stated_seq().is_none_or(|seq| seq >= self.from) {
+                        return Ok(Some(span));
+                    }
+                    self.last_end = lines.offset();
+                }
+                if self.queue.is_empty() {
+                    let first = segment.first;
+                    let later = self.reader.segments()?.into_iter().filter(|segment| segment.first > first).collect::<VecDeque<_>>();
+                    if later.is_empty() {
+                        // Blank fill may be overwritten: look again from behind the last line.
+                        self.rewind();
+                        return Ok(None);
+                    }
+                    // The writer may have finished this segment after its end was seen: drain it once more.
+                    self.queue = later;
+                    self.rewind();
+                    continue;
+                }
+            } else if self.queue.is_empty() {
+                self.queue = self.reader.segments()?.into();
+                if self.queue.is_empty() {
+                    return Ok(None);
+                }
+            }
+            let Some(segment) = self.queue.pop_front() else { return Ok(None) };
+            let file = self.reader.storage.open_read(&segment.path).map_err(LedgerError::io("opening", &segment.path))?;
+            let offset = std::mem::take(&mut self.first_offset);
+            self.last_end = offset;
+            self.current = Some((segment, LineReader::new(file, offset, self.reader.line_bytes_max)));
+        }
+    }
+}

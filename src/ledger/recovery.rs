@@ -1,0 +1,410 @@
+//! Recovery: what open does with the ledger's own state, by FORMAT.md's table "What recovery does with a tail".
+//!
+//! It never guesses: a tail is either clean, or torn in the one way that a crash can tear it, or refused with
+//! the place and the command that helps.
+
+use std::path::{Path, PathBuf};
+
+use super::place::{Expected, check_blob};
+use super::segment::{self, LineReader, Segment};
+use super::storage::{self, Storage, StorageFile};
+use super::tail::{self, Tail};
+use super::{Head, LedgerError, LineFault, Lookup, Manifest};
+use crate::event::{ContentDigest, Event, EventHash, EventId, Seq, Timestamp, line};
+
+/// A seq that is known to be durable: the mirror's watermark, or a sealed segment's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    /// The event.
+    pub seq: Seq,
+    /// Its hash.
+    pub event_hash: EventHash,
+    /// First seq of the segment that holds it.
+    pub segment: Seq,
+    /// Where its line begins there: a hint, which is checked.
+    pub offset: u64,
+}
+
+/// Why open refuses: something has happened that a crash can't do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A later group was written, so the damaged bytes had been fsynced.
+    #[error(
+        "{path}, byte {offset}: seq {seq} is damaged, though seq {later} of a later group stands behind it, so it had been fsynced: \
+         this is corruption, not a torn tail; run `counterfoil repair --from mirror`"
+    )]
+    LaterGroup {
+        /// The segment.
+        path: PathBuf,
+        /// Where the damage begins.
+        offset: u64,
+        /// What belongs there.
+        seq: Seq,
+        /// What was found behind it.
+        later: Seq,
+    },
+    /// A line that fits its own hash, but not its place: tearing can't make it.
+    #[error(
+        "{path}, byte {offset}: {fault}: a second writer or a splice, not a torn tail; \
+         run `counterfoil verify` to see where, and `counterfoil repair --from mirror` to restore what the mirror has"
+    )]
+    Splice {
+        /// The segment.
+        path: PathBuf,
+        /// Where the line begins.
+        offset: u64,
+        /// What does not fit.
+        fault: LineFault,
+    },
+    /// The ledger ends before an event that is known to have been durable.
+    #[error(
+        "{path}, byte {offset}: the ledger ends at seq {valid}, but seq {durable} was durable ({evidence}): \
+         durable events are lost; run `counterfoil repair --from mirror`"
+    )]
+    LostDurable {
+        /// The segment.
+        path: PathBuf,
+        /// Where its valid lines end.
+        offset: u64,
+        /// The last valid seq.
+        valid: Seq,
+        /// The seq that was durable.
+        durable: Seq,
+        /// How that is known.
+        evidence: &'static str,
+    },
+    /// Sealed segments don't meet end to end.
+    #[error("{path}: {reason}: a segment is missing or damaged; run `counterfoil repair --from mirror`")]
+    SegmentsDoNotMeet {
+        /// The segment at which it shows.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The mirror knows another event at a seq that both have.
+    #[error(
+        "{path}, seq {seq}: the ledger has {ledger}, the mirror {mirror}: two histories; find out which is right \
+         (`counterfoil parity --full`), then run `counterfoil repair --from ledger` or restore the ledger from its backup"
+    )]
+    TwoHistories {
+        /// The segment.
+        path: PathBuf,
+        /// Where they differ.
+        seq: Seq,
+        /// The ledger's event hash.
+        ledger: EventHash,
+        /// The mirror's.
+        mirror: EventHash,
+    },
+    /// There are segments, but no manifest to read them by.
+    #[error("{path} is missing, but there are segments: restore it from a backup (its ledger_id is what the chain begins with)")]
+    NoManifest {
+        /// The manifest's path.
+        path: PathBuf,
+    },
+}
+
+/// Bytes that were cut from a torn tail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// The segment.
+    pub segment: PathBuf,
+    /// Where they began.
+    pub offset: u64,
+    /// How many they were.
+    pub bytes: u64,
+    /// Where they are now.
+    pub saved: PathBuf,
+}
+
+/// What recovery found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The last event.
+    pub head: Head,
+    /// What was cut off. It may have been an acknowledged group that was damaged before it was mirrored: that
+    /// looks the same.
+    pub torn: Option<Torn>,
+    /// Bytes that were written again and fsynced, since nothing proved them durable.
+    pub rewritten_bytes: u64,
+}
+
+/// An event of the tail, as the writer remembers it until it is mirrored.
+#[derive(Clone, Debug)]
+pub(crate) struct TailEvent {
+    pub receipt: super::Receipt,
+    pub session_id: Option<Box<str>>,
+    pub content: ContentDigest,
+    pub observed_at: Timestamp,
+    pub batch: Option<(u32, u32)>,
+}
+
+impl TailEvent {
+    pub(crate) fn of(event: &Event<'_>) -> TailEvent {
+        TailEvent {
+            receipt: super::Receipt::of(event),
+            session_id: event.session_id().map(Into::into),
+            content: ContentDigest::of(event),
+            observed_at: event.observed_at,
+            batch: event.batch,
+        }
+    }
+}
+
+/// The ledger, ready to be appended to.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub head: Head,
+    /// The segment to append to, and where; nothing in an empty ledger.
+    pub active: Option<Active>,
+    /// Events above the floor, in order.
+    pub tail: Vec<TailEvent>,
+    /// All events above this one are in `tail`.
+    pub floor: Seq,
+    pub id_max: Option<EventId>,
+    pub report: RecoveryReport,
+}
+
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub segment: Segment,
+    pub file: Box<dyn StorageFile>,
+    pub len: u64,
+}
+
+/// Where recovery reads and what it holds on to.
+pub(crate) struct Context<'a> {
+    pub storage: &'a dyn Storage,
+    pub dir: &'a Path,
+    pub manifest: &'a Manifest,
+    pub line_bytes_max: usize,
+    /// The mirror's watermark, if a mirror of this ledger is there.
+    pub watermark: Option<Watermark>,
+}
+
+/// Recovers the ledger. The caller holds the store's lock.
+pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recovered, LedgerError> {
+    let segments = segment::list(cx.storage, cx.dir)?;
+    let genesis = Head { seq: Seq::ZERO, event_hash: cx.manifest.genesis() };
+    let Some((active, sealed)) = segments.split_last() else {
+        if let Some(mark) = cx.watermark.filter(|mark| mark.seq > Seq::ZERO) {
+            let path = segment::segment_path(cx.dir, Seq::FIRST);
+            return Err(lost(path, 0, Seq::ZERO, mark.seq, BY_MIRROR));
+        }
+        let report = RecoveryReport { head: genesis, torn: None, rewritten_bytes: 0 };
+        return Ok(Recovered { head: genesis, active: None, tail: Vec::new(), floor: Seq::ZERO, id_max: None, report });
+    };
+    let sealed_end = check_sealed(cx, sealed, active, genesis)?;
+    let start = scan_start(cx, &segments, active, sealed_end)?;
+    recover_active(cx, active, sealed_end, start, lookup)
+}
+
+const BY_MIRROR: &str = "the mirror has it";
+const BY_SEALED: &str = "the segment before it ends there";
+
+fn lost(path: PathBuf, offset: u64, valid: Seq, durable: Seq, evidence: &'static str) -> LedgerError {
+    Box::new(Refusal::LostDurable { path, offset, valid, durable, evidence }).into()
+}
+
+/// Checks that sealed segments meet end to end, in O(segments); answers where the last one ends.
+fn check_sealed(cx: &Context<'_>, sealed: &[Segment], active: &Segment, genesis: Head) -> Result<Head, LedgerError> {
+    let refuse = |segment: &Segment, reason: String| -> LedgerError {
+        Box::new(Refusal::SegmentsDoNotMeet { path: segment.path.clone(), reason }).into()
+    };
+    let mut end = genesis;
+    for segment in sealed {
+        let mut file = open(cx, &segment.path)?;
+        let last = segment::last_line(file.as_mut(), cx.line_bytes_max).map_err(LedgerError::io("reading", &segment.path))?;
+        let mut reader = LineReader::new(file, 0, cx.line_bytes_max);
+        let first = reader.next().map_err(LedgerError::io("reading", &segment.path))?;
+        let first = first.map(|raw| line::decode(raw.bytes).map(|e| (e.seq, e.prev_event_hash)));
+        let last = last.map(|(_, bytes)| line::decode(&bytes).map(|e| Head { seq: e.seq, event_hash: e.event_hash }));
+        match (first, last) {
+            (Some(Ok((seq, prev))), Some(Ok(last))) => {
+                if seq != segment.first || seq != end.seq.next() {
+                    return Err(refuse(segment, format!("it begins with seq {seq}, but seq {} belongs there", end.seq.next())));
+                }
+                if prev != end.event_hash {
+                    return Err(refuse(segment, format!("seq {seq} does not link to the segment before it")));
+                }
+                end = last;
+            }
+            (Some(Err(error)), _) => return Err(refuse(segment, format!("its first line is damaged: {error}"))),
+            (_, Some(Err(error))) => return Err(refuse(segment, format!("its last line is damaged: {error}"))),
+            _ => return Err(refuse(segment, "it is empty".to_owned())),
+        }
+    }
+    if active.first != end.seq.next() {
+        return Err(refuse(active, format!("it begins with seq {}, but seq {} belongs there", active.first, end.seq.next())));
+    }
+    Ok(end)
+}
+
+/// Where the scan of the active segment starts: behind the watermark where that is in it, else at its beginning.
+struct ScanStart {
+    head: Head,
+    offset: u64,
+    /// Whether the mirror's watermark was found in the ledger.
+    watermark_seen: bool,
+}
+
+fn scan_start(cx: &Context<'_>, segments: &[Segment], active: &Segment, sealed_end: Head) -> Result<ScanStart, LedgerError> {
+    let beginning = |watermark_seen| ScanStart { head: sealed_end, offset: 0, watermark_seen };
+    let Some(mark) = cx.watermark.filter(|mark| mark.seq > Seq::ZERO) else { return Ok(beginning(true)) };
+    let Some(holder) = segments.iter().rev().find(|segment| segment.first <= mark.seq) else { return Ok(beginning(false)) };
+    let Some((hash, end)) = find_mark(cx, holder, &mark)? else {
+        if holder.first == active.first {
+            // It is lost; the scan says where the valid lines end.
+            return Ok(beginning(false));
+        }
+        let reason = format!("seq {}, which the mirror has, is missing or damaged in it", mark.seq);
+        return Err(Box::new(Refusal::SegmentsDoNotMeet { path: holder.path.clone(), reason }).into());
+    };
+    if hash != mark.event_hash {
+        let refusal = Refusal::TwoHistories { path: holder.path.clone(), seq: mark.seq, ledger: hash, mirror: mark.event_hash };
+        return Err(Box::new(refusal).into());
+    }
+    if holder.first == active.first {
+        Ok(ScanStart { head: Head { seq: mark.seq, event_hash: hash }, offset: end, watermark_seen: true })
+    } else {
+        Ok(beginning(true))
+    }
+}
+
+/// The hash of the line at the watermark, and the offset behind it: by the hint, or by a scan of the segment.
+fn find_mark(cx: &Context<'_>, segment: &Segment, mark: &Watermark) -> Result<Option<(EventHash, u64)>, LedgerError> {
+    let from = if segment.first == mark.segment { mark.offset } else { 0 };
+    for offset in [from, 0] {
+        let mut reader = LineReader::new(open(cx, &segment.path)?, offset, cx.line_bytes_max);
+        while let Some(raw) = reader.next().map_err(LedgerError::io("reading", &segment.path))? {
+            let end = raw.end();
+            match line::decode(raw.bytes) {
+                Ok(event) if event.seq == mark.seq && raw.terminated => return Ok(Some((event.event_hash, end))),
+                // The hint is good for its own line only.
+                _ if offset != 0 => break,
+                _ => {}
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn open(cx: &Context<'_>, path: &Path) -> Result<Box<dyn StorageFile>, LedgerError> {
+    cx.storage.open_read(path).map_err(LedgerError::io("opening", path))
+}
+
+fn recover_active(
+    cx: &Context<'_>,
+    active: &Segment,
+    sealed_end: Head,
+    start: ScanStart,
+    lookup: &mut dyn Lookup,
+) -> Result<Recovered, LedgerError> {
+    let path = &active.path;
+    let reading = || LedgerError::io("reading", path);
+    let mut file = cx.storage.open_write(path).map_err(LedgerError::io("opening", path))?;
+    let file_len = file.len().map_err(reading())?;
+    // Streams from before the scan are known only where the mirror covers all that lies before it.
+    let covered = cx.watermark.map_or(Seq::ZERO, |mark| mark.seq) >= start.head.seq;
+    let mut base = |session_id: &str| if covered { Some(lookup.session_seq(session_id).ok()?.unwrap_or(0)) } else { None };
+
+    let mut expected = Expected::after(start.head);
+    let mut reader = LineReader::new(open(cx, path)?, start.offset, cx.line_bytes_max);
+    let mut kept: Vec<TailEvent> = Vec::new();
+    let mut batch_offset = start.offset;
+    let (mut valid_end, mut lf_missing) = (start.offset, false);
+    let mut id_max = None;
+    while let Some(raw) = reader.next().map_err(reading())? {
+        let Ok(event) = line::decode(raw.bytes) else { break };
+        if check_blob(cx.storage, cx.dir, &event).is_err() || expected.check(&event, &mut base).is_err() {
+            break;
+        }
+        if event.batch.is_none_or(|(i, _)| i == 1) {
+            batch_offset = raw.offset;
+        }
+        kept.push(TailEvent::of(&event));
+        id_max = id_max.max(Some(event.id));
+        (valid_end, lf_missing) = (raw.end(), !raw.terminated);
+    }
+
+    let durable = cx.watermark.map(|mark| mark.seq).filter(|seq| *seq > sealed_end.seq).unwrap_or(sealed_end.seq);
+    let evidence = if durable > sealed_end.seq { BY_MIRROR } else { BY_SEALED };
+    let valid = expected.head();
+    if valid.seq < durable || !start.watermark_seen {
+        let durable = cx.watermark.map_or(durable, |mark| mark.seq.max(durable));
+        return Err(lost(path.clone(), valid_end, valid.seq, durable, evidence));
+    }
+    let mut cut = valid_end;
+    let mut has_torn = tail::classify(&mut LineReader::new(open(cx, path)?, valid_end, cx.line_bytes_max), path, valid)? == Tail::Torn;
+    let mut head = valid;
+    if let Some((i, _)) = expected.open_batch() {
+        // The batch never became whole, so nothing of it was acknowledged.
+        let first = valid.seq.get() + 1 - u64::from(i).min(valid.seq.get());
+        if first <= durable.get() {
+            return Err(lost(path.clone(), batch_offset, Seq::new(first).previous(), durable, evidence));
+        }
+        (cut, lf_missing, has_torn) = (batch_offset, false, true);
+        kept.truncate(kept.len().saturating_sub(i as usize));
+        head = kept.last().map_or(start.head, |last| Head { seq: last.receipt.seq, event_hash: last.receipt.event_hash });
+    }
+    let torn = if has_torn { Some(save_torn(cx, file.as_mut(), active, cut, file_len)?) } else { None };
+    let rewritten_bytes = rewrite(file.as_mut(), start.offset, cut, lf_missing).map_err(LedgerError::io("rewriting", path))?;
+    let len = cut + u64::from(lf_missing);
+    if file_len != len {
+        file.set_len(len).map_err(LedgerError::io("cutting", path))?;
+    }
+    if file_len != len || rewritten_bytes > 0 {
+        file.sync_data().map_err(LedgerError::io("syncing", path))?;
+        let segments = segment::segments_dir(cx.dir);
+        cx.storage.sync_dir(&segments).map_err(LedgerError::io("syncing", &segments))?;
+    }
+    Ok(Recovered {
+        head,
+        active: Some(Active { segment: active.clone(), file, len }),
+        tail: kept,
+        floor: start.head.seq,
+        id_max,
+        report: RecoveryReport { head, torn, rewritten_bytes },
+    })
+}
+
+/// Writes the kept bytes again where they stand: after a failed fsync the page cache can show bytes that the
+/// disk does not have. Answers how many.
+fn rewrite(file: &mut dyn StorageFile, from: u64, to: u64, lf_missing: bool) -> std::io::Result<u64> {
+    const STEP: u64 = 1 << 20;
+    let mut at = from;
+    while at < to {
+        let bytes = storage::read_range(file, at, to.min(at + STEP))?;
+        if bytes.is_empty() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        file.write_at(&bytes, at)?;
+        at += bytes.len() as u64;
+    }
+    if lf_missing {
+        file.write_at(b"\n", to)?;
+    }
+    Ok(to - from + u64::from(lf_missing))
+}
+
+/// Copies the bytes from `cut` to the end into torn/, durably.
+fn save_torn(cx: &Context<'_>, file: &mut dyn StorageFile, segment: &Segment, cut: u64, file_len: u64) -> Result<Torn, LedgerError> {
+    let dir = cx.dir.join("torn");
+    cx.storage.create_dir(&dir).map_err(LedgerError::io("creating", &dir))?;
+    let taken = cx.storage.list(&dir).map_err(LedgerError::io("listing", &dir))?;
+    let name = (0u32..)
+        .map(|n| format!("{:020}-{cut}-{n}.torn", segment.first.get()))
+        .find(|name| !taken.contains(name))
+        .unwrap_or_default();
+    let saved = dir.join(name);
+    let copy = |file: &mut dyn StorageFile| {
+        let bytes = storage::read_range(file, cut, file_len)?;
+        storage::write_file(cx.storage, &cx.dir.join("tmp"), &saved, &bytes)?;
+        cx.storage.sync_dir(cx.dir)
+    };
+    copy(file).map_err(LedgerError::io("saving the torn tail to", &saved))?;
+    tracing::warn!(segment = %segment.path.display(), offset = cut, bytes = file_len - cut, saved = %saved.display(), "cut a torn tail");
+    Ok(Torn { segment: segment.path.clone(), offset: cut, bytes: file_len - cut, saved })
+}

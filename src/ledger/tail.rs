@@ -1,0 +1,50 @@
+//! What the bytes behind the last valid line are: fill, a torn group, or something that a crash can't make.
+
+use std::path::Path;
+
+use super::segment::LineReader;
+use super::{Head, LedgerError, LineFault, Refusal};
+use crate::event::{Event, line};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Nothing, or only LF or NUL.
+    Clean,
+    /// The last group, whose fsync may not have returned.
+    Torn,
+}
+
+/// Classifies what the reader yields, given the last valid event before it.
+pub(crate) fn classify(reader: &mut LineReader, path: &Path, valid: Head) -> Result<Tail, LedgerError> {
+    let mut tail = Tail::Clean;
+    let begin = reader.offset();
+    while let Some(raw) = reader.next().map_err(LedgerError::io("reading", path))? {
+        if raw.bytes.iter().all(|b| *b == 0) {
+            continue;
+        }
+        tail = Tail::Torn;
+        let Some(event) = right_by_its_own_hash(raw.bytes) else { continue };
+        let next = valid.seq.next();
+        let path = path.to_owned();
+        if event.group_seq > next {
+            return Err(Box::new(Refusal::LaterGroup { path, offset: begin, seq: next, later: event.seq }).into());
+        }
+        let fault = if event.seq <= valid.seq {
+            LineFault::Seq { expected: next, found: event.seq }
+        } else if event.seq == next && event.prev_event_hash != valid.event_hash {
+            LineFault::Link { expected: valid.event_hash, found: event.prev_event_hash }
+        } else {
+            continue;
+        };
+        return Err(Box::new(Refusal::Splice { path, offset: raw.offset, fault }).into());
+    }
+    Ok(tail)
+}
+
+/// The event in these bytes, also where zeros or the rest of a torn line stand before it.
+fn right_by_its_own_hash(bytes: &[u8]) -> Option<Event<'_>> {
+    line::decode(bytes).ok().or_else(|| {
+        let at = memchr::memmem::rfind(bytes, b"{\"seq\":")?;
+        line::decode(bytes.get(at..)?).ok()
+    })
+}

@@ -1,0 +1,8 @@
+//! x
+pub mod chain;
+pub mod event;
+pub mod ledger;
+pub mod mirror;
+mod options;
+pub use event::*;
+pub use options::*;

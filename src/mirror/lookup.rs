@@ -1,0 +1,55 @@
+//! Ids and streams, looked up for the writer.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::row::Row;
+use super::{Mirror, MirrorReader, SELECT};
+use crate::event::EventId;
+use crate::ledger::recovery::TailEvent;
+use crate::ledger::{Lookup, LookupError, Stored};
+
+fn failed(error: impl std::fmt::Display) -> LookupError {
+    LookupError::Failed(format!("the mirror can't be read: {error}"))
+}
+
+fn by_id(conn: &Connection, id: EventId) -> Result<Option<Stored>, LookupError> {
+    let mut statement = conn.prepare_cached(&format!("{SELECT} WHERE id = ?1")).map_err(failed)?;
+    statement
+        .query_row([id.to_string()], |row| Ok(Row(row).event().map(|event| Stored(TailEvent::of(&event)))))
+        .optional()
+        .map_err(failed)?
+        .transpose()
+        .map_err(failed)
+}
+
+fn session_seq(conn: &Connection, session_id: &str) -> Result<Option<u64>, LookupError> {
+    let last: Option<i64> = conn
+        .prepare_cached("SELECT max(session_seq) FROM events WHERE session_id = ?1")
+        .and_then(|mut statement| statement.query_row([session_id], |row| row.get(0)))
+        .map_err(failed)?;
+    Ok(last.and_then(|last| u64::try_from(last).ok()))
+}
+
+fn id_max(conn: &Connection) -> Result<Option<EventId>, LookupError> {
+    let last: Option<String> = conn.query_row("SELECT max(id) FROM events", [], |row| row.get(0)).map_err(failed)?;
+    last.map(|id| id.parse().map_err(failed)).transpose()
+}
+
+macro_rules! lookup {
+    ($on:ty) => {
+        impl Lookup for $on {
+            fn by_id(&mut self, id: EventId) -> Result<Option<Stored>, LookupError> {
+                by_id(&self.conn, id)
+            }
+            fn session_seq(&mut self, session_id: &str) -> Result<Option<u64>, LookupError> {
+                session_seq(&self.conn, session_id)
+            }
+            fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
+                id_max(&self.conn)
+            }
+        }
+    };
+}
+
+lookup!(Mirror);
+lookup!(MirrorReader);

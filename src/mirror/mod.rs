@@ -1,0 +1,295 @@
+//! The mirror: the ledger's events as rows of a SQLite database, derived and always rebuildable.
+//!
+//! Called by the store, replay, repair and SqliteActor. Never writes to the ledger.
+//!
+//! - `schema` tables, settings, migrations · `row` a row back to its exact line
+//! - `apply` rows and watermark in one transaction · `lookup` ids and streams for the writer
+//! - `query` read-only SQL for people · `error`
+
+mod apply;
+mod error;
+mod lookup;
+mod query;
+mod row;
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+pub use apply::{Insertion, insert_event};
+pub use error::{MirrorError, MirrorFault};
+pub use query::{QueryError, Table};
+pub(crate) use row::{Row, RowError, SELECT};
+pub use schema::SCHEMA_VERSION;
+
+use crate::event::{LedgerId, Seq};
+use crate::ledger::Watermark;
+use crate::options::Options;
+
+/// The mirror's file in a store.
+pub fn mirror_path(dir: &Path) -> PathBuf {
+    dir.join("mirror.sqlite3")
+}
+
+/// The mirror, open to write. One per store, under its lock.
+#[derive(Debug)]
+pub struct Mirror {
+    conn: Connection,
+    path: PathBuf,
+    ledger_id: LedgerId,
+    watermark: Watermark,
+    options: Options,
+    #[cfg(unix)]
+    inode: Option<(u64, u64)>,
+}
+
+/// The mirror, open to read. Needs no lock, and sees what is committed.
+#[derive(Debug)]
+pub struct MirrorReader {
+    conn: Connection,
+    path: PathBuf,
+}
+
+impl Mirror {
+    /// Opens the mirror of this ledger, creating it where it is missing.
+    ///
+    /// # Errors
+    /// [`MirrorError`]; [`MirrorError::fault`] says whether it has to be set aside, or will pass.
+    pub fn open(dir: &Path, ledger_id: LedgerId, options: &Options) -> Result<Mirror, MirrorError> {
+        let path = mirror_path(dir);
+        check_version()?;
+        create_private(&path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opening = |source| MirrorError::Sqlite { action: "opening", path: path.clone(), source };
+        let mut conn = Connection::open_with_flags(&path, flags).map_err(opening)?;
+        conn.busy_timeout(options.mirror_busy_timeout).map_err(opening)?;
+        schema::prepare(&mut conn, &path, ledger_id, options.clock.now())?;
+        let watermark = schema::watermark(&conn, &path, ledger_id)?;
+        schema::quick_check(&conn, &path)?;
+        #[cfg(unix)]
+        let inode = inode(&path);
+        Ok(Mirror {
+            conn,
+            ledger_id,
+            watermark,
+            options: options.clone(),
+            #[cfg(unix)]
+            inode,
+            path,
+        })
+    }
+
+    /// Opens the mirror; where it is corrupt, or another ledger's, it is renamed aside and a new one begun.
+    /// Answers where the old one is, if so.
+    ///
+    /// # Errors
+    /// [`MirrorError`]: a newer database, or one that is locked or can't be written just now.
+    pub fn open_or_set_aside(dir: &Path, ledger_id: LedgerId, options: &Options) -> Result<(Mirror, Option<PathBuf>), MirrorError> {
+        match Mirror::open(dir, ledger_id, options) {
+            Ok(mirror) => Ok((mirror, None)),
+            Err(error) if error.fault() == MirrorFault::Broken => {
+                let aside = set_aside(dir)?;
+                tracing::warn!(mirror = %mirror_path(dir).display(), aside = %aside.display(), %error, "set the mirror aside; it will be rebuilt");
+                Ok((Mirror::open(dir, ledger_id, options)?, Some(aside)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How far it mirrors the ledger.
+    pub fn watermark(&self) -> Watermark {
+        self.watermark
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The ledger that it mirrors.
+    pub fn ledger_id(&self) -> LedgerId {
+        self.ledger_id
+    }
+
+    /// Whether its file is still the one at its path.
+    ///
+    /// # Errors
+    /// [`MirrorError::Gone`] where it is not.
+    pub fn check_in_place(&self) -> Result<(), MirrorError> {
+        #[cfg(unix)]
+        if inode(&self.path) != self.inode {
+            return Err(MirrorError::Gone { path: self.path.clone() });
+        }
+        Ok(())
+    }
+
+    fn sqlite<T>(&self, action: &'static str, result: rusqlite::Result<T>) -> Result<T, MirrorError> {
+        result.map_err(|source| MirrorError::Sqlite { action, path: self.path.clone(), source })
+    }
+
+    /// Runs `work` inside one transaction of the mirror, which is committed where `work` answers `Ok` and rolled
+    /// back where it does not. [`insert_event`] may be called inside; the watermark stays where it is. For a
+    /// cutover: with the store's lock held and no actors running.
+    ///
+    /// # Errors
+    /// What `work` says, or [`MirrorError::Sqlite`].
+    pub fn transaction<T>(&mut self, work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, MirrorError>) -> Result<T, MirrorError> {
+        let path = self.path.clone();
+        let sqlite = |action| move |source| MirrorError::Sqlite { action, path: path.clone(), source };
+        let transaction =
+            self.conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sqlite.clone()("beginning"))?;
+        let done = work(&transaction)?;
+        transaction.commit().map_err(sqlite("committing"))?;
+        Ok(done)
+    }
+
+    /// Number of rows, and the highest seq among them.
+    ///
+    /// # Errors
+    /// [`MirrorError::Sqlite`].
+    pub fn count(&self) -> Result<(u64, Seq), MirrorError> {
+        self.sqlite("counting", query::count(&self.conn))
+    }
+
+    /// Moves what is in the WAL into the database and empties the WAL, as far as readers allow. Called at close.
+    ///
+    /// # Errors
+    /// [`MirrorError::Sqlite`].
+    pub fn checkpoint(&self) -> Result<(), MirrorError> {
+        let result = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        self.sqlite("checkpointing", result)
+    }
+}
+
+impl MirrorReader {
+    /// Opens the mirror to read.
+    ///
+    /// # Errors
+    /// [`MirrorError::Missing`] where there is none; [`MirrorError::Future`] where it is newer than this code;
+    /// [`MirrorError::Sqlite`].
+    pub fn open(dir: &Path, ledger_id: LedgerId, busy_timeout: Duration) -> Result<MirrorReader, MirrorError> {
+        let path = mirror_path(dir);
+        if !path.exists() {
+            return Err(MirrorError::Missing { path });
+        }
+        let opening = |source| MirrorError::Sqlite { action: "opening", path: path.clone(), source };
+        let probe = |conn: &Connection| {
+            conn.busy_timeout(busy_timeout)?;
+            conn.pragma_update(None, "query_only", true)?;
+            conn.pragma_update(None, "trusted_schema", false)?;
+            conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(&path, flags).map_err(opening)?;
+        let conn = match probe(&conn) {
+            Ok(()) => conn,
+            Err(error) if error::is_unwritable(&error) && !wal_path(&path).exists() => {
+                // In a directory that can't be written, SQLite can't make the shared memory that a WAL needs. No WAL
+                // is there, so the file alone is the whole database.
+                let uri = format!("file:{}?immutable=1", escape_uri(&path));
+                let conn = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI).map_err(opening)?;
+                probe(&conn).map_err(opening)?;
+                conn
+            }
+            Err(error) => return Err(opening(error)),
+        };
+        schema::check_known(&conn, &path)?;
+        schema::watermark(&conn, &path, ledger_id)?;
+        Ok(MirrorReader { conn, path })
+    }
+
+    /// How far it mirrors the ledger.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub fn watermark(&self, ledger_id: LedgerId) -> Result<Watermark, MirrorError> {
+        schema::watermark(&self.conn, &self.path, ledger_id)
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The connection, to read with. It is opened read-only.
+    pub fn connection(&self) -> &Connection {
+        &self.conn
+    }
+
+    pub(crate) fn sqlite<T>(&self, action: &'static str, result: rusqlite::Result<T>) -> Result<T, MirrorError> {
+        result.map_err(|source| MirrorError::Sqlite { action, path: self.path.clone(), source })
+    }
+
+    /// Number of rows, and the highest seq among them.
+    ///
+    /// # Errors
+    /// [`MirrorError::Sqlite`].
+    pub fn count(&self) -> Result<(u64, Seq), MirrorError> {
+        self.sqlite("counting", query::count(&self.conn))
+    }
+}
+
+fn wal_path(path: &Path) -> PathBuf {
+    with_suffix(path, "-wal")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn escape_uri(path: &Path) -> String {
+    path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
+}
+
+/// Renames the mirror and what belongs to it aside; answers its new name. Nothing is deleted.
+///
+/// # Errors
+/// [`MirrorError::Io`].
+pub fn set_aside(dir: &Path) -> Result<PathBuf, MirrorError> {
+    let path = mirror_path(dir);
+    let aside = (1u32..).map(|n| with_suffix(&path, &format!(".aside-{n}"))).find(|aside| !aside.exists()).unwrap_or_default();
+    for suffix in ["-wal", "-shm", ""] {
+        let from = with_suffix(&path, suffix);
+        match std::fs::rename(&from, with_suffix(&aside, suffix)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(MirrorError::Io { action: "renaming", path: from, source: error });
+            }
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+/// SQLite versions from 3.7.0 to 3.51.2 can lose a WAL when it is reset at the wrong moment.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+fn check_version() -> Result<(), MirrorError> {
+    if rusqlite::version_number() < SQLITE_VERSION_MIN {
+        return Err(MirrorError::OldSqlite { found: rusqlite::version() });
+    }
+    Ok(())
+}
+
+/// SQLite would create the file with the process's umask; events are nobody else's business.
+fn create_private(path: &Path) -> Result<(), MirrorError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(MirrorError::Io { action: "creating", path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}

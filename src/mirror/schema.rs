@@ -1,0 +1,163 @@
+//! Tables, settings and migrations of the mirror.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::MirrorError;
+use crate::chain;
+use crate::event::{EventHash, LedgerId, Seq, Timestamp};
+use crate::ledger::Watermark;
+
+/// `PRAGMA user_version` of a mirror that this code writes.
+pub const SCHEMA_VERSION: i64 = 1;
+
+/// `PRAGMA application_id`: "Cfoi".
+const APPLICATION_ID: i64 = 0x4366_6f69;
+
+/// Databases up to this size are checked at open; larger ones when they are read. 16 MiB take some 20 ms.
+const QUICK_CHECK_BYTES_MAX: i64 = 16 << 20;
+
+/// One entry a version: what brings a database from the version before it to this one.
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = ["
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  schema_version INTEGER NOT NULL,
+  observed_at TEXT NOT NULL,
+  recorded_at TEXT NOT NULL,
+  source TEXT NOT NULL,
+  event_type TEXT NOT NULL,
+  trace_id TEXT,
+  session_id TEXT,
+  session_seq INTEGER,
+  causation_id TEXT,
+  domain_tags TEXT,
+  attachments TEXT,
+  group_seq INTEGER NOT NULL,
+  batch TEXT,
+  signed_by TEXT,
+  policy TEXT,
+  payload_hash BLOB NOT NULL,
+  prev_event_hash BLOB NOT NULL,
+  event_hash BLOB NOT NULL,
+  signature TEXT,
+  payload TEXT,
+  blob TEXT,
+  erased INTEGER
+);
+CREATE INDEX events_by_session ON events (session_id, session_seq) WHERE session_id IS NOT NULL;
+CREATE INDEX events_by_trace ON events (trace_id) WHERE trace_id IS NOT NULL;
+CREATE INDEX events_by_type ON events (event_type);
+CREATE INDEX events_by_time ON events (observed_at);
+CREATE TABLE segments (
+  first_seq INTEGER PRIMARY KEY,
+  last_seq INTEGER NOT NULL
+);
+CREATE TABLE mirrored_through (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  ledger_id TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  event_hash BLOB NOT NULL,
+  segment INTEGER NOT NULL,
+  byte_offset INTEGER NOT NULL
+);
+CREATE VIEW events_text AS SELECT
+  seq, id, observed_at, recorded_at, json_extract(source, '$.type') AS source_type,
+  coalesce(json_extract(source, '$.name'), json_extract(source, '$.model')) AS source_name,
+  event_type, trace_id, session_id, session_seq, causation_id, domain_tags, attachments, group_seq, batch,
+  signed_by, policy, lower(hex(payload_hash)) AS payload_hash, lower(hex(prev_event_hash)) AS prev_event_hash,
+  lower(hex(event_hash)) AS event_hash, signature, payload, blob, erased
+FROM events;
+"];
+
+/// Sets the connection up, creates the tables where they are missing, and migrates older ones.
+pub(super) fn prepare(conn: &mut Connection, path: &Path, ledger_id: LedgerId, now: Timestamp) -> Result<(), MirrorError> {
+    let sqlite = |source| MirrorError::Sqlite { action: "preparing", path: path.to_owned(), source };
+    let version = check_known(conn, path)?;
+    if version == 0 {
+        // Takes effect only before the first table.
+        conn.pragma_update(None, "page_size", 16384).map_err(sqlite)?;
+    }
+    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sqlite)?;
+    tracing::trace!(mode, "mirror journal mode");
+    // A row comes after the ledger's fsync and can be replayed, so the mirror need not fsync each commit.
+    conn.pragma_update(None, "synchronous", "NORMAL").map_err(sqlite)?;
+    conn.pragma_update(None, "trusted_schema", false).map_err(sqlite)?;
+    // The WAL goes back to this size once it has been checkpointed, so one burst doesn't stay on disk.
+    conn.pragma_update(None, "journal_size_limit", 64 << 20).map_err(sqlite)?;
+    conn.set_prepared_statement_cache_capacity(32);
+    if version < SCHEMA_VERSION {
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(0)) {
+            transaction.execute_batch(migration).map_err(sqlite)?;
+        }
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(sqlite)?;
+        transaction
+            .execute(
+                "INSERT OR IGNORE INTO mirrored_through VALUES (1, ?1, ?2, 0, ?3, 1, 0)",
+                (ledger_id.to_string(), now.to_string(), chain::genesis(ledger_id).as_bytes()),
+            )
+            .map_err(sqlite)?;
+        transaction.commit().map_err(sqlite)?;
+    }
+    Ok(())
+}
+
+/// The schema version; an error where the database is newer than this code, or no mirror.
+pub(super) fn check_known(conn: &Connection, path: &Path) -> Result<i64, MirrorError> {
+    let sqlite = |source| MirrorError::Sqlite { action: "opening", path: path.to_owned(), source };
+    let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
+    let (version, application) = (pragma("user_version")?, pragma("application_id")?);
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sqlite)?;
+    if tables > 0 && application != APPLICATION_ID {
+        return Err(MirrorError::NotAMirror { path: path.to_owned() });
+    }
+    if version > SCHEMA_VERSION {
+        return Err(MirrorError::Future { path: path.to_owned(), found: version, known: SCHEMA_VERSION });
+    }
+    Ok(version)
+}
+
+/// The watermark; an error where it is another ledger's.
+pub(super) fn watermark(conn: &Connection, path: &Path, ledger_id: LedgerId) -> Result<Watermark, MirrorError> {
+    let found = conn
+        .query_row("SELECT ledger_id, seq, event_hash, segment, byte_offset FROM mirrored_through", [], |row| {
+            let number = |at| row.get::<_, i64>(at).map(|n| u64::try_from(n).unwrap_or(0));
+            let mark = Watermark {
+                seq: Seq::new(number(1)?),
+                event_hash: EventHash::from_bytes(row.get(2)?),
+                segment: Seq::new(number(3)?),
+                offset: number(4)?,
+            };
+            Ok((row.get::<_, String>(0)?, mark))
+        })
+        .optional()
+        .map_err(|source| MirrorError::Sqlite { action: "reading the watermark of", path: path.to_owned(), source })?;
+    let Some((found, mark)) = found else {
+        return Err(MirrorError::Corrupt { path: path.to_owned(), reason: "it has no watermark".to_owned() });
+    };
+    if found != ledger_id.to_string() {
+        return Err(MirrorError::OtherLedger { path: path.to_owned(), found, expected: ledger_id.to_string() });
+    }
+    Ok(mark)
+}
+
+/// Lets SQLite check its own structures, where the database is small enough for that to cost nothing.
+pub(super) fn quick_check(conn: &Connection, path: &Path) -> Result<(), MirrorError> {
+    let sqlite = |source| MirrorError::Sqlite { action: "checking", path: path.to_owned(), source };
+    let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
+    if pragma("page_count")?.saturating_mul(pragma("page_size")?) > QUICK_CHECK_BYTES_MAX {
+        return Ok(());
+    }
+    full_check(conn, path)
+}
+
+/// Lets SQLite check its own structures.
+pub(crate) fn full_check(conn: &Connection, path: &Path) -> Result<(), MirrorError> {
+    let sqlite = |source| MirrorError::Sqlite { action: "checking", path: path.to_owned(), source };
+    let answer: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sqlite)?;
+    if answer == "ok" { Ok(()) } else { Err(MirrorError::Corrupt { path: path.to_owned(), reason: answer }) }
+}
