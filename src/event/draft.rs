@@ -65,7 +65,9 @@ pub enum DraftError {
         count: usize,
     },
     /// The line would be too long.
-    #[error("the line would have {bytes} bytes, but at most {max} are allowed; split the payload, or store it elsewhere and record its hash")]
+    #[error(
+        "the line would have {bytes} bytes, but at most {max} are allowed; split the payload, or store it elsewhere and record its hash"
+    )]
     LineTooLong {
         /// Bytes it would have.
         bytes: usize,

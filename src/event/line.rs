@@ -424,7 +424,11 @@ impl<'a> Cursor<'a> {
     fn object_without_space(&mut self, key: &'static str) -> Parsed<()> {
         let mut values = serde_json::Deserializer::from_str(self.rest()).into_iter::<&serde_json::value::RawValue>();
         match values.next() {
-            Some(Ok(value)) if value.get().starts_with('{') && !value.get().contains(",\"event_hash\":\"") && payload::minify(value.get()) == value.get() => {
+            Some(Ok(value))
+                if value.get().starts_with('{')
+                    && !value.get().contains(",\"event_hash\":\"")
+                    && payload::minify(value.get()) == value.get() =>
+            {
                 self.at += value.get().len();
                 Ok(())
             }

@@ -97,9 +97,8 @@ impl EventType {
                 && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
         }
         fn is_version(word: &str) -> bool {
-            word.strip_prefix('v').is_some_and(|digits| {
-                digits.starts_with(|c: char| ('1'..='9').contains(&c)) && digits.bytes().all(|b| b.is_ascii_digit())
-            })
+            word.strip_prefix('v')
+                .is_some_and(|digits| digits.starts_with(|c: char| ('1'..='9').contains(&c)) && digits.bytes().all(|b| b.is_ascii_digit()))
         }
         name.len() <= EventType::BYTES_MAX
             && name.rsplit_once('.').is_some_and(|(words, version)| is_version(version) && words.split('.').all(is_word))

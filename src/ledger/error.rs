@@ -34,7 +34,9 @@ pub enum LedgerError {
         path: PathBuf,
     },
     /// Another process (or another part of this one) writes to the store.
-    #[error("{path} is being written by {holder}; close it there, or read without the lock (show, query, tail, verify and parity need none)")]
+    #[error(
+        "{path} is being written by {holder}; close it there, or read without the lock (show, query, tail, verify and parity need none)"
+    )]
     Locked {
         /// The store.
         path: PathBuf,
@@ -166,7 +168,9 @@ pub enum AppendError {
     #[error(transparent)]
     Draft(#[from] DraftError),
     /// The id is in the ledger with other content.
-    #[error("{id} is already in the ledger as seq {seq} with other content; give the new event an id of its own (`counterfoil show {seq}` shows the first)")]
+    #[error(
+        "{id} is already in the ledger as seq {seq} with other content; give the new event an id of its own (`counterfoil show {seq}` shows the first)"
+    )]
     Conflict {
         /// The id.
         id: EventId,
@@ -183,7 +187,9 @@ pub enum AppendError {
     #[error("the batch is empty; give it at least one event")]
     EmptyBatch,
     /// A batch that does not fit one group.
-    #[error("the batch has {events} events and {bytes} bytes, but a batch must fit one group of {events_max} events and {bytes_max} bytes; split it")]
+    #[error(
+        "the batch has {events} events and {bytes} bytes, but a batch must fit one group of {events_max} events and {bytes_max} bytes; split it"
+    )]
     BatchTooLarge {
         /// Events it has.
         events: usize,
@@ -224,7 +230,9 @@ pub enum AppendError {
         total: u64,
     },
     /// More events wait for the mirror than may.
-    #[error("{waiting} events wait for the mirror, which is the most that may; append again when it has caught up (`counterfoil doctor` says what holds it)")]
+    #[error(
+        "{waiting} events wait for the mirror, which is the most that may; append again when it has caught up (`counterfoil doctor` says what holds it)"
+    )]
     MirrorTooFarBehind {
         /// How many wait.
         waiting: usize,

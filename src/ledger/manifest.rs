@@ -81,8 +81,8 @@ impl Manifest {
     /// Writes it, once, durably.
     pub(crate) fn create(&self, storage: &dyn Storage, dir: &Path) -> Result<(), LedgerError> {
         let path = Manifest::path(dir);
-        let mut bytes = serde_json::to_vec(self)
-            .map_err(|error| LedgerError::Manifest { path: path.clone(), reason: error.to_string() })?;
+        let mut bytes =
+            serde_json::to_vec(self).map_err(|error| LedgerError::Manifest { path: path.clone(), reason: error.to_string() })?;
         bytes.push(b'\n');
         storage::write_file(storage, &dir.join("tmp"), &path, &bytes).map_err(LedgerError::io("writing", &path))
     }

@@ -17,13 +17,16 @@ pub(crate) struct Expected {
     head: Head,
     group: Option<Seq>,
     batch: Option<(u32, u32)>,
-    sessions: HashMap<Box<str>, u64>,
+    /// Last position of each stream, and how many lines were lost before it was seen.
+    sessions: HashMap<Box<str>, (u64, u32)>,
+    lost: u32,
+    link_unknown: bool,
 }
 
 impl Expected {
     /// What belongs after this head.
     pub(crate) fn after(head: Head) -> Expected {
-        Expected { head, group: None, batch: None, sessions: HashMap::new() }
+        Expected { head, group: None, batch: None, sessions: HashMap::new(), lost: 0, link_unknown: false }
     }
 
     /// The last event that was right, or that was stepped over.
@@ -42,15 +45,17 @@ impl Expected {
         if event.seq != self.head.seq.next() {
             return Err(LineFault::Seq { expected: self.head.seq.next(), found: event.seq });
         }
-        if event.prev_event_hash != self.head.event_hash {
+        if !self.link_unknown && event.prev_event_hash != self.head.event_hash {
             return Err(LineFault::Link { expected: self.head.event_hash, found: event.prev_event_hash });
         }
         if let Some((session_id, found)) = &event.session {
-            let known = self.sessions.get(session_id.as_ref()).copied().or_else(|| base(session_id));
-            if let Some(expected) = known.map(|last| last + 1)
-                && expected != *found
-            {
-                return Err(LineFault::SessionSeq { expected, found: *found });
+            let known = self.sessions.get(session_id.as_ref()).copied().or_else(|| Some((base(session_id)?, self.lost)));
+            if let Some((last, lost)) = known {
+                // Lines that were lost since may have been of this stream.
+                let fits = if lost == self.lost { *found == last + 1 } else { *found > last };
+                if !fits {
+                    return Err(LineFault::SessionSeq { expected: last + 1, found: *found });
+                }
             }
         }
         if event.payload_is_right() == Some(false) {
@@ -77,16 +82,25 @@ impl Expected {
     /// Takes this event as the last one, right or not.
     pub(crate) fn step_over(&mut self, event: &Event<'_>) {
         self.head = Head { seq: event.seq, event_hash: event.event_hash };
+        self.link_unknown = false;
         self.group = Some(event.group_seq);
         self.batch = event.batch;
         if let Some((session_id, session_seq)) = &event.session {
             match self.sessions.get_mut(session_id.as_ref()) {
-                Some(last) => *last = *session_seq,
+                Some(last) => *last = (*session_seq, self.lost),
                 None => {
-                    self.sessions.insert(session_id.as_ref().into(), *session_seq);
+                    self.sessions.insert(session_id.as_ref().into(), (*session_seq, self.lost));
                 }
             }
         }
+    }
+
+    /// Takes it that a line stood here which can't be read, so that what follows is checked as far as it can be.
+    pub(crate) fn lose_line(&mut self) {
+        self.head.seq = self.head.seq.next();
+        self.link_unknown = true;
+        self.lost += 1;
+        (self.group, self.batch) = (None, None);
     }
 }
 
@@ -98,14 +112,23 @@ pub(crate) fn blob_path(dir: &Path, hash: PayloadHash) -> PathBuf {
 
 /// Whether an event's out-of-line payload is there, with its hash and length.
 pub(crate) fn check_blob(storage: &dyn Storage, dir: &Path, event: &Event<'_>) -> Result<(), LineFault> {
-    let Body::Blob { bytes } = event.body else { return Ok(()) };
-    let fault = |what| Err(LineFault::Blob { hash: event.payload_hash.to_string(), what });
-    let Ok(mut file) = storage.open_read(&blob_path(dir, event.payload_hash)) else { return fault("missing") };
+    match event.body {
+        Body::Blob { bytes } => check_blob_file(storage, dir, event.payload_hash, bytes),
+        Body::Inline(_) | Body::Erased => Ok(()),
+    }
+}
+
+/// Whether a blob is there, with its hash and length.
+pub(crate) fn check_blob_file(storage: &dyn Storage, dir: &Path, hash: PayloadHash, bytes: u64) -> Result<(), LineFault> {
+    let fault = |what| Err(LineFault::Blob { hash: hash.to_string(), what });
+    let Ok(mut file) = storage.open_read(&blob_path(dir, hash)) else {
+        return fault("missing");
+    };
     if file.len().ok() != Some(bytes) {
         return fault("of another length");
     }
     match storage::read_all(file.as_mut()) {
-        Ok(content) if chain::payload_hash(&content) == event.payload_hash => Ok(()),
+        Ok(content) if chain::payload_hash(&content) == hash => Ok(()),
         _ => fault("damaged"),
     }
 }

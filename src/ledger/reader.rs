@@ -154,22 +154,22 @@ impl Lines {
     /// # Errors
     /// [`LedgerError::Damaged`] where a line of a sealed segment is not right by its own hash; [`LedgerError::Io`].
     pub fn next_event(&mut self) -> Result<Option<(LedgerLine<'_>, Event<'_>)>, LedgerError> {
-        let Some(span) = self.advance()? else { return Ok(None) };
+        let Some(span) = self.advance()? else {
+            return Ok(None);
+        };
         let problem = match self.line(span) {
-            Some(found) if !found.raw.terminated => Some((found.active, super::LineFault::Unterminated)),
-            Some(found) => line::decode(found.raw.bytes).err().map(|error| (found.active, error.into())),
+            Some(found) if !found.raw.terminated => Some((found.active, found.raw.offset, super::LineFault::Unterminated)),
+            Some(found) => line::decode(found.raw.bytes).err().map(|error| (found.active, found.raw.offset, error.into())),
             None => None,
         };
-        if let Some((active, reason)) = problem {
+        if let Some((active, offset, reason)) = problem {
             if active {
+                self.last_end = offset;
                 self.rewind();
                 return Ok(None);
             }
             let path = self.current.as_ref().map(|(segment, _)| segment.path.clone()).unwrap_or_default();
-            return Err(LedgerError::Damaged { path, offset: self.last_end, reason });
-        }
-        if let Some((_, lines)) = &self.current {
-            self.last_end = lines.offset();
+            return Err(LedgerError::Damaged { path, offset, reason });
         }
         Ok(self.line(span).and_then(|found| Some((found, line::decode(found.raw.bytes).ok()?))))
     }
@@ -190,10 +190,13 @@ impl Lines {
             if let Some((segment, lines)) = &mut self.current {
                 let path = segment.path.clone();
                 while let Some(span) = lines.advance().map_err(LedgerError::io("reading", &path))? {
-                    if lines.line(span).stated_seq().is_none_or(|seq| seq >= self.from) {
+                    let found = lines.line(span);
+                    if found.terminated {
+                        self.last_end = found.end();
+                    }
+                    if found.stated_seq().is_none_or(|seq| seq >= self.from) {
                         return Ok(Some(span));
                     }
-                    self.last_end = lines.offset();
                 }
                 if self.queue.is_empty() {
                     let first = segment.first;
@@ -214,7 +217,9 @@ impl Lines {
                     return Ok(None);
                 }
             }
-            let Some(segment) = self.queue.pop_front() else { return Ok(None) };
+            let Some(segment) = self.queue.pop_front() else {
+                return Ok(None);
+            };
             let file = self.reader.storage.open_read(&segment.path).map_err(LedgerError::io("opening", &segment.path))?;
             let offset = std::mem::take(&mut self.first_offset);
             self.last_end = offset;

@@ -231,8 +231,12 @@ fn check_sealed(cx: &Context<'_>, sealed: &[Segment], active: &Segment, genesis:
                 }
                 end = last;
             }
-            (Some(Err(error)), _) => return Err(refuse(segment, format!("its first line is damaged: {error}"))),
-            (_, Some(Err(error))) => return Err(refuse(segment, format!("its last line is damaged: {error}"))),
+            (Some(Err(error)), _) => {
+                return Err(refuse(segment, format!("its first line is damaged: {error}")));
+            }
+            (_, Some(Err(error))) => {
+                return Err(refuse(segment, format!("its last line is damaged: {error}")));
+            }
             _ => return Err(refuse(segment, "it is empty".to_owned())),
         }
     }
@@ -252,8 +256,12 @@ struct ScanStart {
 
 fn scan_start(cx: &Context<'_>, segments: &[Segment], active: &Segment, sealed_end: Head) -> Result<ScanStart, LedgerError> {
     let beginning = |watermark_seen| ScanStart { head: sealed_end, offset: 0, watermark_seen };
-    let Some(mark) = cx.watermark.filter(|mark| mark.seq > Seq::ZERO) else { return Ok(beginning(true)) };
-    let Some(holder) = segments.iter().rev().find(|segment| segment.first <= mark.seq) else { return Ok(beginning(false)) };
+    let Some(mark) = cx.watermark.filter(|mark| mark.seq > Seq::ZERO) else {
+        return Ok(beginning(true));
+    };
+    let Some(holder) = segments.iter().rev().find(|segment| segment.first <= mark.seq) else {
+        return Ok(beginning(false));
+    };
     let Some((hash, end)) = find_mark(cx, holder, &mark)? else {
         if holder.first == active.first {
             // It is lost; the scan says where the valid lines end.
@@ -281,7 +289,9 @@ fn find_mark(cx: &Context<'_>, segment: &Segment, mark: &Watermark) -> Result<Op
         while let Some(raw) = reader.next().map_err(LedgerError::io("reading", &segment.path))? {
             let end = raw.end();
             match line::decode(raw.bytes) {
-                Ok(event) if event.seq == mark.seq && raw.terminated => return Ok(Some((event.event_hash, end))),
+                Ok(event) if event.seq == mark.seq && raw.terminated => {
+                    return Ok(Some((event.event_hash, end)));
+                }
                 // The hint is good for its own line only.
                 _ if offset != 0 => break,
                 _ => {}
@@ -308,7 +318,9 @@ fn recover_active(
     let file_len = file.len().map_err(reading())?;
     // Streams from before the scan are known only where the mirror covers all that lies before it.
     let covered = cx.watermark.map_or(Seq::ZERO, |mark| mark.seq) >= start.head.seq;
-    let mut base = |session_id: &str| if covered { Some(lookup.session_seq(session_id).ok()?.unwrap_or(0)) } else { None };
+    let mut base = |session_id: &str| {
+        if covered { Some(lookup.session_seq(session_id).ok()?.unwrap_or(0)) } else { None }
+    };
 
     let mut expected = Expected::after(start.head);
     let mut reader = LineReader::new(open(cx, path)?, start.offset, cx.line_bytes_max);
@@ -317,7 +329,9 @@ fn recover_active(
     let (mut valid_end, mut lf_missing) = (start.offset, false);
     let mut id_max = None;
     while let Some(raw) = reader.next().map_err(reading())? {
-        let Ok(event) = line::decode(raw.bytes) else { break };
+        let Ok(event) = line::decode(raw.bytes) else {
+            break;
+        };
         if check_blob(cx.storage, cx.dir, &event).is_err() || expected.check(&event, &mut base).is_err() {
             break;
         }
@@ -394,10 +408,8 @@ fn save_torn(cx: &Context<'_>, file: &mut dyn StorageFile, segment: &Segment, cu
     let dir = cx.dir.join("torn");
     cx.storage.create_dir(&dir).map_err(LedgerError::io("creating", &dir))?;
     let taken = cx.storage.list(&dir).map_err(LedgerError::io("listing", &dir))?;
-    let name = (0u32..)
-        .map(|n| format!("{:020}-{cut}-{n}.torn", segment.first.get()))
-        .find(|name| !taken.contains(name))
-        .unwrap_or_default();
+    let name =
+        (0u32..).map(|n| format!("{:020}-{cut}-{n}.torn", segment.first.get())).find(|name| !taken.contains(name)).unwrap_or_default();
     let saved = dir.join(name);
     let copy = |file: &mut dyn StorageFile| {
         let bytes = storage::read_range(file, cut, file_len)?;

@@ -38,10 +38,8 @@ pub(crate) fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<Segment>, Le
         let digits = name.strip_suffix(suffix)?;
         (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten().map(Seq::new)
     };
-    let mut list: Vec<Segment> = names
-        .iter()
-        .filter_map(|name| Some(Segment { first: number(name, ".jsonl")?, path: segments.join(name) }))
-        .collect();
+    let mut list: Vec<Segment> =
+        names.iter().filter_map(|name| Some(Segment { first: number(name, ".jsonl")?, path: segments.join(name) })).collect();
     list.sort_by_key(|segment| segment.first);
     for name in &names {
         // Where both forms exist, the plain one counts.

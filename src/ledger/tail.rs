@@ -23,7 +23,9 @@ pub(crate) fn classify(reader: &mut LineReader, path: &Path, valid: Head) -> Res
             continue;
         }
         tail = Tail::Torn;
-        let Some(event) = right_by_its_own_hash(raw.bytes) else { continue };
+        let Some(event) = right_by_its_own_hash(raw.bytes) else {
+            continue;
+        };
         let next = valid.seq.next();
         let path = path.to_owned();
         if event.group_seq > next {

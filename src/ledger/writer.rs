@@ -84,13 +84,7 @@ impl Writer {
         lookup: &mut dyn Lookup,
         options: &Options,
     ) -> Result<(Writer, RecoveryReport), LedgerError> {
-        let context = Context {
-            storage: options.storage.as_ref(),
-            dir,
-            manifest,
-            line_bytes_max: options.line_bytes_max,
-            watermark,
-        };
+        let context = Context { storage: options.storage.as_ref(), dir, manifest, line_bytes_max: options.line_bytes_max, watermark };
         let recovered = recovery::recover(&context, lookup)?;
         // Ids below the highest one are looked up; where the mirror can't say which that is, all are.
         let mirrored = if recovered.head.seq == Seq::ZERO { Ok(None) } else { lookup.id_max() };
@@ -143,7 +137,13 @@ impl Writer {
     ///
     /// # Errors
     /// [`AppendError`]; the open group is as it was.
-    pub fn stage(&mut self, drafts: &[CheckedDraft], conditions: &Conditions, fresh: bool, lookup: &mut dyn Lookup) -> Result<Stage, AppendError> {
+    pub fn stage(
+        &mut self,
+        drafts: &[CheckedDraft],
+        conditions: &Conditions,
+        fresh: bool,
+        lookup: &mut dyn Lookup,
+    ) -> Result<Stage, AppendError> {
         self.check_well()?;
         let bytes = drafts.iter().map(CheckedDraft::line_bytes_max).sum::<usize>();
         let (events_max, bytes_max) = (self.options.group_events_max, self.options.group_bytes_max);
@@ -231,7 +231,9 @@ impl Writer {
                 found.push((event, durable));
             }
         }
-        let Some(id) = first_found else { return Ok(None) };
+        let Some(id) = first_found else {
+            return Ok(None);
+        };
         let one_batch = found.len() == drafts.len()
             && (drafts.len() == 1
                 || found.iter().enumerate().all(|(index, (event, _))| {
@@ -300,7 +302,9 @@ impl Writer {
         let mut group = std::mem::take(&mut self.group);
         let bytes = group.bytes.len() as u64;
         self.make_room(bytes)?;
-        let Some(active) = &mut self.active else { return Ok(None) };
+        let Some(active) = &mut self.active else {
+            return Ok(None);
+        };
         let offset = active.len;
         let written = self
             .options
@@ -328,7 +332,9 @@ impl Writer {
         if self.active.as_ref().is_none_or(|active| active.len > 0 && active.len + bytes > self.options.segment_bytes_max) {
             self.rotate()?;
         }
-        let Some(active) = &mut self.active else { return Ok(()) };
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
         if !self.can_reserve || active.len + bytes <= self.reserved_to {
             return Ok(());
         }
@@ -338,7 +344,9 @@ impl Writer {
         });
         match reserved {
             Ok(reserved) => self.reserved_to = active.len + reserved,
-            Err(error) if is_full(&error) => return Err(LedgerError::DiskFull { path: active.segment.path.clone() }),
+            Err(error) if is_full(&error) => {
+                return Err(LedgerError::DiskFull { path: active.segment.path.clone() });
+            }
             // A file system that can't reserve shows a full disk at the write, which then poisons.
             Err(_) => self.can_reserve = false,
         }

@@ -134,9 +134,10 @@ impl Batch<'_> {
         }
     }
 
-    /// The connection inside its transaction.
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.transaction
+    /// Moves the watermark back (or forth), for a repair that goes over all rows.
+    pub(crate) fn rewind(&mut self, mark: Watermark) {
+        self.next = mark;
+        self.segments.clear();
     }
 
     /// Removes the row with this seq, to write it anew.
@@ -164,12 +165,7 @@ impl Batch<'_> {
             let write = || {
                 self.transaction
                     .prepare_cached("UPDATE mirrored_through SET seq = ?1, event_hash = ?2, segment = ?3, byte_offset = ?4")?
-                    .execute(params![
-                        signed(next.seq.get()),
-                        next.event_hash.as_bytes(),
-                        signed(next.segment.get()),
-                        signed(next.offset)
-                    ])?;
+                    .execute(params![signed(next.seq.get()), next.event_hash.as_bytes(), signed(next.segment.get()), signed(next.offset)])?;
                 let mut upsert = self.transaction.prepare_cached(
                     "INSERT INTO segments VALUES (?1, ?2) ON CONFLICT (first_seq) DO UPDATE SET last_seq = excluded.last_seq",
                 )?;
@@ -188,13 +184,22 @@ impl Batch<'_> {
 impl Mirror {
     /// Begins a transaction of rows and watermark.
     pub(crate) fn begin(&mut self) -> Result<Batch<'_>, MirrorError> {
-        let failed = self.options.at("mirror.begin").map_err(|source| MirrorError::Io { action: "writing to", path: self.path.clone(), source });
+        let failed =
+            self.options.at("mirror.begin").map_err(|source| MirrorError::Io { action: "writing to", path: self.path.clone(), source });
         failed?;
-        let transaction = self
-            .conn
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(|source| MirrorError::Sqlite { action: "beginning to write to", path: self.path.clone(), source })?;
-        Ok(Batch { transaction, path: &self.path, options: &self.options, next: self.watermark, watermark: &mut self.watermark, segments: Vec::new() })
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|source| MirrorError::Sqlite {
+            action: "beginning to write to",
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(Batch {
+            transaction,
+            path: &self.path,
+            options: &self.options,
+            next: self.watermark,
+            watermark: &mut self.watermark,
+            segments: Vec::new(),
+        })
     }
 
     /// Commits a group's rows and the watermark behind them in one transaction. Events that are there already, as

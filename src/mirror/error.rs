@@ -43,7 +43,9 @@ pub enum MirrorError {
         path: PathBuf,
     },
     /// It was written by a newer version.
-    #[error("the mirror {path} has schema version {found}, and this counterfoil knows {known}; use a newer counterfoil, or move the file away: it can be rebuilt")]
+    #[error(
+        "the mirror {path} has schema version {found}, and this counterfoil knows {known}; use a newer counterfoil, or move the file away: it can be rebuilt"
+    )]
     Future {
         /// The mirror.
         path: PathBuf,
@@ -94,7 +96,9 @@ pub enum MirrorError {
         row: String,
     },
     /// The id stands in the ledger twice.
-    #[error("the ledger has {id} twice, as seq {first} and as seq {second}; run `counterfoil verify`, and restore the ledger from a backup")]
+    #[error(
+        "the ledger has {id} twice, as seq {first} and as seq {second}; run `counterfoil verify`, and restore the ledger from a backup"
+    )]
     DuplicateId {
         /// The id.
         id: EventId,

@@ -24,7 +24,7 @@ fn by_id(conn: &Connection, id: EventId) -> Result<Option<Stored>, LookupError> 
 
 fn session_seq(conn: &Connection, session_id: &str) -> Result<Option<u64>, LookupError> {
     let last: Option<i64> = conn
-        .prepare_cached("SELECT max(session_seq) FROM events WHERE session_id = ?1")
+        .prepare_cached("SELECT max(session_seq) FROM events WHERE session_id = ?1 AND seq <= (SELECT seq FROM mirrored_through)")
         .and_then(|mut statement| statement.query_row([session_id], |row| row.get(0)))
         .map_err(failed)?;
     Ok(last.and_then(|last| u64::try_from(last).ok()))

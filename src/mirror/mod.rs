@@ -21,11 +21,12 @@ use rusqlite::{Connection, OpenFlags};
 pub use apply::{Insertion, insert_event};
 pub use error::{MirrorError, MirrorFault};
 pub use query::{QueryError, Table};
-pub(crate) use row::{Row, RowError, SELECT};
+pub(crate) use row::{Row, SELECT, differing};
 pub use schema::SCHEMA_VERSION;
+pub(crate) use schema::full_check;
 
 use crate::event::{LedgerId, Seq};
-use crate::ledger::Watermark;
+use crate::ledger::{Manifest, Watermark};
 use crate::options::Options;
 
 /// The mirror's file in a store.
@@ -57,7 +58,7 @@ impl Mirror {
     ///
     /// # Errors
     /// [`MirrorError`]; [`MirrorError::fault`] says whether it has to be set aside, or will pass.
-    pub fn open(dir: &Path, ledger_id: LedgerId, options: &Options) -> Result<Mirror, MirrorError> {
+    pub fn open(dir: &Path, manifest: &Manifest, options: &Options) -> Result<Mirror, MirrorError> {
         let path = mirror_path(dir);
         check_version()?;
         create_private(&path)?;
@@ -65,14 +66,14 @@ impl Mirror {
         let opening = |source| MirrorError::Sqlite { action: "opening", path: path.clone(), source };
         let mut conn = Connection::open_with_flags(&path, flags).map_err(opening)?;
         conn.busy_timeout(options.mirror_busy_timeout).map_err(opening)?;
-        schema::prepare(&mut conn, &path, ledger_id, options.clock.now())?;
-        let watermark = schema::watermark(&conn, &path, ledger_id)?;
+        schema::prepare(&mut conn, &path, manifest)?;
+        let watermark = schema::watermark(&conn, &path, manifest.ledger_id)?;
         schema::quick_check(&conn, &path)?;
         #[cfg(unix)]
         let inode = inode(&path);
         Ok(Mirror {
             conn,
-            ledger_id,
+            ledger_id: manifest.ledger_id,
             watermark,
             options: options.clone(),
             #[cfg(unix)]
@@ -86,13 +87,13 @@ impl Mirror {
     ///
     /// # Errors
     /// [`MirrorError`]: a newer database, or one that is locked or can't be written just now.
-    pub fn open_or_set_aside(dir: &Path, ledger_id: LedgerId, options: &Options) -> Result<(Mirror, Option<PathBuf>), MirrorError> {
-        match Mirror::open(dir, ledger_id, options) {
+    pub fn open_or_set_aside(dir: &Path, manifest: &Manifest, options: &Options) -> Result<(Mirror, Option<PathBuf>), MirrorError> {
+        match Mirror::open(dir, manifest, options) {
             Ok(mirror) => Ok((mirror, None)),
             Err(error) if error.fault() == MirrorFault::Broken => {
                 let aside = set_aside(dir)?;
                 tracing::warn!(mirror = %mirror_path(dir).display(), aside = %aside.display(), %error, "set the mirror aside; it will be rebuilt");
-                Ok((Mirror::open(dir, ledger_id, options)?, Some(aside)))
+                Ok((Mirror::open(dir, manifest, options)?, Some(aside)))
             }
             Err(error) => Err(error),
         }
@@ -127,6 +128,14 @@ impl Mirror {
 
     fn sqlite<T>(&self, action: &'static str, result: rusqlite::Result<T>) -> Result<T, MirrorError> {
         result.map_err(|source| MirrorError::Sqlite { action, path: self.path.clone(), source })
+    }
+
+    pub(crate) fn execute(&self, action: &'static str, sql: &str, params: &[&dyn rusqlite::ToSql]) -> Result<usize, MirrorError> {
+        self.sqlite(action, self.conn.execute(sql, params))
+    }
+
+    pub(crate) fn query_number(&self, sql: &str) -> Result<i64, MirrorError> {
+        self.sqlite("reading", self.conn.query_row(sql, [], |row| row.get(0)))
     }
 
     /// Runs `work` inside one transaction of the mirror, which is committed where `work` answers `Ok` and rolled
@@ -170,6 +179,13 @@ impl MirrorReader {
     /// [`MirrorError::Missing`] where there is none; [`MirrorError::Future`] where it is newer than this code;
     /// [`MirrorError::Sqlite`].
     pub fn open(dir: &Path, ledger_id: LedgerId, busy_timeout: Duration) -> Result<MirrorReader, MirrorError> {
+        let reader = MirrorReader::open_any(dir, busy_timeout)?;
+        reader.watermark(ledger_id)?;
+        Ok(reader)
+    }
+
+    /// Opens the mirror to read, whatever ledger it mirrors.
+    pub(crate) fn open_any(dir: &Path, busy_timeout: Duration) -> Result<MirrorReader, MirrorError> {
         let path = mirror_path(dir);
         if !path.exists() {
             return Err(MirrorError::Missing { path });
@@ -196,8 +212,15 @@ impl MirrorReader {
             Err(error) => return Err(opening(error)),
         };
         schema::check_known(&conn, &path)?;
-        schema::watermark(&conn, &path, ledger_id)?;
         Ok(MirrorReader { conn, path })
+    }
+
+    /// The manifest of the ledger that it mirrors, as it was when the mirror was made.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub fn manifest(&self) -> Result<Manifest, MirrorError> {
+        schema::manifest(&self.conn, &self.path)
     }
 
     /// How far it mirrors the ledger.

@@ -24,7 +24,9 @@ pub enum QueryError {
     #[error(transparent)]
     Mirror(#[from] super::MirrorError),
     /// SQLite refused it.
-    #[error("{0}; the tables are events, events_text, segments and mirrored_through (`.schema events` in sqlite3 shows the columns), and only reading is allowed")]
+    #[error(
+        "{0}; the tables are events, events_text, segments and mirrored_through (`.schema events` in sqlite3 shows the columns), and only reading is allowed"
+    )]
     Refused(#[source] rusqlite::Error),
 }
 
@@ -33,7 +35,9 @@ fn allow_reading(context: AuthContext<'_>) -> Authorization {
     match context.action {
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Authorization::Allow,
         AuthAction::Function { function_name } if !function_name.eq_ignore_ascii_case("load_extension") => Authorization::Allow,
-        AuthAction::Pragma { pragma_name, pragma_value: value } if PRAGMAS.contains(&pragma_name) && (value.is_none() || pragma_name != "user_version") => {
+        AuthAction::Pragma { pragma_name, pragma_value: value }
+            if PRAGMAS.contains(&pragma_name) && (value.is_none() || pragma_name != "user_version") =>
+        {
             Authorization::Allow
         }
         _ => Authorization::Deny,
@@ -46,7 +50,12 @@ impl MirrorReader {
     ///
     /// # Errors
     /// [`QueryError::Refused`] with what SQLite said.
-    pub fn query_each(&mut self, sql: &str, params: &[&dyn ToSql], mut row: impl FnMut(&[String], Vec<Value>) -> bool) -> Result<Vec<String>, QueryError> {
+    pub fn query_each(
+        &mut self,
+        sql: &str,
+        params: &[&dyn ToSql],
+        mut row: impl FnMut(&[String], Vec<Value>) -> bool,
+    ) -> Result<Vec<String>, QueryError> {
         self.conn.authorizer(Some(allow_reading)).map_err(QueryError::Refused)?;
         let answer = (|| {
             let mut statement = self.conn.prepare(sql)?;

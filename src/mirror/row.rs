@@ -103,7 +103,9 @@ impl<'r> Row<'r, '_> {
         let session = match (self.optional_text(8)?, session_seq) {
             (Some(id), Some(seq)) => Some((Cow::Borrowed(id), seq)),
             (None, None) => None,
-            _ => return Err(RowError { column: "session_seq" }),
+            _ => {
+                return Err(RowError { column: "session_seq" });
+            }
         };
         let batch = self.optional(14, |value| {
             let (i, n) = value.as_str().ok()?.strip_prefix('[')?.strip_suffix(']')?.split_once(',')?;

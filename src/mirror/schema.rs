@@ -5,9 +5,8 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::MirrorError;
-use crate::chain;
-use crate::event::{EventHash, LedgerId, Seq, Timestamp};
-use crate::ledger::Watermark;
+use crate::event::{EventHash, LedgerId, Seq};
+use crate::ledger::{Manifest, Watermark};
 
 /// `PRAGMA user_version` of a mirror that this code writes.
 pub const SCHEMA_VERSION: i64 = 1;
@@ -73,7 +72,7 @@ FROM events;
 "];
 
 /// Sets the connection up, creates the tables where they are missing, and migrates older ones.
-pub(super) fn prepare(conn: &mut Connection, path: &Path, ledger_id: LedgerId, now: Timestamp) -> Result<(), MirrorError> {
+pub(super) fn prepare(conn: &mut Connection, path: &Path, manifest: &Manifest) -> Result<(), MirrorError> {
     let sqlite = |source| MirrorError::Sqlite { action: "preparing", path: path.to_owned(), source };
     let version = check_known(conn, path)?;
     if version == 0 {
@@ -98,7 +97,7 @@ pub(super) fn prepare(conn: &mut Connection, path: &Path, ledger_id: LedgerId, n
         transaction
             .execute(
                 "INSERT OR IGNORE INTO mirrored_through VALUES (1, ?1, ?2, 0, ?3, 1, 0)",
-                (ledger_id.to_string(), now.to_string(), chain::genesis(ledger_id).as_bytes()),
+                (manifest.ledger_id.to_string(), manifest.created_at.to_string(), manifest.genesis().as_bytes()),
             )
             .map_err(sqlite)?;
         transaction.commit().map_err(sqlite)?;
@@ -143,6 +142,17 @@ pub(super) fn watermark(conn: &Connection, path: &Path, ledger_id: LedgerId) -> 
         return Err(MirrorError::OtherLedger { path: path.to_owned(), found, expected: ledger_id.to_string() });
     }
     Ok(mark)
+}
+
+/// The manifest of the mirrored ledger.
+pub(super) fn manifest(conn: &Connection, path: &Path) -> Result<Manifest, MirrorError> {
+    let (ledger_id, created_at) = conn
+        .query_row("SELECT ledger_id, created_at FROM mirrored_through", [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+        .map_err(|source| MirrorError::Sqlite { action: "reading the watermark of", path: path.to_owned(), source })?;
+    match (ledger_id.parse(), created_at.parse()) {
+        (Ok(ledger_id), Ok(created_at)) => Ok(Manifest::new(ledger_id, created_at)),
+        _ => Err(MirrorError::Corrupt { path: path.to_owned(), reason: "its ledger's identity is unreadable".to_owned() }),
+    }
 }
 
 /// Lets SQLite check its own structures, where the database is small enough for that to cost nothing.

@@ -1,0 +1,316 @@
+//! The checks themselves. Both only read, need no lock, and run beside a live writer.
+
+use rusqlite::Rows;
+
+use super::report::{Finding, Mismatch, ParityKind, ParityReport};
+use crate::event::{Event, Seq, line};
+use crate::ledger::place::{Expected, check_blob};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, segment};
+use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, differing};
+use crate::options::Options;
+
+/// Compares the mirror's watermark with the ledger's head, in O(1).
+///
+/// # Errors
+/// [`LedgerError`] where the ledger can't be read. What is wrong with the mirror is in the report.
+pub fn quick(reader: &LedgerReader, options: &Options) -> Result<ParityReport, LedgerError> {
+    let mut report = ParityReport::new(ParityKind::Quick);
+    let head = reader.head()?;
+    report.jsonl_event_count = head.seq.get();
+    let Some(mirror) = open(reader, options, &mut report, head.seq) else {
+        return Ok(report);
+    };
+    let mark = match mirror.watermark(reader.manifest().ledger_id) {
+        Ok(mark) => mark,
+        Err(error) => {
+            report.find(Finding::UnreadableMirror { reason: error.to_string() });
+            return Ok(report);
+        }
+    };
+    report.mirrored_through = mark.seq;
+    report.sqlite_event_count = mark.seq.get();
+    if reader.segments()?.is_empty() && mark.seq > Seq::ZERO {
+        report.find(Finding::MissingLedger { path: segment::segments_dir(reader.dir()) });
+    }
+    report.missing_in_sqlite.push(mark.seq.next(), head.seq);
+    report.missing_in_jsonl.push(head.seq.next(), mark.seq);
+    if mark.seq > Seq::ZERO && mark.seq <= head.seq {
+        let mut lines = reader.lines_at(mark.segment, mark.offset)?;
+        let found =
+            lines.next_raw()?.and_then(|found| line::decode(found.raw.bytes).ok().map(|event| (event.seq, event.id, event.event_hash)));
+        match found {
+            Some((seq, id, ledger_hash)) if seq == mark.seq => {
+                if ledger_hash != mark.event_hash {
+                    report.mismatch(Mismatch { seq, id, ledger_hash, row_hash: Some(mark.event_hash), columns: vec!["event_hash"] });
+                }
+            }
+            _ => report.find(Finding::WrongWatermark { reason: format!("seq {} is not where it says", mark.seq) }),
+        }
+    }
+    Ok(report)
+}
+
+fn open(reader: &LedgerReader, options: &Options, report: &mut ParityReport, head: Seq) -> Option<MirrorReader> {
+    match MirrorReader::open(reader.dir(), reader.manifest().ledger_id, options.mirror_busy_timeout) {
+        Ok(mirror) => Some(mirror),
+        Err(MirrorError::Missing { path }) => {
+            report.missing_in_sqlite.push(Seq::FIRST, head);
+            report.find(Finding::MissingMirror { path });
+            None
+        }
+        Err(error) => {
+            report.missing_in_sqlite.push(Seq::FIRST, head);
+            report.find(Finding::UnreadableMirror { reason: error.to_string() });
+            None
+        }
+    }
+}
+
+/// Compares every line with every row, byte for byte and in both directions, in constant memory (streams aside:
+/// one position is kept for each). `through` bounds the check where a writer is at work; `progress` is called with
+/// the number of events that are done.
+///
+/// # Errors
+/// [`LedgerError`] where the ledger can't be read. What is wrong with the mirror is in the report.
+pub fn full(
+    reader: &LedgerReader,
+    options: &Options,
+    through: Option<Seq>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<ParityReport, LedgerError> {
+    let mut report = ParityReport::new(ParityKind::Full);
+    let through = through.unwrap_or(Seq::MAX);
+    let Some(mirror) = open(reader, options, &mut report, Seq::ZERO) else {
+        let mut ledger = LedgerSide::new(reader, through)?;
+        while let Some(seq) = ledger.next(&mut report)? {
+            report.missing_in_sqlite.push(seq, seq);
+            progress(report.jsonl_event_count);
+        }
+        return Ok(report);
+    };
+    match compare(reader, &mirror, through, &mut report, progress) {
+        Ok(()) => {}
+        Err(Failure::Ledger(error)) => return Err(error),
+        Err(Failure::Mirror(error)) => report.find(Finding::UnreadableMirror { reason: error.to_string() }),
+    }
+    Ok(report)
+}
+
+enum Failure {
+    Ledger(LedgerError),
+    Mirror(rusqlite::Error),
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Failure {
+        Failure::Ledger(error)
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Failure {
+        Failure::Mirror(error)
+    }
+}
+
+fn compare(
+    reader: &LedgerReader,
+    mirror: &MirrorReader,
+    through: Seq,
+    report: &mut ParityReport,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Failure> {
+    // One read transaction, so that all rows are of one moment.
+    let snapshot = mirror.connection().unchecked_transaction()?;
+    let mark = mirror.watermark(reader.manifest().ledger_id).ok();
+    report.mirrored_through = mark.map_or(Seq::ZERO, |mark| mark.seq);
+    let mut statement = snapshot.prepare(&format!("{SELECT} WHERE seq <= ?1 ORDER BY seq"))?;
+    let mut rows =
+        RowSide { rows: statement.query([i64::try_from(through.get()).unwrap_or(i64::MAX)])?, row_line: Vec::new(), current: None };
+    let mut ledger = LedgerSide::new(reader, through)?;
+    let mut line_seq = ledger.next(report)?;
+    let mut row_seq = rows.next(report)?;
+    loop {
+        match (line_seq, row_seq) {
+            (None, None) => break,
+            (Some(line), row) if row.is_none_or(|row| line < row) => {
+                missing_row(&snapshot, &ledger, line, report)?;
+                line_seq = ledger.next(report)?;
+            }
+            (line, Some(row)) if line.is_none_or(|line| row < line) => {
+                report.missing_in_jsonl.push(row, row);
+                row_seq = rows.next(report)?;
+            }
+            _ => {
+                rows.compare(&snapshot, &ledger, report)?;
+                line_seq = ledger.next(report)?;
+                row_seq = rows.next(report)?;
+            }
+        }
+        progress(report.jsonl_event_count);
+    }
+    if report.jsonl_event_count == 0 && report.sqlite_event_count > 0 && reader.segments()?.is_empty() {
+        report.find(Finding::MissingLedger { path: segment::segments_dir(reader.dir()) });
+    }
+    if through == Seq::MAX {
+        check_mark(reader, mark, report);
+    }
+    Ok(())
+}
+
+fn check_mark(reader: &LedgerReader, mark: Option<crate::ledger::Watermark>, report: &mut ParityReport) {
+    let wrong = match mark {
+        None => Some("it can't be read".to_owned()),
+        Some(mark) if mark.seq == Seq::ZERO => None,
+        Some(mark) => match reader.line(mark.seq) {
+            Ok(Some(bytes)) => line::decode(&bytes)
+                .is_ok_and(|event| event.event_hash != mark.event_hash)
+                .then(|| format!("its hash at seq {} is not the ledger's", mark.seq)),
+            // A line that is missing or damaged has been told already.
+            _ => None,
+        },
+    };
+    if let Some(reason) = wrong {
+        report.find(Finding::WrongWatermark { reason });
+    }
+}
+
+/// A line without a row: lost, or kept out since its id stands elsewhere.
+fn missing_row(snapshot: &rusqlite::Connection, ledger: &LedgerSide, seq: Seq, report: &mut ParityReport) -> Result<(), Failure> {
+    report.missing_in_sqlite.push(seq, seq);
+    let Some(event) = ledger.event() else {
+        return Ok(());
+    };
+    let mut by_id = snapshot.prepare_cached("SELECT seq FROM events WHERE id = ?1")?;
+    let mut found = by_id.query([event.id.to_string()])?;
+    if let Some(row) = found.next()?
+        && let Ok(other) = Row(row).seq()
+        && other < seq
+    {
+        report.find(Finding::DuplicateId { id: event.id, first: other, second: seq });
+    }
+    Ok(())
+}
+
+/// The lines of the ledger, checked as a chain.
+struct LedgerSide {
+    lines: crate::ledger::Lines,
+    expected: Expected,
+    through: Seq,
+    line: Vec<u8>,
+    reader: LedgerReader,
+}
+
+impl LedgerSide {
+    fn new(reader: &LedgerReader, through: Seq) -> Result<LedgerSide, LedgerError> {
+        let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
+        Ok(LedgerSide {
+            lines: reader.lines_from(Seq::FIRST)?,
+            expected: Expected::after(genesis),
+            through,
+            line: Vec::new(),
+            reader: reader.clone(),
+        })
+    }
+
+    /// The seq of the next right line. What is wrong with others goes into the report.
+    fn next(&mut self, report: &mut ParityReport) -> Result<Option<Seq>, LedgerError> {
+        while self.expected.head().seq < self.through {
+            let Some(found) = self.lines.next_raw()? else {
+                return Ok(None);
+            };
+            if !found.raw.terminated && found.active {
+                // Unfinished: a writer is at it, or the next open cuts it. Verify tells which.
+                return Ok(None);
+            }
+            let broken = |seq: Seq, fault: LineFault| Finding::BrokenChain {
+                path: segment::segment_path(self.reader.dir(), found.segment),
+                offset: found.raw.offset,
+                seq,
+                reason: fault.to_string(),
+            };
+            let seq = self.expected.head().seq.next();
+            match line::decode(found.raw.bytes) {
+                Err(error) => {
+                    report.find(broken(seq, error.into()));
+                    self.expected.lose_line();
+                }
+                Ok(event) => {
+                    let checked = self.expected.check(&event, &mut |_| Some(0));
+                    let checked = checked.and_then(|()| check_blob(self.reader.storage(), self.reader.dir(), &event));
+                    if let Err(fault) = checked {
+                        report.find(broken(event.seq, fault));
+                        if event.seq < seq {
+                            continue;
+                        }
+                        self.expected.step_over(&event);
+                        continue;
+                    }
+                    report.jsonl_event_count += 1;
+                    self.line.clear();
+                    self.line.extend_from_slice(found.raw.bytes);
+                    return Ok(Some(event.seq));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn event(&self) -> Option<Event<'_>> {
+        line::decode_unhashed(&self.line).ok()
+    }
+}
+
+/// The rows of the mirror.
+struct RowSide<'s> {
+    rows: Rows<'s>,
+    row_line: Vec<u8>,
+    current: Option<Differs>,
+}
+
+/// What is kept of a row for the comparison.
+struct Differs {
+    unreadable: Option<&'static str>,
+    row_hash: Option<crate::event::EventHash>,
+}
+
+impl RowSide<'_> {
+    fn next(&mut self, report: &mut ParityReport) -> Result<Option<Seq>, rusqlite::Error> {
+        while let Some(row) = self.rows.next()? {
+            report.sqlite_event_count += 1;
+            let found = Row(row);
+            match found.seq() {
+                Ok(seq) if seq > Seq::ZERO => {
+                    self.row_line.clear();
+                    let unreadable = found.encode(&mut self.row_line).err().map(|error| error.column);
+                    self.current = Some(Differs { unreadable, row_hash: found.event_hash() });
+                    return Ok(Some(seq));
+                }
+                _ => report.find(Finding::StrayRow { seq: row.get(0).unwrap_or(0) }),
+            }
+        }
+        Ok(None)
+    }
+
+    fn compare(&self, snapshot: &rusqlite::Connection, ledger: &LedgerSide, report: &mut ParityReport) -> Result<(), rusqlite::Error> {
+        let Some(current) = &self.current else {
+            return Ok(());
+        };
+        if current.unreadable.is_none() && self.row_line == ledger.line {
+            return Ok(());
+        }
+        let Some(event) = ledger.event() else {
+            return Ok(());
+        };
+        let columns = match current.unreadable {
+            Some(column) => vec![column],
+            None => snapshot
+                .prepare_cached(&format!("{SELECT} WHERE seq = ?1"))?
+                .query_row([i64::try_from(event.seq.get()).unwrap_or(i64::MAX)], |row| {
+                    Ok(Row(row).event().map_or_else(|error| vec![error.column], |row| differing(&event, &row)))
+                })?,
+        };
+        report.mismatch(Mismatch { seq: event.seq, id: event.id, ledger_hash: event.event_hash, row_hash: current.row_hash, columns });
+        Ok(())
+    }
+}

@@ -1,0 +1,383 @@
+//! Repair: an operator's decision which leg is right. Never called by recovery.
+//!
+//! From the ledger: rows that differ are derived anew, once the whole chain has been verified. From the mirror:
+//! lost lines and whole lost segments are written back, byte for byte, each checked at its place in the chain.
+//! Nothing is deleted: what is replaced goes to torn/, or to a copy of the mirror beside it.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::event::{Event, Seq, line};
+use crate::ledger::place::Expected;
+use crate::ledger::segment::{self, LineReader};
+use crate::ledger::storage::{StorageFile, read_range};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Manifest, StoreLock, Watermark};
+use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, mirror_path};
+use crate::options::Options;
+use crate::verify::verify;
+
+/// Why a repair was refused. Nothing was changed, unless it is an I/O error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepairError {
+    /// The ledger can't be read or written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The mirror can't be read or written.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The ledger itself is damaged, so rows must not be derived from it.
+    #[error(
+        "the ledger has {failures} wrong lines, so the mirror can't be derived from it; run `counterfoil verify` to see them, then `counterfoil repair --from mirror`"
+    )]
+    LedgerDamaged {
+        /// How many lines are wrong.
+        failures: u64,
+    },
+    /// Neither leg has a right line for this seq.
+    #[error("neither the ledger nor the mirror has a right line for seq {seq} ({reason}); restore the store from a backup")]
+    Unrecoverable {
+        /// The seq.
+        seq: Seq,
+        /// What is wrong with what they have.
+        reason: String,
+    },
+}
+
+/// What a repair did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// Rows that were written or written anew.
+    pub rows_written: u64,
+    /// Rows that were removed, since the ledger has no such event. They are in the copy that was set aside.
+    pub rows_removed: u64,
+    /// Segments that were written or written anew.
+    pub segments_written: Vec<PathBuf>,
+    /// Lines that came from the mirror.
+    pub lines_restored: u64,
+    /// Where what was replaced is now.
+    pub set_aside: Vec<PathBuf>,
+    /// Whether ledger.json was written back.
+    pub manifest_restored: bool,
+}
+
+/// Derives the mirror anew where it differs from the ledger. Takes the lock.
+///
+/// # Errors
+/// [`RepairError::LedgerDamaged`] where the chain does not verify; else what the legs say.
+pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Result<RepairReport, RepairError> {
+    let reader = LedgerReader::open(dir, options)?;
+    let _lock = StoreLock::acquire(options.storage.as_ref(), dir, options.lock_wait)?;
+    let verified = verify(&reader, &mut |_| ())?;
+    let torn_tail_only = verified.failures_count == 1
+        && verified
+            .failures
+            .iter()
+            .all(|failure| failure.seq > verified.head.seq && failure.path == segment_of(&reader, verified.head.seq));
+    if !verified.is_clean() && !torn_tail_only {
+        return Err(RepairError::LedgerDamaged { failures: verified.failures_count });
+    }
+    let mut report = RepairReport::default();
+    let (mut mirror, aside) = Mirror::open_or_set_aside(dir, reader.manifest(), options)?;
+    report.set_aside.extend(aside);
+    let (_, last_row) = mirror.count()?;
+    if last_row > verified.head.seq || mirror.watermark().seq > verified.head.seq || mirror.has_stray_rows()? {
+        report.set_aside.push(mirror.copy_aside()?);
+        report.rows_removed = mirror.remove_stray_rows(verified.head.seq)?;
+    }
+    derive_rows(&reader, &mut mirror, verified.head, &mut report, progress)?;
+    Ok(report)
+}
+
+fn segment_of(reader: &LedgerReader, seq: Seq) -> PathBuf {
+    let segments = reader.segments().unwrap_or_default();
+    segments.into_iter().rev().find(|segment| segment.first <= seq.next()).map(|segment| segment.path).unwrap_or_default()
+}
+
+/// Rows of one transaction at most.
+const BATCH_EVENTS_MAX: u64 = 4096;
+
+fn derive_rows(
+    reader: &LedgerReader,
+    mirror: &mut Mirror,
+    head: Head,
+    report: &mut RepairReport,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), RepairError> {
+    let mut lines = reader.lines_from(Seq::FIRST)?;
+    let mut mark = Watermark { seq: Seq::ZERO, event_hash: reader.manifest().genesis(), segment: Seq::FIRST, offset: 0 };
+    let mut done = Seq::ZERO;
+    mirror.forget_segments()?;
+    while done < head.seq {
+        let mut batch = mirror.begin()?;
+        batch.rewind(mark);
+        for _ in 0..BATCH_EVENTS_MAX {
+            if done >= head.seq {
+                break;
+            }
+            let Some(found) = lines.next_raw()? else {
+                break;
+            };
+            let event = line::decode(found.raw.bytes).map_err(|source| MirrorError::Line { first: done.next(), source })?;
+            let (segment, offset) = (found.segment, found.raw.offset);
+            match batch.insert(&event, segment, offset) {
+                Ok(crate::mirror::Insertion::AlreadyPresent) => {}
+                Ok(crate::mirror::Insertion::Inserted) => report.rows_written += 1,
+                Err(MirrorError::Conflict { .. } | MirrorError::DuplicateId { .. }) => {
+                    batch.remove(event.seq)?;
+                    batch.remove_id(event.id)?;
+                    batch.insert(&event, segment, offset)?;
+                    report.rows_written += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            done = event.seq;
+        }
+        mark = batch.commit()?;
+        progress(done.get());
+    }
+    if head.seq == Seq::ZERO {
+        let mut batch = mirror.begin()?;
+        batch.rewind(mark);
+        batch.commit()?;
+    }
+    Ok(())
+}
+
+/// Writes back what the ledger has lost and the mirror still has. Takes the lock.
+///
+/// # Errors
+/// [`RepairError::Unrecoverable`] where neither leg has a right line; else what the legs say.
+pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Result<RepairReport, RepairError> {
+    if !dir.is_dir() {
+        return Err(LedgerError::NoStore { path: dir.to_owned() }.into());
+    }
+    let storage = options.storage.as_ref();
+    let _lock = StoreLock::acquire(storage, dir, options.lock_wait)?;
+    let mirror = MirrorReader::open_any(dir, options.mirror_busy_timeout)?;
+    let mut report = RepairReport::default();
+    let manifest = mirror.manifest()?;
+    match Manifest::load(storage, dir)? {
+        Some(there) if there.ledger_id != manifest.ledger_id => {
+            mirror.watermark(there.ledger_id)?;
+        }
+        Some(_) => {}
+        None => {
+            manifest.create(storage, dir)?;
+            report.manifest_restored = true;
+        }
+    }
+    let segments_dir = segment::segments_dir(dir);
+    storage.create_dir(&segments_dir).map_err(LedgerError::io("creating", &segments_dir))?;
+    let mut repair = FromMirror {
+        dir,
+        options,
+        mirror: &mirror,
+        expected: Expected::after(Head { seq: Seq::ZERO, event_hash: manifest.genesis() }),
+        report,
+    };
+    let known = mirror.segments()?;
+    let there = segment::list(storage, dir)?;
+    for (first, last) in &known {
+        let next_first = known.iter().map(|(first, _)| *first).chain(there.iter().map(|s| s.first)).filter(|f| f > first).min();
+        repair.segment(*first, *last, next_first)?;
+        progress(last.get());
+    }
+    Ok(repair.report)
+}
+
+struct FromMirror<'a> {
+    dir: &'a Path,
+    options: &'a Options,
+    mirror: &'a MirrorReader,
+    expected: Expected,
+    report: RepairReport,
+}
+
+/// A segment's file, and the lines of it that are right by their own hash: offset and length, by seq.
+#[derive(Default)]
+struct Candidates {
+    file: Option<Box<dyn StorageFile>>,
+    by_seq: HashMap<Seq, Vec<(u64, u64)>>,
+}
+
+impl FromMirror<'_> {
+    /// Restores the segment from `first` to `last`, and keeps what its file holds beyond that and the mirror lacks.
+    fn segment(&mut self, first: Seq, last: Seq, next_first: Option<Seq>) -> Result<(), RepairError> {
+        let storage = self.options.storage.as_ref();
+        let path = segment::segment_path(self.dir, first);
+        let mut candidates = self.candidates(&path)?;
+        let tmp_dir = self.dir.join("tmp");
+        let tmp = tmp_dir.join(format!("{:020}.jsonl", first.get()));
+        storage.create_dir(&tmp_dir).map_err(LedgerError::io("creating", &tmp_dir))?;
+        match storage.remove(&tmp) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(LedgerError::io("removing", &tmp)(error).into());
+            }
+            _ => {}
+        }
+        let mut out = storage.create_new(&tmp).map_err(LedgerError::io("creating", &tmp))?;
+        let (mut at, mut changed, mut next) = (0u64, false, first);
+        let mut line_bytes = Vec::new();
+        loop {
+            match self.from_ledger(&path, &mut candidates, next, &mut line_bytes)? {
+                Some(offset) => changed |= offset != at,
+                None if next > last => break,
+                None => {
+                    self.from_mirror(next, &mut line_bytes)?;
+                    self.report.lines_restored += 1;
+                    changed = true;
+                }
+            }
+            line_bytes.push(b'\n');
+            out.write_at(&line_bytes, at).map_err(LedgerError::io("writing", &tmp))?;
+            at += line_bytes.len() as u64;
+            next = next.next();
+            if next_first == Some(next) {
+                break;
+            }
+        }
+        let there = match storage.open_read(&path) {
+            Ok(file) => Some(file.len().map_err(LedgerError::io("reading", &path))?),
+            Err(_) => None,
+        };
+        if !changed && there == Some(at) {
+            return storage.remove(&tmp).map_err(|error| LedgerError::io("removing", &tmp)(error).into());
+        }
+        out.sync_data().map_err(LedgerError::io("syncing", &tmp))?;
+        if there.is_some() {
+            self.keep_damaged(&path, first)?;
+        }
+        let segments = segment::segments_dir(self.dir);
+        storage.rename(&tmp, &path).map_err(LedgerError::io("renaming", &tmp))?;
+        storage.sync_dir(&segments).map_err(LedgerError::io("syncing", &segments))?;
+        self.report.segments_written.push(path);
+        Ok(())
+    }
+
+    fn candidates(&self, path: &Path) -> Result<Candidates, LedgerError> {
+        let open = || self.options.storage.open_read(path);
+        let mut candidates = match open() {
+            Ok(file) => Candidates { file: Some(file), by_seq: HashMap::new() },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Candidates::default());
+            }
+            Err(error) => return Err(LedgerError::io("opening", path)(error)),
+        };
+        let mut reader = LineReader::new(open().map_err(LedgerError::io("opening", path))?, 0, self.options.line_bytes_max);
+        while let Some(raw) = reader.next().map_err(LedgerError::io("reading", path))? {
+            if let Ok(event) = line::decode(raw.bytes)
+                && event.payload_is_right() != Some(false)
+            {
+                candidates.by_seq.entry(event.seq).or_default().push((raw.offset, raw.len));
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// Takes the ledger's own line for this seq, where it is right at its place; answers where it begins.
+    fn from_ledger(&mut self, path: &Path, candidates: &mut Candidates, seq: Seq, out: &mut Vec<u8>) -> Result<Option<u64>, LedgerError> {
+        let (Some(file), Some(places)) = (&mut candidates.file, candidates.by_seq.get(&seq)) else {
+            return Ok(None);
+        };
+        for (offset, len) in places {
+            *out = read_range(file.as_mut(), *offset, offset + len).map_err(LedgerError::io("reading", path))?;
+            if let Ok(event) = line::decode(out)
+                && self.expected.check(&event, &mut |_| Some(0)).is_ok()
+            {
+                return Ok(Some(*offset));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the line that the mirror's row encodes to, where it is right at its place.
+    fn from_mirror(&mut self, seq: Seq, out: &mut Vec<u8>) -> Result<(), RepairError> {
+        out.clear();
+        let unrecoverable = |reason: String| RepairError::Unrecoverable { seq, reason };
+        let encoded = self.mirror.sqlite(
+            "reading",
+            self.mirror.connection().prepare_cached(&format!("{SELECT} WHERE seq = ?1")).and_then(|mut by_seq| {
+                let mut rows = by_seq.query([i64::try_from(seq.get()).unwrap_or(i64::MAX)])?;
+                Ok(rows.next()?.map(|row| Row(row).encode(out)))
+            }),
+        )?;
+        match encoded {
+            None => return Err(unrecoverable("the mirror has no row".to_owned())),
+            Some(Err(error)) => return Err(unrecoverable(format!("the mirror's row: {error}"))),
+            Some(Ok(())) => {}
+        }
+        let event: Event<'_> = line::decode(out).map_err(|error| unrecoverable(format!("the mirror's row: {error}")))?;
+        self.expected.check(&event, &mut |_| Some(0)).map_err(|fault: LineFault| unrecoverable(format!("the mirror's row: {fault}")))
+    }
+
+    /// Copies the damaged file to torn/ before it is replaced.
+    fn keep_damaged(&mut self, path: &Path, first: Seq) -> Result<(), LedgerError> {
+        let storage = self.options.storage.as_ref();
+        let torn = self.dir.join("torn");
+        storage.create_dir(&torn).map_err(LedgerError::io("creating", &torn))?;
+        let taken = storage.list(&torn).map_err(LedgerError::io("listing", &torn))?;
+        let name = (1u32..).map(|n| format!("{:020}.damaged-{n}", first.get())).find(|name| !taken.contains(name)).unwrap_or_default();
+        let saved = torn.join(name);
+        // The segment's own name stays valid until the repaired file is renamed over it.
+        let mut from = storage.open_read(path).map_err(LedgerError::io("opening", path))?;
+        let mut to = storage.create_new(&saved).map_err(LedgerError::io("creating", &saved))?;
+        let len = from.len().map_err(LedgerError::io("reading", path))?;
+        let mut at = 0;
+        while at < len {
+            let bytes = read_range(from.as_mut(), at, len.min(at + (1 << 20))).map_err(LedgerError::io("reading", path))?;
+            if bytes.is_empty() {
+                break;
+            }
+            to.write_at(&bytes, at).map_err(LedgerError::io("writing", &saved))?;
+            at += bytes.len() as u64;
+        }
+        to.sync_data().map_err(LedgerError::io("syncing", &saved))?;
+        storage.sync_dir(&torn).map_err(LedgerError::io("syncing", &torn))?;
+        storage.sync_dir(self.dir).map_err(LedgerError::io("syncing", self.dir))?;
+        self.report.set_aside.push(saved);
+        Ok(())
+    }
+}
+
+impl MirrorReader {
+    /// The segments that it knows: first and last seq of each.
+    fn segments(&self) -> Result<Vec<(Seq, Seq)>, MirrorError> {
+        let number = |n: i64| Seq::new(u64::try_from(n).unwrap_or(0));
+        self.sqlite(
+            "reading",
+            self.connection()
+                .prepare("SELECT first_seq, last_seq FROM segments ORDER BY first_seq")
+                .and_then(|mut statement| statement.query_map([], |row| Ok((number(row.get(0)?), number(row.get(1)?))))?.collect()),
+        )
+    }
+}
+
+impl Mirror {
+    /// Copies the mirror to a file beside it; answers which.
+    fn copy_aside(&self) -> Result<PathBuf, MirrorError> {
+        let path = mirror_path(self.path().parent().unwrap_or(Path::new(".")));
+        let aside =
+            (1u32..).map(|n| PathBuf::from(format!("{}.aside-{n}", path.display()))).find(|aside| !aside.exists()).unwrap_or_default();
+        self.execute("copying", "VACUUM INTO ?1", &[&aside.to_string_lossy()])?;
+        Ok(aside)
+    }
+
+    fn has_stray_rows(&self) -> Result<bool, MirrorError> {
+        self.query_number("SELECT count(*) FROM events WHERE seq < 1").map(|count| count > 0)
+    }
+
+    fn remove_stray_rows(&self, head: Seq) -> Result<u64, MirrorError> {
+        let head = i64::try_from(head.get()).unwrap_or(i64::MAX);
+        self.execute("repairing", "DELETE FROM events WHERE seq < 1 OR seq > ?1", &[&head]).map(|rows| rows as u64)
+    }
+
+    /// The list of segments is derived anew with the rows.
+    fn forget_segments(&self) -> Result<(), MirrorError> {
+        self.execute("repairing", "DELETE FROM segments", &[]).map(|_| ())
+    }
+}

@@ -1,0 +1,197 @@
+//! Replay: brings the mirror up to the ledger, in bounded transactions that keep rows and watermark together.
+//!
+//! Idempotent and resumable: stopped anywhere, it goes on from the watermark. It fails closed: a row that
+//! conflicts ends it, and nothing of the transaction that met it stays. A writer: the caller holds the lock.
+
+use serde::Serialize;
+
+use crate::event::{Seq, line};
+use crate::ledger::place::{Expected, check_blob};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Lines, Lookup, segment};
+use crate::mirror::{Insertion, Mirror, MirrorError};
+
+/// Lines of one step at most: some 30 ms of work, so that other messages interleave.
+const STEP_EVENTS_MAX: usize = 4096;
+/// Bytes of one step at most, so that long lines don't pile up in memory (one line may exceed it alone).
+const STEP_BYTES_MAX: usize = 8 << 20;
+
+/// Why a replay ended early. The transaction that met the cause was rolled back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The ledger can't be read, or a line below its head is wrong.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The mirror can't be written, or a row conflicts.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+}
+
+/// What a replay did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReplayReport {
+    /// Rows that were written.
+    pub replayed: u64,
+    /// Rows that were there already, as they should be.
+    pub skipped_existing: u64,
+    /// Last seq that was looked at.
+    pub through: Seq,
+}
+
+/// Whether there is more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayStep {
+    /// Another step is needed.
+    More,
+    /// The mirror has everything up to where the replay was to go.
+    Done,
+}
+
+/// A replay under way.
+#[derive(Debug)]
+pub struct Replay {
+    reader: LedgerReader,
+    lines: Lines,
+    expected: Expected,
+    through: Seq,
+    report: ReplayReport,
+    buffer: Vec<u8>,
+}
+
+struct Found {
+    segment: Seq,
+    offset: u64,
+    from: usize,
+    to: usize,
+}
+
+impl Replay {
+    /// Replays what lies behind the mirror's watermark, up to `through`. Costs what is missing, not what is there.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; among others where the ledger's line at the watermark is not the mirror's.
+    pub fn from_watermark(reader: &LedgerReader, mirror: &Mirror, through: Seq) -> Result<Replay, ReplayError> {
+        let mark = mirror.watermark();
+        if mark.seq == Seq::ZERO {
+            return Replay::from_start(reader, through);
+        }
+        let head = Head { seq: mark.seq, event_hash: mark.event_hash };
+        for (segment, offset) in [(mark.segment, mark.offset), (mark.segment, 0), (Seq::FIRST, 0)] {
+            let mut lines = reader.lines_at(segment, offset)?;
+            // The hint is checked; where it does not hold, the segment is scanned, and then the ledger.
+            while let Some(found) = lines.next_raw()? {
+                match line::decode(found.raw.bytes) {
+                    Ok(event) if event.seq == mark.seq => {
+                        if event.event_hash != mark.event_hash {
+                            return Err(MirrorError::Conflict {
+                                path: mirror.path().to_owned(),
+                                seq: mark.seq,
+                                id: event.id,
+                                ledger: event.event_hash,
+                                row: mark.event_hash.to_string(),
+                            }
+                            .into());
+                        }
+                        return Ok(Replay::new(reader, lines, head, through));
+                    }
+                    _ if offset > 0 => break,
+                    _ => {}
+                }
+            }
+        }
+        let reason = LineFault::Seq { expected: mark.seq, found: reader.head()?.seq };
+        Err(LedgerError::Damaged { path: segment::segment_path(reader.dir(), mark.segment), offset: mark.offset, reason }.into())
+    }
+
+    /// Replays from the first event on: finds holes below the watermark too, and compares every row that is there.
+    ///
+    /// # Errors
+    /// [`ReplayError`].
+    pub fn from_start(reader: &LedgerReader, through: Seq) -> Result<Replay, ReplayError> {
+        let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
+        Ok(Replay::new(reader, reader.lines_from(Seq::FIRST)?, genesis, through))
+    }
+
+    fn new(reader: &LedgerReader, lines: Lines, head: Head, through: Seq) -> Replay {
+        let report = ReplayReport { through: head.seq, ..ReplayReport::default() };
+        Replay { reader: reader.clone(), lines, expected: Expected::after(head), through, report, buffer: Vec::new() }
+    }
+
+    /// What it has done so far.
+    pub fn report(&self) -> ReplayReport {
+        self.report
+    }
+
+    /// Where it is to go.
+    pub fn through(&self) -> Seq {
+        self.through
+    }
+
+    /// Lets it go further: the ledger has grown.
+    pub fn extend(&mut self, through: Seq) {
+        self.through = self.through.max(through);
+    }
+
+    /// One bounded step, in one transaction.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; the replay must be made anew after one.
+    pub fn step(&mut self, mirror: &mut Mirror) -> Result<ReplayStep, ReplayError> {
+        let found = self.read(mirror)?;
+        if found.is_empty() {
+            return Ok(ReplayStep::Done);
+        }
+        let mut report = self.report;
+        let mut batch = mirror.begin()?;
+        for Found { segment, offset, from, to } in found {
+            let bytes = self.buffer.get(from..to).unwrap_or_default();
+            let event = line::decode_unhashed(bytes).map_err(|source| MirrorError::Line { first: report.through.next(), source })?;
+            match batch.insert(&event, segment, offset)? {
+                Insertion::Inserted => report.replayed += 1,
+                Insertion::AlreadyPresent => report.skipped_existing += 1,
+            }
+            report.through = event.seq;
+        }
+        batch.commit()?;
+        self.report = report;
+        Ok(if self.report.through < self.through { ReplayStep::More } else { ReplayStep::Done })
+    }
+
+    /// Runs all steps that are left. `progress` is called with what has been done.
+    ///
+    /// # Errors
+    /// As [`Replay::step`].
+    pub fn run(mut self, mirror: &mut Mirror, progress: &mut dyn FnMut(ReplayReport)) -> Result<ReplayReport, ReplayError> {
+        while self.step(mirror)? == ReplayStep::More {
+            progress(self.report);
+        }
+        Ok(self.report)
+    }
+
+    /// Reads and checks the lines of one step.
+    fn read(&mut self, mirror: &mut Mirror) -> Result<Vec<Found>, ReplayError> {
+        self.buffer.clear();
+        let mut list = Vec::new();
+        while list.len() < STEP_EVENTS_MAX && self.buffer.len() < STEP_BYTES_MAX && self.expected.head().seq < self.through {
+            let expected_seq = self.expected.head().seq.next();
+            let Some(found) = self.lines.next_raw()? else {
+                let reason = LineFault::Seq { expected: expected_seq, found: Seq::ZERO };
+                let path = self.reader.segments()?.last().map(|segment| segment.path.clone()).unwrap_or_default();
+                return Err(LedgerError::Damaged { path, offset: 0, reason }.into());
+            };
+            let (reader, bytes) = (&self.reader, found.raw.bytes);
+            let checked = line::decode(bytes).map_err(LineFault::from).and_then(|event| {
+                self.expected.check(&event, &mut |session_id| mirror.session_seq(session_id).ok().map(Option::unwrap_or_default))?;
+                check_blob(reader.storage(), reader.dir(), &event)
+            });
+            if let Err(reason) = checked {
+                let path = segment::segment_path(reader.dir(), found.segment);
+                return Err(LedgerError::Damaged { path, offset: found.raw.offset, reason }.into());
+            }
+            let from = self.buffer.len();
+            self.buffer.extend_from_slice(bytes);
+            list.push(Found { segment: found.segment, offset: found.raw.offset, from, to: self.buffer.len() });
+        }
+        Ok(list)
+    }
+}

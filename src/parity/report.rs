@@ -1,0 +1,278 @@
+//! What a parity check found.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::event::{EventHash, EventId, Seq};
+
+/// How far a check looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParityKind {
+    /// The watermark against the head: O(1).
+    Quick,
+    /// Every line against every row.
+    Full,
+}
+
+/// Seqs from `first` to `last`, both counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SeqRange {
+    /// The first.
+    pub first: Seq,
+    /// The last.
+    pub last: Seq,
+}
+
+/// Ranges that a report lists at most; the count goes on. A report must be readable, whatever the damage.
+const RANGES_LISTED_MAX: usize = 100;
+/// Mismatches and findings that a report lists at most.
+const LISTED_MAX: usize = 100;
+
+/// A set of seqs, as ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SeqRanges {
+    /// How many seqs there are.
+    pub count: u64,
+    /// The first hundred ranges of them.
+    pub ranges: Vec<SeqRange>,
+}
+
+impl SeqRanges {
+    /// Adds a range behind all others.
+    pub(crate) fn push(&mut self, first: Seq, last: Seq) {
+        if last < first {
+            return;
+        }
+        self.count += last.get() - first.get() + 1;
+        let listed = self.ranges.len();
+        match self.ranges.last_mut() {
+            Some(range) if range.last.next() == first => range.last = last,
+            _ if listed < RANGES_LISTED_MAX => self.ranges.push(SeqRange { first, last }),
+            _ => {}
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl fmt::Display for SeqRanges {
+    /// `none`, or `12 (seq 3, 5 to 15)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.count == 0 {
+            return f.write_str("none");
+        }
+        write!(f, "{} (seq ", self.count)?;
+        let mut listed = 0;
+        for (i, range) in self.ranges.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            listed += range.last.get() - range.first.get() + 1;
+            if range.first == range.last {
+                write!(f, "{comma}{}", range.first)?
+            } else {
+                write!(f, "{comma}{} to {}", range.first, range.last)?
+            }
+        }
+        if listed < self.count { write!(f, " and {} more)", self.count - listed) } else { f.write_str(")") }
+    }
+}
+
+/// An event whose line and row differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mismatch {
+    /// Where it stands.
+    pub seq: Seq,
+    /// Its id, by the ledger.
+    pub id: EventId,
+    /// Its event hash, by the ledger.
+    pub ledger_hash: EventHash,
+    /// Its event hash, by the row, as far as it can be read.
+    pub row_hash: Option<EventHash>,
+    /// Columns that differ.
+    pub columns: Vec<&'static str>,
+}
+
+/// Something that a check found besides missing and differing events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "finding", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Finding {
+    /// There are no segments, though the mirror has events.
+    MissingLedger {
+        /// Where they were looked for.
+        path: PathBuf,
+    },
+    /// There is no mirror.
+    MissingMirror {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The mirror can't be read.
+    UnreadableMirror {
+        /// Why.
+        reason: String,
+    },
+    /// A line of the ledger is damaged, or does not link to the one before it.
+    BrokenChain {
+        /// The segment.
+        path: PathBuf,
+        /// Where the line begins.
+        offset: u64,
+        /// What belongs there.
+        seq: Seq,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An id stands in the ledger twice.
+    DuplicateId {
+        /// The id.
+        id: EventId,
+        /// Where it stands first.
+        first: Seq,
+        /// Where it stands again.
+        second: Seq,
+    },
+    /// The mirror's watermark is not what its rows or the ledger say.
+    WrongWatermark {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A row whose seq no event can have.
+    StrayRow {
+        /// Its seq.
+        seq: i64,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::MissingLedger { path } => {
+                write!(f, "the ledger {} is missing: run `counterfoil repair --from mirror`", path.display())
+            }
+            Finding::MissingMirror { path } => write!(f, "the mirror {} is missing: run `counterfoil replay`", path.display()),
+            Finding::UnreadableMirror { reason } => write!(f, "the mirror can't be read: {reason}: run `counterfoil repair --from ledger`"),
+            Finding::BrokenChain { path, offset, seq, reason } => {
+                write!(
+                    f,
+                    "the chain is broken at seq {seq} ({}, byte {offset}): {reason}: run `counterfoil repair --from mirror`",
+                    path.display()
+                )
+            }
+            Finding::DuplicateId { id, first, second } => {
+                write!(f, "the ledger has {id} twice, as seq {first} and as seq {second}: restore the ledger from a backup")
+            }
+            Finding::WrongWatermark { reason } => {
+                write!(f, "the mirror's watermark is wrong: {reason}: run `counterfoil repair --from ledger`")
+            }
+            Finding::StrayRow { seq } => {
+                write!(f, "the mirror has a row with seq {seq}, which no event can have: run `counterfoil repair --from ledger`")
+            }
+        }
+    }
+}
+
+/// What a parity check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ParityReport {
+    /// How far it looked.
+    pub kind: ParityKind,
+    /// Right events in the ledger (quick: its last seq).
+    pub jsonl_event_count: u64,
+    /// Rows in the mirror (quick: its watermark).
+    pub sqlite_event_count: u64,
+    /// Last seq that the mirror says it has.
+    pub mirrored_through: Seq,
+    /// Events of the ledger that the mirror lacks.
+    pub missing_in_sqlite: SeqRanges,
+    /// Rows of the mirror that the ledger lacks.
+    pub missing_in_jsonl: SeqRanges,
+    /// How many events differ.
+    pub mismatched_count: u64,
+    /// The first hundred of them.
+    pub mismatched: Vec<Mismatch>,
+    /// How many other findings there are.
+    pub findings_count: u64,
+    /// The first hundred of them.
+    pub findings: Vec<Finding>,
+}
+
+impl ParityReport {
+    pub(crate) fn new(kind: ParityKind) -> ParityReport {
+        ParityReport {
+            kind,
+            jsonl_event_count: 0,
+            sqlite_event_count: 0,
+            mirrored_through: Seq::ZERO,
+            missing_in_sqlite: SeqRanges::default(),
+            missing_in_jsonl: SeqRanges::default(),
+            mismatched_count: 0,
+            mismatched: Vec::new(),
+            findings_count: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    /// Whether both legs are equal, as far as the check looked.
+    pub fn is_consistent(&self) -> bool {
+        self.missing_in_sqlite.is_empty() && self.missing_in_jsonl.is_empty() && self.mismatched_count == 0 && self.findings_count == 0
+    }
+
+    pub(crate) fn mismatch(&mut self, mismatch: Mismatch) {
+        self.mismatched_count += 1;
+        if self.mismatched.len() < LISTED_MAX {
+            self.mismatched.push(mismatch);
+        }
+    }
+
+    pub(crate) fn find(&mut self, finding: Finding) {
+        self.findings_count += 1;
+        if self.findings.len() < LISTED_MAX {
+            self.findings.push(finding);
+        }
+    }
+}
+
+impl fmt::Display for ParityReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ParityKind::Quick => "quick",
+            ParityKind::Full => "full",
+        };
+        writeln!(f, "parity ({kind}): {}", if self.is_consistent() { "consistent" } else { "NOT consistent" })?;
+        writeln!(f, "  events in the ledger   {}", self.jsonl_event_count)?;
+        writeln!(f, "  rows in the mirror     {}", self.sqlite_event_count)?;
+        writeln!(f, "  missing in the mirror  {}", self.missing_in_sqlite)?;
+        writeln!(f, "  missing in the ledger  {}", self.missing_in_jsonl)?;
+        writeln!(f, "  mismatched             {}", self.mismatched_count)?;
+        for mismatch in &self.mismatched {
+            let row = mismatch.row_hash.map_or("unreadable".to_owned(), |hash| hash.to_string());
+            writeln!(f, "    seq {} {} differs in {}", mismatch.seq, mismatch.id, mismatch.columns.join(", "))?;
+            writeln!(f, "      ledger {}", mismatch.ledger_hash)?;
+            writeln!(f, "      row    {row}")?;
+        }
+        for finding in &self.findings {
+            writeln!(f, "  ! {finding}")?;
+        }
+        let unlisted = self.findings_count - self.findings.len() as u64 + self.mismatched_count - self.mismatched.len() as u64;
+        if unlisted > 0 {
+            writeln!(f, "  and {unlisted} more")?;
+        }
+        if !self.missing_in_sqlite.is_empty() {
+            writeln!(f, "  run `counterfoil replay` to bring the mirror up to the ledger")?;
+        }
+        if !self.missing_in_jsonl.is_empty() {
+            writeln!(f, "  run `counterfoil repair --from mirror` to bring back what the ledger has lost")?;
+        }
+        if self.mismatched_count > 0 {
+            writeln!(f, "  run `counterfoil repair --from ledger` to derive the rows that differ anew")?;
+        }
+        Ok(())
+    }
+}

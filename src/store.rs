@@ -1,0 +1,269 @@
+//! A store, synchronous: lock, ledger and mirror in one hand, without actors.
+//!
+//! Called by programs that want no async runtime, and by tests. The actors use the same parts, each on a thread
+//! of its own. Each append here is a group of its own; the actors are what makes groups form.
+
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::event::{Draft, Seq};
+use crate::ledger::{
+    AppendError, Conditions, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror, Receipt,
+    RecoveryReport, Refusal, Stage, Staged, StoreLock, Stored, Watermark, Writer, segment,
+};
+use crate::mirror::{Mirror, MirrorReader};
+use crate::options::Options;
+use crate::parity::{Replay, ReplayReport};
+
+/// What opening found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenReport {
+    /// Whether the store was created.
+    pub created: bool,
+    /// What recovery found in the ledger.
+    pub recovery: RecoveryReport,
+    /// Where a mirror of no use is now, if there was one.
+    pub mirror_set_aside: Option<PathBuf>,
+    /// What was replayed into the mirror.
+    pub replay: ReplayReport,
+}
+
+/// The first part of every open: the lock, the manifest, and a mirror that can be used.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub lock: StoreLock,
+    pub manifest: Manifest,
+    pub created: bool,
+    pub mirror_set_aside: Option<PathBuf>,
+}
+
+/// Takes the lock, reads or writes the manifest, clears tmp/, and sets a useless mirror aside.
+pub(crate) fn prepare(dir: &Path, options: &Options) -> Result<(Prepared, Option<Mirror>), Error> {
+    let storage = options.storage.as_ref();
+    if dir.exists() && !dir.is_dir() {
+        return Err(LedgerError::NotADirectory { path: dir.to_owned() }.into());
+    }
+    if !options.create && Manifest::load(storage, dir)?.is_none() && segment::list(storage, dir)?.is_empty() {
+        return Err(LedgerError::NoStore { path: dir.to_owned() }.into());
+    }
+    if storage.create_dir(dir).map_err(LedgerError::io("creating", dir))? {
+        // Best effort: the parent may be a directory that can't be opened.
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let _ = storage.sync_dir(parent);
+    }
+    let lock = StoreLock::acquire(storage, dir, options.lock_wait)?;
+    clear_tmp(dir, options)?;
+    let (manifest, created) = match Manifest::load(storage, dir)? {
+        Some(manifest) => (manifest, false),
+        None if segment::list(storage, dir)?.is_empty() && !crate::mirror::mirror_path(dir).exists() => {
+            let now = options.clock.now();
+            let manifest = Manifest::new(crate::event::LedgerId::from_u128(options.ids.next(now)), now);
+            manifest.create(storage, dir)?;
+            (manifest, true)
+        }
+        None => {
+            return Err(LedgerError::from(Box::new(Refusal::NoManifest { path: Manifest::path(dir) })).into());
+        }
+    };
+    let (mirror, mirror_set_aside) = match Mirror::open_or_set_aside(dir, &manifest, options) {
+        Ok((mirror, aside)) => (Some(mirror), aside),
+        // Locked, read-only or on a full disk just now: appends go on without it, and it catches up later.
+        Err(error) if error.fault() == crate::mirror::MirrorFault::Passing => {
+            tracing::warn!(%error, "the mirror can't be written just now");
+            (None, None)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok((Prepared { lock, manifest, created, mirror_set_aside }, mirror))
+}
+
+fn clear_tmp(dir: &Path, options: &Options) -> Result<(), LedgerError> {
+    let tmp = dir.join("tmp");
+    for name in options.storage.list(&tmp).unwrap_or_default() {
+        let path = tmp.join(name);
+        options.storage.remove(&path).map_err(LedgerError::io("removing", &path))?;
+    }
+    Ok(())
+}
+
+/// A store, open to append. One per store at a time.
+pub struct Store {
+    dir: PathBuf,
+    options: Options,
+    manifest: Manifest,
+    writer: Writer,
+    mirror: Mirror,
+    /// Dropped last: the lock outlives all that writes.
+    _lock: StoreLock,
+}
+
+impl Store {
+    /// Opens the store in this directory, creating it where there is none, and recovers whatever a crash has left:
+    /// the ledger's tail first, then the mirror from the ledger.
+    ///
+    /// # Errors
+    /// [`Error`]: among others [`LedgerError::Locked`], and [`LedgerError::Refused`] where recovery would have to guess.
+    ///
+    /// ```
+    /// use counterfoil::{Draft, EventType, Options, Source, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("store");
+    /// let (mut store, _) = Store::open(&path, &Options::default())?;
+    /// let receipt = store.append(Draft::new(EventType::SYSTEM_NOTE, Source::Runtime).payload("hello")?)?;
+    /// assert_eq!(receipt.seq.get(), 1);
+    /// store.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open(dir: impl AsRef<Path>, options: &Options) -> Result<(Store, OpenReport), Error> {
+        let dir = dir.as_ref();
+        let (prepared, mirror) = prepare(dir, options)?;
+        let Prepared { lock, manifest, created, mirror_set_aside } = prepared;
+        let mut mirror = match mirror {
+            Some(mirror) => mirror,
+            None => Mirror::open(dir, &manifest, options)?,
+        };
+        let watermark = Some(mirror.watermark());
+        let (mut writer, recovery) = Writer::open(dir, &manifest, watermark, &mut mirror, options)?;
+        let reader = LedgerReader::open(dir, options)?;
+        let replay = Replay::from_watermark(&reader, &mirror, writer.head().seq)?.run(&mut mirror, &mut |_| ())?;
+        writer.mirrored_through(mirror.watermark().seq);
+        let report = OpenReport { created, recovery, mirror_set_aside, replay };
+        Ok((Store { dir: dir.to_owned(), options: options.clone(), manifest, writer, mirror, _lock: lock }, report))
+    }
+
+    /// Appends one event: durable in the ledger, then committed in the mirror.
+    ///
+    /// # Errors
+    /// [`AppendError`]. Where the mirror can't be written, the receipt says [`MirrorAck::MirrorBehind`].
+    pub fn append(&mut self, draft: Draft) -> Result<Receipt, Error> {
+        self.append_expecting(draft, &Expect::Any)
+    }
+
+    /// Appends one event where the ledger is as the caller expects.
+    ///
+    /// # Errors
+    /// As [`Store::append`]; a mismatch names what was expected and what is.
+    pub fn append_expecting(&mut self, draft: Draft, expect: &Expect) -> Result<Receipt, Error> {
+        let conditions = Conditions::for_draft(&draft, expect).ok_or(AppendError::NoSession)?;
+        let mut receipts = self.append_batch(vec![draft], &conditions)?;
+        receipts.pop().ok_or(Error::Append(AppendError::EmptyBatch))
+    }
+
+    /// Appends a batch: all of it or none, across any crash.
+    ///
+    /// # Errors
+    /// As [`Store::append`]; [`AppendError::BatchTooLarge`] where it does not fit a group.
+    pub fn append_batch(&mut self, drafts: Vec<Draft>, conditions: &Conditions) -> Result<Vec<Receipt>, Error> {
+        let limits = self.options.limits();
+        let drafts = drafts.into_iter().map(|draft| draft.check(&limits)).collect::<Result<Vec<_>, _>>()?;
+        let mut lookup = Covering { floor: self.writer.floor(), total: self.writer.head().seq, mirror: &mut self.mirror };
+        let Stage::Staged(Staged { mut receipts, durable }) = self.writer.stage(&drafts, conditions, false, &mut lookup)? else {
+            return Ok(Vec::new()); // the group is empty before each append, so it is never too full
+        };
+        let group = if durable { None } else { self.writer.flush()? };
+        let mirrored = match group {
+            Some(group) if self.mirror.watermark().seq.next() == group.first => self.mirror.apply(&group).map(drop).map_err(Error::from),
+            _ if self.mirror.watermark().seq < self.writer.head().seq => self.catch_up().map(drop),
+            _ => Ok(()),
+        };
+        if let Err(error) = mirrored {
+            tracing::warn!(%error, "the mirror is behind");
+        }
+        let through = self.mirror.watermark().seq;
+        self.writer.mirrored_through(through);
+        for receipt in &mut receipts {
+            receipt.mirror = if receipt.seq <= through { MirrorAck::Mirrored } else { MirrorAck::MirrorBehind };
+        }
+        Ok(receipts)
+    }
+
+    /// Replays into the mirror what it lacks.
+    ///
+    /// # Errors
+    /// [`Error::Replay`].
+    pub fn catch_up(&mut self) -> Result<ReplayReport, Error> {
+        let reader = LedgerReader::open(&self.dir, &self.options)?;
+        let report = Replay::from_watermark(&reader, &self.mirror, self.writer.head().seq)?.run(&mut self.mirror, &mut |_| ())?;
+        self.writer.mirrored_through(self.mirror.watermark().seq);
+        Ok(report)
+    }
+
+    /// The durable head.
+    pub fn head(&self) -> Head {
+        self.writer.head()
+    }
+
+    /// How far the mirror is.
+    pub fn watermark(&self) -> Watermark {
+        self.mirror.watermark()
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// A reader of the ledger.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`].
+    pub fn reader(&self) -> Result<LedgerReader, Error> {
+        Ok(LedgerReader::open(&self.dir, &self.options)?)
+    }
+
+    /// A reader of the mirror.
+    ///
+    /// # Errors
+    /// [`Error::Mirror`].
+    pub fn mirror_reader(&self) -> Result<MirrorReader, Error> {
+        Ok(MirrorReader::open(&self.dir, self.manifest.ledger_id, self.options.mirror_busy_timeout)?)
+    }
+
+    /// The mirror itself, for a cutover inside a transaction of the caller's own: see [`Mirror::transaction`].
+    pub fn mirror_mut(&mut self) -> &mut Mirror {
+        &mut self.mirror
+    }
+
+    /// Closes the store: releases reserved space, empties the WAL, lets go of the lock. Dropping it is safe too.
+    ///
+    /// # Errors
+    /// [`Error`], where that fails; nothing that was acknowledged is at risk.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.writer.trim()?;
+        self.mirror.checkpoint()?;
+        Ok(())
+    }
+}
+
+/// Looks up in the mirror, as long as it covers what the writer has forgotten.
+pub(crate) struct Covering<'m, L: Lookup> {
+    pub floor: Seq,
+    pub total: Seq,
+    pub mirror: &'m mut L,
+}
+
+impl Covering<'_, Mirror> {
+    fn check(&self) -> Result<(), LookupError> {
+        let done = self.mirror.watermark().seq;
+        if done < self.floor {
+            return NoMirror { total: self.total.get() }.id_max().map(|_| ());
+        }
+        Ok(())
+    }
+}
+
+impl Lookup for Covering<'_, Mirror> {
+    fn by_id(&mut self, id: crate::event::EventId) -> Result<Option<Stored>, LookupError> {
+        self.check()?;
+        self.mirror.by_id(id)
+    }
+    fn session_seq(&mut self, session_id: &str) -> Result<Option<u64>, LookupError> {
+        self.check()?;
+        self.mirror.session_seq(session_id)
+    }
+    fn id_max(&mut self) -> Result<Option<crate::event::EventId>, LookupError> {
+        self.check()?;
+        self.mirror.id_max()
+    }
+}

@@ -1,0 +1,258 @@
+//! Verify: the whole chain and every payload hash, from the ledger alone, collecting every failure.
+//!
+//! Called by the CLI and by repair. Only reads; needs no lock, and runs beside a live writer.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
+use crate::ledger::place::{Expected, check_blob};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, lock, place, segment};
+
+/// Failures that a report lists at most; the count goes on.
+const LISTED_MAX: usize = 10_000;
+
+/// A line that is not right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The segment.
+    pub path: PathBuf,
+    /// Which line of it, from 1, blank ones not counted.
+    pub line: u64,
+    /// Where it begins.
+    pub offset: u64,
+    /// The seq that it has, or that belongs there.
+    pub seq: Seq,
+    /// Its id, where it can be read.
+    pub id: Option<EventId>,
+    /// What is wrong.
+    #[serde(serialize_with = "as_text")]
+    pub reason: LineFault,
+}
+
+fn as_text<S: Serializer>(reason: &LineFault, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(reason)
+}
+
+/// Bytes at the end of the ledger that are no line (yet).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unfinished {
+    /// The segment.
+    pub path: PathBuf,
+    /// Where they begin.
+    pub offset: u64,
+    /// How many they are.
+    pub bytes: u64,
+}
+
+/// What verify found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Lines that are right.
+    pub events: u64,
+    /// Segments that were read.
+    pub segments: u64,
+    /// Bytes of all lines.
+    pub bytes: u64,
+    /// The last event.
+    pub head: Head,
+    /// Events whose payload was erased, as an erasure event says.
+    pub erased: u64,
+    /// Events that carry a signature. Their form was checked; who signed is not verified here.
+    pub signed: u64,
+    /// How many lines are wrong.
+    pub failures_count: u64,
+    /// The first ten thousand of them.
+    pub failures: Vec<Failure>,
+    /// What a live writer has begun to write.
+    pub unfinished: Option<Unfinished>,
+}
+
+impl VerifyReport {
+    /// Whether every line is right.
+    pub fn is_clean(&self) -> bool {
+        self.failures_count == 0
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.failures_count += 1;
+        if self.failures.len() < LISTED_MAX {
+            self.failures.push(failure);
+        }
+    }
+}
+
+impl std::fmt::Display for VerifyReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "verify: {}", if self.is_clean() { "every line is right" } else { "DAMAGED" })?;
+        writeln!(f, "  events    {} in {} segments, {} bytes", self.events, self.segments, self.bytes)?;
+        writeln!(f, "  head      seq {} {}", self.head.seq, self.head.event_hash)?;
+        if self.erased > 0 {
+            writeln!(f, "  erased    {}", self.erased)?;
+        }
+        if self.signed > 0 {
+            writeln!(f, "  signed    {} (form checked, signers not)", self.signed)?;
+        }
+        if let Some(unfinished) = &self.unfinished {
+            writeln!(
+                f,
+                "  unfinished {} bytes at byte {} of {}: a writer is at work",
+                unfinished.bytes,
+                unfinished.offset,
+                unfinished.path.display()
+            )?;
+        }
+        if self.failures_count > 0 {
+            writeln!(f, "  failures  {}", self.failures_count)?;
+        }
+        for failure in &self.failures {
+            let id = failure.id.map_or(String::new(), |id| format!(" {id}"));
+            writeln!(
+                f,
+                "    {} line {} (byte {}), seq {}{id}: {}",
+                failure.path.display(),
+                failure.line,
+                failure.offset,
+                failure.seq,
+                failure.reason
+            )?;
+        }
+        if self.failures_count > self.failures.len() as u64 {
+            writeln!(f, "    and {} more", self.failures_count - self.failures.len() as u64)?;
+        }
+        if self.failures_count > 0 {
+            writeln!(f, "  run `counterfoil parity --full` to see what the mirror still has, then `counterfoil repair --from mirror`")?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct Erasure {
+    erased: Vec<ErasedEvent>,
+}
+
+#[derive(Deserialize)]
+struct ErasedEvent {
+    seq: Seq,
+    payload_hash: PayloadHash,
+}
+
+#[derive(Deserialize)]
+struct Attachment {
+    hash: PayloadHash,
+    bytes: u64,
+}
+
+/// Reads the whole ledger in order and checks every line at its place. `progress` is called with the bytes read.
+///
+/// What is checked of a line: its form, its event hash, its seq, its link, its session_seq, its group and batch,
+/// its payload's hash (also out of line), its attachments, and that an erased payload is named by an erasure.
+///
+/// # Errors
+/// [`LedgerError`] where the ledger can't be read. What is wrong with lines is in the report.
+pub fn verify(reader: &LedgerReader, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
+    let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
+    let mut report = VerifyReport {
+        events: 0,
+        segments: 0,
+        bytes: 0,
+        head: genesis,
+        erased: 0,
+        signed: 0,
+        failures_count: 0,
+        failures: Vec::new(),
+        unfinished: None,
+    };
+    let mut expected = Expected::after(genesis);
+    let mut waiting: BTreeMap<Seq, (PayloadHash, Failure)> = BTreeMap::new();
+    let mut lines = reader.lines_from(Seq::FIRST)?;
+    let (mut segment_first, mut line_number) = (Seq::ZERO, 0);
+    while let Some(found) = lines.next_raw()? {
+        let raw = found.raw;
+        if found.active && !raw.terminated {
+            if raw.bytes.iter().all(|b| *b == 0) {
+                break;
+            }
+            let path = segment::segment_path(reader.dir(), found.segment);
+            if lock::is_held(reader.storage(), reader.dir()) {
+                report.unfinished = Some(Unfinished { path, offset: raw.offset, bytes: raw.len });
+                break;
+            }
+        }
+        if found.segment != segment_first {
+            (segment_first, line_number) = (found.segment, 0);
+            report.segments += 1;
+        }
+        line_number += 1;
+        report.bytes += raw.end() - raw.offset;
+        progress(report.bytes);
+        let decoded = line::decode(raw.bytes);
+        let failure = |seq: Seq, id: Option<EventId>, reason: LineFault| Failure {
+            path: segment::segment_path(reader.dir(), found.segment),
+            line: line_number,
+            offset: raw.offset,
+            seq,
+            id,
+            reason,
+        };
+        let event = match decoded {
+            Ok(event) if raw.terminated => event,
+            Ok(event) => {
+                report.fail(failure(event.seq, Some(event.id), LineFault::Unterminated));
+                expected.step_over(&event);
+                continue;
+            }
+            Err(error) => {
+                let id = line::decode_unhashed(raw.bytes).ok().map(|event| event.id);
+                report.fail(failure(expected.head().seq.next(), id, error.into()));
+                expected.lose_line();
+                continue;
+            }
+        };
+        match check(reader, &mut expected, &event, line_number == 1, found.segment) {
+            Ok(()) => {
+                report.events += 1;
+                report.head = expected.head();
+                report.signed += u64::from(event.signature.is_some());
+            }
+            Err(reason) => {
+                report.fail(failure(event.seq, Some(event.id), reason));
+                expected.step_over(&event);
+            }
+        }
+        if event.body == Body::Erased {
+            waiting.insert(event.seq, (event.payload_hash, failure(event.seq, Some(event.id), LineFault::NotErased)));
+        } else if event.event_type == "counterfoil.erasure.v1" {
+            let erasure: Option<Erasure> = event.payload().and_then(|json| serde_json::from_str(json).ok());
+            for named in erasure.map(|erasure| erasure.erased).unwrap_or_default() {
+                if waiting.get(&named.seq).is_some_and(|(hash, _)| *hash == named.payload_hash) {
+                    waiting.remove(&named.seq);
+                    report.erased += 1;
+                }
+            }
+        }
+    }
+    for (_, failure) in waiting.into_values() {
+        report.fail(failure);
+    }
+    Ok(report)
+}
+
+fn check(reader: &LedgerReader, expected: &mut Expected, event: &Event<'_>, first_line: bool, segment: Seq) -> Result<(), LineFault> {
+    if first_line && event.seq != segment {
+        return Err(LineFault::Seq { expected: segment, found: event.seq });
+    }
+    let group = expected.check_group(event);
+    expected.check(event, &mut |_| Some(0))?;
+    group?;
+    check_blob(reader.storage(), reader.dir(), event)?;
+    if event.body == Body::Erased {
+        return Ok(());
+    }
+    let attachments: Vec<Attachment> = event.attachments_json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+    attachments.iter().try_for_each(|attachment| place::check_blob_file(reader.storage(), reader.dir(), attachment.hash, attachment.bytes))
+}
