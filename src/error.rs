@@ -71,7 +71,7 @@ impl Error {
                 AppendError::Busy
                     | AppendError::Rebuilding { .. }
                     | AppendError::MirrorTooFarBehind { .. }
-                    | AppendError::OutcomeUnknown
+                    | AppendError::OutcomeUnknown { .. }
                     | AppendError::Ledger(LedgerError::DiskFull { .. })
             )
         )
