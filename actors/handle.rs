@@ -14,7 +14,7 @@ use super::supervisor::{Inner, SupervisorActor, SupervisorArgs};
 use super::{LedgerOptions, ledger::LedgerMsg};
 use crate::store::{Prepared, prepare};
 use crate::{
-    AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerReader, Manifest, MirrorReader, ParityKind,
+    AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerError, LedgerReader, Manifest, MirrorReader, ParityKind,
     ParityReport, Receipt, Seq, Table,
 };
 
@@ -184,13 +184,20 @@ impl Ledger {
         let ledger = self.clone();
         Ok(async move {
             let mut reply = ledger.answer(first).await;
-            for _ in 0..ledger.inner.shared.options.retries_max {
-                if !matches!(reply, Err(AppendError::OutcomeUnknown { .. })) || !ledger.wait_until_running().await {
+            let mut retries = 0;
+            while matches!(reply, Err(AppendError::OutcomeUnknown { .. })) && retries < ledger.inner.shared.options.retries_max {
+                retries += 1;
+                if !ledger.wait_until_running().await {
                     break;
                 }
-                // What is recorded already is found by its id, so repeating is safe. It did meet its conditions.
+                // What is recorded already is found by its id, before any condition, so repeating is safe.
                 let Ok(append) = ledger.reserve_shared(drafts.clone()).await else { break };
-                reply = ledger.send(append.conditions(conditions.clone()).durability(durability)).await;
+                reply = match ledger.send(append.conditions(conditions.clone()).durability(durability)).await {
+                    // That the repetition was refused says nothing of the first try.
+                    Err(AppendError::Closed | AppendError::Stopped { .. } | AppendError::Ledger(LedgerError::Poisoned { .. })) => break,
+                    Ok(receipts) => Ok(receipts.into_iter().map(|r| Receipt { duplicate: r.duplicate && !fresh, ..r }).collect()),
+                    reply => reply,
+                };
             }
             reply.map_err(|error| with_drafts(error, &drafts))
         })

@@ -119,12 +119,14 @@ impl LedgerState {
             Err(MirrorError::Future { path, found, known }) => return Err(MirrorError::Future { path, found, known }.into()),
             Err(_) => None,
         };
-        let watermark = lookup.as_ref().map(|reader| reader.watermark(context.manifest.ledger_id)).transpose()?;
+        // SqliteActor may be committing meanwhile: watermark and streams must be of one moment.
+        let watermark = lookup.as_ref().map(|reader| reader.begin_snapshot(context.manifest.ledger_id)).transpose()?;
         let mut none = crate::ledger::NoMirror { total: 0 };
         let (writer, recovery) = match &mut lookup {
             Some(reader) => Writer::open(&context.dir, &context.manifest, watermark, reader, options)?,
             None => Writer::open(&context.dir, &context.manifest, None, &mut none, options)?,
         };
+        lookup.as_ref().map(MirrorReader::end_snapshot).transpose()?;
         tracing::info!(
             actor = "ledger",
             seq = writer.head().seq.get(),

@@ -32,6 +32,8 @@ pub struct LedgerOptions {
     pub restarts_max: usize,
     /// See `restarts_max`.
     pub restart_window: Duration,
+    /// A restart waits, from a millisecond up to this, doubling with each restart in the window. One second.
+    pub restart_backoff_max: Duration,
     /// How often the handle repeats an append whose answer was lost, by its id, before it says `OutcomeUnknown`.
     pub retries_max: usize,
 }
@@ -50,6 +52,7 @@ impl Default for LedgerOptions {
             parity_interval: Duration::from_secs(60),
             restarts_max: 10,
             restart_window: Duration::from_secs(60),
+            restart_backoff_max: Duration::from_secs(1),
             retries_max: 8,
         }
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use ractor::concurrency::JoinHandle;
 use ractor::thread_local::{ThreadLocalActor, ThreadLocalActorSpawner};
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::sync::oneshot;
 
 use super::handle::{Children, CloseReport};
@@ -230,18 +230,27 @@ impl SupervisorState {
         if let Some(refusal) = self.shared.refusal() {
             return append.reply.send(Err(refusal));
         }
-        match self.shared.current() {
-            // Refused only where the actor is on its way out; the answer is then `OutcomeUnknown`, and safe to repeat.
-            Some(ledger) => drop(ledger.cast(LedgerMsg::Append(append))),
-            None if append.patient => self.pending.push_back(append),
-            None => append.reply.send(Err(AppendError::Busy)),
+        let undelivered = match self.shared.current() {
+            Some(ledger) => match ledger.cast(LedgerMsg::Append(append)) {
+                // It is on its way out, and the word of that is on its way here.
+                Err(MessagingErr::SendErr(LedgerMsg::Append(append))) => append,
+                _ => return,
+            },
+            None => append,
+        };
+        if undelivered.patient {
+            self.pending.push_back(undelivered);
+        } else {
+            undelivered.reply.send(Err(AppendError::Busy));
         }
     }
 
     fn let_in(&mut self) {
         let Some(ledger) = &self.ledger else { return };
-        self.shared.set_phase(Phase::Running);
-        self.shared.publish(Some(ledger.actor.clone()));
+        if self.closing.is_none() {
+            self.shared.set_phase(Phase::Running);
+            self.shared.publish(Some(ledger.actor.clone()));
+        }
         for append in self.pending.drain(..) {
             let _ = ledger.actor.cast(LedgerMsg::Append(append));
         }
@@ -296,6 +305,7 @@ impl SupervisorState {
                     self.let_in();
                 }
                 self.check_exits(me);
+                self.close_when_possible(me);
             }
             // What recovery refuses it refuses again; anything else may pass.
             Err(StartError::Store(error)) => self.give_up(me, error),
@@ -312,6 +322,7 @@ impl SupervisorState {
                     self.let_in();
                 }
                 self.check_exits(me);
+                self.close_when_possible(me);
             }
             Err(StartError::Store(error)) => self.restart(me, Role::Sqlite, error.to_string()),
             Err(StartError::Other(reason)) => self.restart(me, Role::Sqlite, reason),
@@ -401,8 +412,7 @@ impl SupervisorState {
             let reason = format!("{} restarts within {:?}, the last one since: {reason}", self.restarts.len(), options.restart_window);
             return self.give_up(me, AppendError::Stopped { reason }.into());
         }
-        // From 1 ms up to a second, doubling with each restart in the window.
-        let backoff = Duration::from_millis(1 << self.restarts.len().min(10));
+        let backoff = Duration::from_millis(1 << self.restarts.len().min(16)).min(options.restart_backoff_max);
         self.restarts.push_back(now);
         self.shared.live.send_modify(|live| live.restarts += 1);
         tracing::warn!(actor = "supervisor", ?role, %reason, ?backoff, "restarting");
@@ -568,15 +578,23 @@ fn spawn<A: ThreadLocalActor>(me: &Me, args: A::Arguments, wrap: fn(Result<Child
             },
             Err(error) => Err(error),
         };
-        let child = started.map_err(|error| match error {
-            SpawnErr::StartupFailed(error) => match error.downcast::<Error>() {
+        let child = started.map_err(start_error);
+        let _ = me.cast(wrap(child).into());
+    });
+}
+
+/// What `pre_start` said; ractor wraps it once for each layer that it comes through.
+fn start_error(error: SpawnErr) -> StartError {
+    match error {
+        SpawnErr::StartupFailed(error) => match error.downcast::<SpawnErr>() {
+            Ok(inner) => start_error(*inner),
+            Err(error) => match error.downcast::<Error>() {
                 Ok(error) => StartError::Store(*error),
                 Err(error) => StartError::Other(error.to_string()),
             },
-            error => StartError::Other(error.to_string()),
-        });
-        let _ = me.cast(wrap(child).into());
-    });
+        },
+        error => StartError::Other(error.to_string()),
+    }
 }
 
 async fn close_children(

@@ -230,6 +230,17 @@ impl MirrorReader {
         schema::watermark(&self.conn, &self.path, ledger_id)
     }
 
+    /// Holds on to what is committed now, until [`MirrorReader::end_snapshot`]; answers the watermark of that moment.
+    pub(crate) fn begin_snapshot(&self, ledger_id: LedgerId) -> Result<Watermark, MirrorError> {
+        self.sqlite("reading", self.conn.execute_batch("BEGIN"))?;
+        self.watermark(ledger_id)
+    }
+
+    /// Lets go of the snapshot.
+    pub(crate) fn end_snapshot(&self) -> Result<(), MirrorError> {
+        self.sqlite("reading", self.conn.execute_batch("COMMIT"))
+    }
+
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
