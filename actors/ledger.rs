@@ -211,7 +211,7 @@ impl LedgerState {
         if let Err(AppendError::Lookup(reason)) = staged {
             // The file under the reader is damaged or gone. Its actor will see that too, and have it rebuilt.
             tracing::warn!(actor = "ledger", %reason, "the mirror can't be read");
-            self.covered = false;
+            (self.covered, self.lookup) = (false, None);
             let _ = self.context.supervisor.cast(Inner::MirrorUnreadable { reason }.into());
             return Err(AppendError::Rebuilding { done: 0, total: self.writer.head().seq.get() });
         }
@@ -314,6 +314,7 @@ impl LedgerState {
 
     fn mirrored(&mut self, me: &Me, through: Seq, credit: usize, caught_up: bool) -> Result<(), Exit> {
         self.credit_used = self.credit_used.saturating_sub(credit);
+        self.covered |= self.lookup.is_some() && through >= self.writer.floor();
         self.writer.mirrored_through(through);
         if caught_up && self.behind {
             self.behind = false;
@@ -337,8 +338,11 @@ impl LedgerState {
             }
             MirrorLink::Ready { sqlite, through } => {
                 let options = &self.context.shared.options.store;
-                self.lookup = MirrorReader::open(&self.context.dir, self.context.manifest.ledger_id, options.mirror_busy_timeout).ok();
-                self.covered = self.lookup.is_some() && through >= self.writer.floor();
+                let ledger_id = self.context.manifest.ledger_id;
+                self.lookup = MirrorReader::open(&self.context.dir, ledger_id, options.mirror_busy_timeout).ok();
+                // Its actor may have committed more than it has told yet.
+                let committed = self.lookup.as_ref().and_then(|reader| reader.watermark(ledger_id).ok()).map_or(Seq::ZERO, |mark| mark.seq);
+                self.covered = committed.max(through) >= self.writer.floor() && self.lookup.is_some();
                 self.writer.mirrored_through(through);
                 self.sqlite = Some(sqlite);
                 (self.credit_used, self.behind) = (0, false);
