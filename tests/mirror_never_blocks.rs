@@ -1,0 +1,180 @@
+//! Goal: while the mirror is locked by someone else, missing, or being rebuilt, appends go on, up to a bound, and
+//! the promises about ids and streams hold all the same; it heals without help when the cause goes away.
+//!
+//! Method: another connection holds SQLite's write lock; the file is removed under the actors; a failpoint holds the
+//! replay. Waits poll with a deadline.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use counterfoil::actors::{Durability, Ledger, LedgerOptions, MirrorHealth};
+use counterfoil::*;
+
+fn options() -> LedgerOptions {
+    let mut options = LedgerOptions::default();
+    options.store.mirror_busy_timeout = Duration::from_millis(10);
+    options.mirrored_deadline = Duration::from_millis(100);
+    options.close_deadline = Duration::from_secs(20);
+    options
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} did not come about");
+        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn in_session(session: &str, n: u64) -> Draft {
+    common::note(&format!("{session} {n}")).session(session)
+}
+
+async fn finish(ledger: Ledger, dir: &Path, events: u64) {
+    ledger.mirrored(Seq::new(events)).await.unwrap();
+    let closed = ledger.close().await.unwrap();
+    assert_eq!((closed.head.seq.get(), closed.mirrored_through.get()), (events, events));
+    let parity = common::parity(dir);
+    assert!(parity.is_consistent(), "{parity}");
+    assert!(common::verified(dir).is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locked_by_another_process() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
+    let first = ledger.append_with(in_session("s", 0).id(common::id(1)), Expect::Any, Durability::Mirrored).await.unwrap();
+    assert_eq!(first.mirror, MirrorAck::Mirrored);
+
+    let other = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for n in 1..=50 {
+        let receipt = ledger.append(in_session("s", n).id(common::id(100 + n))).await.unwrap();
+        assert_eq!(receipt.session_seq, Some(n + 1));
+    }
+    let behind = ledger.append_with(in_session("s", 51), Expect::SessionSeq(51), Durability::Mirrored).await.unwrap();
+    assert_eq!(behind.mirror, MirrorAck::MirrorBehind, "durable, and says that the row is not there yet");
+    until("Blocked", || matches!(ledger.status().mirror, MirrorHealth::Blocked { .. })).await;
+    // Ids: of an event that is mirrored, of one that is not, and with other content.
+    for (id, seq) in [(1, 1), (150, 51)] {
+        let again = ledger.append(in_session("s", if id == 1 { 0 } else { 50 }).id(common::id(id))).await.unwrap();
+        assert!(again.duplicate && again.seq.get() == seq, "{again:?}");
+        let other = ledger.append(common::note("other").id(common::id(id))).await.unwrap_err();
+        assert!(matches!(other, AppendError::Conflict { .. }), "{other}");
+    }
+    let wrong = ledger.append_with(in_session("s", 9), Expect::NoStream, Durability::Ledger).await.unwrap_err();
+    assert!(matches!(wrong, AppendError::WrongSessionSeq { actual: 52, .. }), "{wrong}");
+    assert_eq!(ledger.append(in_session("new", 0)).await.unwrap().session_seq, Some(1));
+
+    other.execute_batch("ROLLBACK").unwrap();
+    finish(ledger, temp.path(), 53).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locked_for_longer_than_the_bound() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut bounded = options();
+    bounded.store.unmirrored_events_max = 20;
+    let ledger = Ledger::open_with(temp.path(), bounded).await.unwrap();
+    let other = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for n in 0..20 {
+        ledger.append(in_session("s", n)).await.unwrap();
+    }
+    let refused = ledger.try_append(in_session("s", 20)).await.unwrap_err();
+    assert!(matches!(refused, AppendError::MirrorTooFarBehind { waiting: 20 }), "{refused}");
+    let waiting: Vec<_> = (20..30)
+        .map(|n| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move { ledger.append(in_session("s", n)).await })
+        })
+        .collect();
+    until("10 in flight", || ledger.status().in_flight == 10).await;
+    assert_eq!(ledger.status().durable.seq.get(), 20, "nothing is written past the bound");
+    other.execute_batch("ROLLBACK").unwrap();
+    for task in waiting {
+        task.await.unwrap().unwrap();
+    }
+    finish(ledger, temp.path(), 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removed_while_it_is_open() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
+    for n in 0..30 {
+        ledger.append(in_session("s", n).id(common::id(n))).await.unwrap();
+    }
+    ledger.mirrored(Seq::new(30)).await.unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(format!("{}{suffix}", mirror_path(temp.path()).display())).ok();
+    }
+    for n in 30..60 {
+        let receipt = ledger.append(in_session("s", n)).await.unwrap();
+        assert_eq!(receipt.session_seq, Some(n + 1));
+    }
+    let again = ledger.append(in_session("s", 3).id(common::id(3))).await.unwrap();
+    assert!(again.duplicate && again.seq.get() == 4);
+    until("a new file", || mirror_path(temp.path()).exists() && ledger.status().mirrored_through.get() == 60).await;
+    assert!(ledger.status().restarts >= 1);
+    finish(ledger, temp.path(), 60).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn being_rebuilt() {
+    let temp = tempfile::tempdir().unwrap();
+    let hold = Arc::new(AtomicBool::new(false));
+    let mut held = options();
+    let flag = hold.clone();
+    held.store.failpoint = Some(Arc::new(move |point| {
+        while point == "mirror.begin" && flag.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }));
+    let ledger = Ledger::open_with(temp.path(), held).await.unwrap();
+    for n in 0..30 {
+        ledger.append(in_session("known", n).id(common::id(1000 + n))).await.unwrap();
+    }
+    ledger.mirrored(Seq::new(30)).await.unwrap();
+    hold.store(true, Ordering::SeqCst);
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(format!("{}{suffix}", mirror_path(temp.path()).display())).ok();
+    }
+    // The next commit finds the file gone; the replay that follows is held before its first transaction.
+    ledger.append(in_session("known", 30)).await.unwrap();
+    until("a replay", || ledger.status().restarts >= 1 && mirror_path(temp.path()).exists()).await;
+    let mut unknown = 0;
+    until("Rebuilding", || {
+        unknown += 1;
+        let (ledger, draft) = (ledger.clone(), in_session(&format!("unknown-{unknown}"), 0));
+        futures_block(async move { matches!(ledger.try_append(draft).await, Err(AppendError::Rebuilding { .. })) })
+    })
+    .await;
+    // Fresh ids in known streams go on.
+    let receipt = ledger.append(in_session("known", 31)).await.unwrap();
+    assert!(receipt.session_seq >= Some(32));
+    // A caller's id that may be known, and an unknown stream, wait.
+    let waiting = [in_session("known", 3).id(common::id(1003)), in_session("stranger", 0)].map(|draft| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.append(draft).await })
+    });
+    until("two in flight", || ledger.status().in_flight == 2).await;
+    hold.store(false, Ordering::SeqCst);
+    let [known, stranger] = waiting;
+    let known = known.await.unwrap().unwrap();
+    assert!(known.duplicate && known.seq.get() == 4, "{known:?}");
+    assert_eq!(stranger.await.unwrap().unwrap().session_seq, Some(1));
+    let events = ledger.status().durable.seq.get();
+    finish(ledger, temp.path(), events).await;
+}
+
+/// Runs a future inside a condition that is polled.
+fn futures_block<T>(future: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
+}
