@@ -29,6 +29,12 @@ impl Expected {
         Expected { head, group: None, batch: None, sessions: HashMap::new(), lost: 0, link_unknown: false }
     }
 
+    /// The same, where the head is an event of this batch.
+    pub(crate) fn within(mut self, batch: Option<(u32, u32)>) -> Expected {
+        self.batch = batch;
+        self
+    }
+
     /// The last event that was right, or that was stepped over.
     pub(crate) fn head(&self) -> Head {
         self.head
