@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::check;
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::Expected;
 use crate::ledger::segment::{self, LineReader};
@@ -85,8 +86,11 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
     let (mut mirror, aside) = Mirror::open_or_set_aside(dir, reader.manifest(), options)?;
     report.set_aside.extend(aside);
     let (_, last_row) = mirror.count()?;
-    if last_row > verified.head.seq || mirror.watermark().seq > verified.head.seq || mirror.has_stray_rows()? {
+    let stray = last_row > verified.head.seq || mirror.watermark().seq > verified.head.seq || mirror.has_stray_rows()?;
+    if stray || check::full(&reader, options, Some(verified.head.seq), &mut |_| ())?.mismatched_count > 0 {
         report.set_aside.push(mirror.copy_aside()?);
+    }
+    if stray {
         report.rows_removed = mirror.remove_stray_rows(verified.head.seq)?;
     }
     derive_rows(&reader, &mut mirror, verified.head, &mut report, progress)?;
