@@ -44,7 +44,7 @@ pub enum LedgerError {
         holder: String,
     },
     /// ledger.json is damaged, or not a counterfoil's.
-    #[error("{path} is no ledger manifest: {reason}; restore the file from a backup: its ledger_id is what the chain begins with")]
+    #[error("{path} is no ledger manifest: {reason}; move it away and run `counterfoil repair --from mirror`, or restore it from a backup")]
     Manifest {
         /// The file.
         path: PathBuf,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::segment::{self, LineReader, RawLine, Segment, Span};
-use super::{LedgerError, Manifest, Storage};
+use super::{LedgerError, Manifest, Refusal, Storage};
 use crate::event::{Event, Seq, line};
 use crate::options::Options;
 
@@ -33,13 +33,19 @@ impl LedgerReader {
     /// Opens the ledger of the store in this directory.
     ///
     /// # Errors
-    /// [`LedgerError::NoStore`] where there is none, or what [`Manifest::load`] says.
+    /// [`LedgerError::NoStore`] where there is none, [`Refusal::NoManifest`] where there are only segments, or what
+    /// [`Manifest::load`] says.
     pub fn open(dir: &Path, options: &Options) -> Result<LedgerReader, LedgerError> {
         if dir.exists() && !dir.is_dir() {
             return Err(LedgerError::NotADirectory { path: dir.to_owned() });
         }
-        let manifest = Manifest::load(options.storage.as_ref(), dir)?;
-        let manifest = manifest.ok_or_else(|| LedgerError::NoStore { path: dir.to_owned() })?;
+        let storage = options.storage.as_ref();
+        let Some(manifest) = Manifest::load(storage, dir)? else {
+            return Err(match segment::list(storage, dir)?.is_empty() {
+                true => LedgerError::NoStore { path: dir.to_owned() },
+                false => Box::new(Refusal::NoManifest { path: Manifest::path(dir) }).into(),
+            });
+        };
         Ok(LedgerReader { storage: options.storage.clone(), dir: dir.to_owned(), manifest, line_bytes_max: options.line_bytes_max })
     }
 

@@ -97,8 +97,11 @@ pub enum Refusal {
         /// The mirror's.
         mirror: EventHash,
     },
-    /// There are segments, but no manifest to read them by.
-    #[error("{path} is missing, but there are segments: restore it from a backup (its ledger_id is what the chain begins with)")]
+    /// There are segments or a mirror, but no manifest to read them by.
+    #[error(
+        "{path} is missing, though the store has events; run `counterfoil repair --from mirror` where there is a mirror, \
+         else restore the file from a backup (its ledger_id is what the chain begins with)"
+    )]
     NoManifest {
         /// The manifest's path.
         path: PathBuf,
