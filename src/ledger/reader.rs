@@ -78,7 +78,9 @@ impl LedgerReader {
     pub fn lines_from(&self, seq: Seq) -> Result<Lines, LedgerError> {
         let segments = self.segments()?;
         let holder = segments.iter().rposition(|segment| segment.first <= seq).unwrap_or(0);
-        Ok(self.lines(segments.into_iter().skip(holder).collect(), seq))
+        // From the first line on nothing is skipped: a damaged line may state seq 0.
+        let from = if seq <= Seq::FIRST { Seq::ZERO } else { seq };
+        Ok(self.lines(segments.into_iter().skip(holder).collect(), from))
     }
 
     /// Lines from an offset of a segment on.

@@ -175,7 +175,9 @@ impl LineReader {
             self.end -= self.start;
             self.start = 0;
         }
-        if self.buffer.len() < self.end + self.ask_bytes {
+        if self.end == 0 && self.buffer.len() < self.ask_bytes {
+            self.buffer = vec![0; self.ask_bytes]; // memory that comes zeroed costs nothing to zero
+        } else if self.buffer.len() < self.end + self.ask_bytes {
             self.buffer.resize(self.end + self.ask_bytes, 0);
         }
         self.ask_bytes = (self.ask_bytes * 4).min(READ_BYTES_MAX);
