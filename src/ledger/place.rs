@@ -85,6 +85,12 @@ impl Expected {
         if continues { Ok(()) } else { Err(LineFault::Batch) }
     }
 
+    /// Takes it that the lines before this seq are lost, so that the line there is checked as far as it can be.
+    pub(crate) fn lose_lines_before(&mut self, seq: Seq) {
+        self.head.seq = seq.previous().previous();
+        self.lose_line();
+    }
+
     /// Takes this event as the last one, right or not.
     pub(crate) fn step_over(&mut self, event: &Event<'_>) {
         self.head = Head { seq: event.seq, event_hash: event.event_hash };

@@ -80,7 +80,7 @@ pub enum MirrorError {
     },
     /// A row with this seq or id is there and differs: nothing was written.
     #[error(
-        "the mirror {path} has another event at seq {seq} or under {id}: the ledger has {ledger}, the row {row}; nothing was written; \
+        "the mirror {path} has another event at seq {seq} or under {id}: the ledger has hash {ledger}, the row {row}; nothing was written; \
          run `counterfoil parity --full` to see all differences, then `counterfoil repair --from ledger`"
     )]
     Conflict {
@@ -92,12 +92,13 @@ pub enum MirrorError {
         id: EventId,
         /// Its hash.
         ledger: EventHash,
-        /// The row's hash, as far as it can be read.
+        /// The row's hash, as far as it can be read, and the columns that differ.
         row: String,
     },
     /// The id stands in the ledger twice.
     #[error(
-        "the ledger has {id} twice, as seq {first} and as seq {second}; run `counterfoil verify`, and restore the ledger from a backup"
+        "the ledger has {id} twice, as seq {first} and as seq {second}; \
+         run `counterfoil parity --full` to see all that differs, and restore the ledger from a backup"
     )]
     DuplicateId {
         /// The id.

@@ -21,7 +21,7 @@ use rusqlite::{Connection, OpenFlags};
 pub use apply::{Insertion, insert_event};
 pub use error::{MirrorError, MirrorFault};
 pub use query::{QueryError, Table};
-pub(crate) use row::{Row, SELECT, differing};
+pub(crate) use row::{Row, SELECT};
 pub use schema::SCHEMA_VERSION;
 pub(crate) use schema::full_check;
 
