@@ -219,7 +219,7 @@ pub enum AppendError {
         actual: EventHash,
     },
     /// A condition on a stream, but the draft belongs to none.
-    #[error("a condition on a stream needs a draft with a session id")]
+    #[error("a condition on a stream needs a draft with a session id; give the draft one, or drop the condition")]
     NoSession,
     /// The id or the stream can't be looked up while the mirror is being rebuilt.
     #[error("the mirror is being rebuilt ({done} of {total} events), and this append needs it; try again in a moment")]

@@ -95,17 +95,17 @@ pub enum MirrorError {
         /// The row's hash, as far as it can be read, and the columns that differ.
         row: String,
     },
-    /// The id stands in the ledger twice.
+    /// The id stands at another seq already: twice in the ledger, or in a row that was moved.
     #[error(
-        "the ledger has {id} twice, as seq {first} and as seq {second}; \
-         run `counterfoil parity --full` to see all that differs, and restore the ledger from a backup"
+        "{id} is seq {second} in the ledger, but the mirror has it as seq {first}; run `counterfoil parity --full`: where it says that the \
+         ledger has the id twice, restore the ledger from a backup, else run `counterfoil repair --from ledger`"
     )]
     DuplicateId {
         /// The id.
         id: EventId,
-        /// Where it stands first.
+        /// Where the mirror has it.
         first: Seq,
-        /// Where it stands again.
+        /// Where the ledger has it (again).
         second: Seq,
     },
     /// A group that does not follow the watermark.
