@@ -257,7 +257,7 @@ fn a_duplicate_id_in_the_ledger() {
     assert!(
         matches!(error, Error::Replay(ReplayError::Mirror(MirrorError::DuplicateId { first, second, .. })) if first.get() == 4 && second.get() == 13)
     );
-    insta::assert_snapshot!(portable(error, &dir), @"the ledger has evt_00000J6HB70000000000000037 twice, as seq 4 and as seq 13; run `counterfoil parity --full` to see all that differs, and restore the ledger from a backup");
+    insta::assert_snapshot!(portable(error, &dir), @"evt_00000J6HB70000000000000037 is seq 13 in the ledger, but the mirror has it as seq 4; run `counterfoil parity --full`: where it says that the ledger has the id twice, restore the ledger from a backup, else run `counterfoil repair --from ledger`");
     let report = parity(&dir);
     assert_eq!(report.findings, [Finding::DuplicateId { id: id(103), first: Seq::new(4), second: Seq::new(13) }]);
     assert_eq!(report.missing_in_sqlite.count, 1);
