@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use crate::event::{EventHash, EventId, LineError, Seq};
+use crate::ledger::io_advice;
 
 /// Why the mirror can't be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MirrorError {
     /// SQLite said no.
-    #[error("{action} the mirror {path}: {source}")]
+    #[error("{action} the mirror {path}: {source}; {advice}", advice = sqlite_advice(source))]
     Sqlite {
         /// What was being done.
         action: &'static str,
@@ -20,7 +21,7 @@ pub enum MirrorError {
         source: rusqlite::Error,
     },
     /// The disk said no.
-    #[error("{action} {path}: {source}")]
+    #[error("{action} {path}: {source}; {advice}", advice = io_advice(source))]
     Io {
         /// What was being done.
         action: &'static str,
@@ -186,6 +187,22 @@ fn fault_of(error: &rusqlite::Error) -> MirrorFault {
         ) => MirrorFault::Passing,
         // A missing table or column, a value of another type: the database is not what it was made as.
         _ => MirrorFault::Broken,
+    }
+}
+
+/// What a person can do about an error of SQLite's.
+fn sqlite_advice(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "try again once whatever holds it open has let go",
+        Some(ErrorCode::DiskFull) => "free some space and try again",
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            "give this user write access to it and to its folder"
+        }
+        _ if fault_of(error) == MirrorFault::Broken => {
+            "the next open for writing sets it aside and rebuilds it, or run `counterfoil repair --from ledger`"
+        }
+        _ => "try again, and check the disk (`counterfoil doctor`)",
     }
 }
 
