@@ -1,1 +1,33 @@
-//! actors
+//! The actors: a supervised tree over the synchronous core, and the handle that callers hold.
+//!
+//! ```text
+//!              the embedding runtime's own tree (optional parent)
+//!                              │ link
+//!              SupervisorActor: holds the lock, spawns, restarts, publishes the current refs; never does I/O
+//!        ┌────────────────┼─────────────────┐
+//!   LedgerActor ──────► SqliteActor     ParityActor: at start, after every SqliteActor restart, on demand, on a timer
+//!   seal, group,        commit rows,    replays what is missing, reports, ends
+//!   write, fsync, ack   move watermark
+//! ```
+//!
+//! - `handle` [`Ledger`], what callers hold · `message` the append message · `permits` what bounds the mailboxes
+//! - `supervisor`, `ledger`, `sqlite`, `parity` the actors · `shared` what they share outside messages · `options`
+//!
+//! Each actor's `handle` is one match with a function an arm; what it does is in the core, which needs no actor to
+//! be tested. LedgerActor, SqliteActor and ParityActor do blocking I/O, so each has an OS thread of its own.
+
+mod handle;
+mod ledger;
+mod message;
+mod options;
+mod parity;
+mod permits;
+mod shared;
+mod sqlite;
+mod supervisor;
+
+pub use handle::{Children, CloseReport, Ledger};
+pub use message::{Append, AppendReply, Durability, Message};
+pub use options::LedgerOptions;
+pub use permits::Permit;
+pub use shared::{MirrorHealth, Phase, Status};

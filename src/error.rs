@@ -68,7 +68,10 @@ impl Error {
         let wait = matches!(
             self,
             Error::Append(
-                AppendError::Busy | AppendError::Rebuilding { .. } | AppendError::MirrorTooFarBehind { .. } | AppendError::OutcomeUnknown
+                AppendError::Busy
+                    | AppendError::Rebuilding { .. }
+                    | AppendError::MirrorTooFarBehind { .. }
+                    | AppendError::OutcomeUnknown { .. }
             )
         );
         wait || matches!(self.ledger(), Some(LedgerError::DiskFull { .. }))

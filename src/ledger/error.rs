@@ -264,7 +264,10 @@ pub enum AppendError {
     },
     /// The answer was lost: it may or may not be recorded.
     #[error("whether the append was recorded is unknown; append the same draft with the same id again: it is recorded once")]
-    OutcomeUnknown,
+    OutcomeUnknown {
+        /// The drafts, with their ids, where they could be given back.
+        drafts: Vec<crate::event::Draft>,
+    },
     /// The store was closed.
     #[error("the store is closed; open it again")]
     Closed,

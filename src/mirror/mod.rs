@@ -23,7 +23,6 @@ pub use error::{MirrorError, MirrorFault};
 pub use query::{QueryError, Table};
 pub(crate) use row::{Row, SELECT};
 pub use schema::SCHEMA_VERSION;
-pub(crate) use schema::full_check;
 
 use crate::event::{LedgerId, Seq};
 use crate::ledger::{Manifest, Watermark};

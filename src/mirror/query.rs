@@ -59,7 +59,7 @@ impl MirrorReader {
         self.conn.authorizer(Some(allow_reading)).map_err(QueryError::Refused)?;
         let answer = (|| {
             let mut statement = self.conn.prepare(sql)?;
-            let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
             let mut rows = statement.query(params)?;
             while let Some(found) = rows.next()? {
                 let values = (0..columns.len()).map(|at| found.get::<_, Value>(at)).collect::<Result<_, _>>()?;

@@ -236,14 +236,14 @@ impl FromMirror<'_> {
         let (mut at, mut changed, mut next) = (0u64, false, first);
         let mut line_bytes = Vec::new();
         loop {
-            match self.from_ledger(&path, &mut candidates, next, &mut line_bytes)? {
+            match self.take_from_ledger(&path, &mut candidates, next, &mut line_bytes)? {
                 Some(offset) => changed |= offset != at,
                 None if next > last => {
                     self.check_rest(&candidates, next, next_first)?;
                     break;
                 }
                 None => {
-                    self.from_mirror(next, &mut line_bytes)?;
+                    self.take_from_mirror(next, &mut line_bytes)?;
                     self.report.lines_restored += 1;
                     changed = true;
                 }
@@ -313,7 +313,13 @@ impl FromMirror<'_> {
     }
 
     /// Takes the ledger's own line for this seq, where it is right at its place; answers where it begins.
-    fn from_ledger(&mut self, path: &Path, candidates: &mut Candidates, seq: Seq, out: &mut Vec<u8>) -> Result<Option<u64>, LedgerError> {
+    fn take_from_ledger(
+        &mut self,
+        path: &Path,
+        candidates: &mut Candidates,
+        seq: Seq,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<u64>, LedgerError> {
         let (Some(file), Some(places)) = (&mut candidates.file, candidates.by_seq.get(&seq)) else {
             return Ok(None);
         };
@@ -329,7 +335,7 @@ impl FromMirror<'_> {
     }
 
     /// Takes the line that the mirror's row encodes to, where it is right at its place.
-    fn from_mirror(&mut self, seq: Seq, out: &mut Vec<u8>) -> Result<(), RepairError> {
+    fn take_from_mirror(&mut self, seq: Seq, out: &mut Vec<u8>) -> Result<(), RepairError> {
         out.clear();
         let unrecoverable = |reason: String| RepairError::Unrecoverable { seq, reason };
         let encoded = self.mirror.sqlite(

@@ -1,0 +1,408 @@
+//! LedgerActor: seals, groups, writes, fsyncs, acknowledges.
+//!
+//! ```text
+//! Append ──► stage ──► open group ──(Flush, cast to itself behind what is in the mailbox)──► write, fdatasync
+//!                                      ──► durable head ──► receipts ──► Commit to SqliteActor (under a byte credit)
+//! ```
+//!
+//! Groups form by themselves: every append that is in the mailbox when the flush is cast joins the group. A lone
+//! append is flushed at once. The only actor that writes to the ledger; it never writes to the mirror.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use ractor::thread_local::ThreadLocalActor;
+use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use super::message::{Append, Durability, Reply};
+use super::permits::Permit;
+use super::sqlite::SqliteMsg;
+use super::supervisor::{Context, Exit, Inner};
+use crate::{
+    AppendError, EventId, Group, Head, LedgerError, Lookup, LookupError, MirrorAck, MirrorError, MirrorFault, MirrorReader, Receipt, Seq,
+    Stage, Staged, Stored, Writer,
+};
+
+/// What LedgerActor knows of the mirror, by the supervisor.
+#[derive(Debug)]
+pub(crate) enum MirrorLink {
+    /// It has everything up to this seq, and this actor commits to it.
+    Ready { sqlite: ActorRef<SqliteMsg>, through: Seq },
+    /// Its actor has gone; a replay will come.
+    Gone,
+    /// A replay has begun at this seq.
+    Replaying { through: Seq },
+    /// It disagrees with the ledger and will not come back.
+    Failed { reason: String },
+}
+
+#[derive(Debug)]
+pub(crate) enum LedgerMsg {
+    /// Seal and group; answered once the group is durable.
+    Append(Append),
+    /// Write the open group.
+    Flush,
+    /// Rows up to this seq are committed; so many bytes of credit come back; whether nothing more is known to lack.
+    Mirrored { through: Seq, credit: usize, caught_up: bool },
+    /// The mirror has changed.
+    Mirror(MirrorLink),
+    /// Flush, trim, answer with the head; refuse appends from then on.
+    Close(RpcReplyPort<Result<Head, String>>),
+}
+
+pub(crate) struct LedgerState {
+    context: Context,
+    writer: Writer,
+    lookup: Option<MirrorReader>,
+    /// Whether the mirror covers what the writer has forgotten.
+    covered: bool,
+    failed: Option<String>,
+    waiting: Vec<Waiting>,
+    flush_cast: bool,
+    /// Appends that must wait for the mirror. Bounded by their permits.
+    deferred: VecDeque<Append>,
+    sqlite: Option<ActorRef<SqliteMsg>>,
+    credit_used: usize,
+    behind: bool,
+    closing: bool,
+}
+
+/// An append whose group is not durable yet.
+struct Waiting {
+    receipts: Vec<Receipt>,
+    durability: Durability,
+    permit: Permit,
+    reply: Reply,
+}
+
+#[derive(Default)]
+pub(crate) struct LedgerActor;
+
+type Me = ActorRef<LedgerMsg>;
+
+impl ThreadLocalActor for LedgerActor {
+    type Msg = LedgerMsg;
+    type State = LedgerState;
+    type Arguments = Context;
+
+    async fn pre_start(&self, _: Me, context: Context) -> Result<LedgerState, ActorProcessingErr> {
+        LedgerState::open(context).map_err(ActorProcessingErr::from)
+    }
+
+    async fn handle(&self, me: Me, message: LedgerMsg, state: &mut LedgerState) -> Result<(), ActorProcessingErr> {
+        match message {
+            LedgerMsg::Append(append) => state.append(&me, append),
+            LedgerMsg::Flush => {
+                state.flush_cast = false;
+                state.flush()
+            }
+            LedgerMsg::Mirrored { through, credit, caught_up } => state.mirrored(&me, through, credit, caught_up),
+            LedgerMsg::Mirror(link) => state.mirror(&me, link),
+            LedgerMsg::Close(reply) => state.close(reply),
+        }
+        .map_err(ActorProcessingErr::from)
+    }
+
+    async fn post_stop(&self, _: Me, state: &mut LedgerState) -> Result<(), ActorProcessingErr> {
+        state.flush().map_err(ActorProcessingErr::from)
+    }
+}
+
+impl LedgerState {
+    fn open(context: Context) -> Result<LedgerState, crate::Error> {
+        let options = &context.shared.options.store;
+        let mut lookup = match MirrorReader::open(&context.dir, context.manifest.ledger_id, options.mirror_busy_timeout) {
+            Ok(reader) => Some(reader),
+            // What can be read later tells what was durable, so recovery must not go on without it.
+            Err(error) if error.fault() == MirrorFault::Passing => return Err(error.into()),
+            Err(MirrorError::Future { path, found, known }) => return Err(MirrorError::Future { path, found, known }.into()),
+            Err(_) => None,
+        };
+        let watermark = lookup.as_ref().map(|reader| reader.watermark(context.manifest.ledger_id)).transpose()?;
+        let mut none = crate::ledger::NoMirror { total: 0 };
+        let (writer, recovery) = match &mut lookup {
+            Some(reader) => Writer::open(&context.dir, &context.manifest, watermark, reader, options)?,
+            None => Writer::open(&context.dir, &context.manifest, None, &mut none, options)?,
+        };
+        tracing::info!(
+            actor = "ledger",
+            seq = writer.head().seq.get(),
+            torn_bytes = recovery.torn.as_ref().map_or(0, |torn| torn.bytes),
+            rewritten_bytes = recovery.rewritten_bytes,
+            "recovered"
+        );
+        let covered = watermark.map_or(Seq::ZERO, |mark| mark.seq) >= writer.floor();
+        context.shared.durable.send_replace(writer.head());
+        Ok(LedgerState {
+            context,
+            writer,
+            lookup,
+            covered,
+            failed: None,
+            waiting: Vec::new(),
+            flush_cast: false,
+            deferred: VecDeque::new(),
+            sqlite: None,
+            credit_used: 0,
+            behind: false,
+            closing: false,
+        })
+    }
+
+    fn fail(&self, point: &'static str) -> Result<(), Exit> {
+        self.context.shared.options.store.at(point).map_err(|error| Exit::Poisoned { cause: error.to_string() })
+    }
+
+    fn append(&mut self, me: &Me, append: Append) -> Result<(), Exit> {
+        self.fail("actor.ledger.append")?;
+        if self.closing {
+            append.reply.send(Err(AppendError::Closed));
+            return Ok(());
+        }
+        if !self.deferred.is_empty()
+            && append.patient
+            && self.writer.unmirrored() >= self.context.shared.options.store.unmirrored_events_max
+        {
+            // Others have waited longer for the same.
+            self.deferred.push_back(append);
+            return Ok(());
+        }
+        let deferred = self.stage(append)?;
+        self.deferred.extend(deferred);
+        self.see_to_flush(me)
+    }
+
+    /// Stages an append; gives it back where it has to wait for the mirror.
+    fn stage(&mut self, append: Append) -> Result<Option<Append>, Exit> {
+        let mut staged = self.try_stage(&append);
+        if matches!(staged, Ok(Stage::GroupFull)) {
+            self.flush()?;
+            staged = self.try_stage(&append);
+        }
+        match staged {
+            Ok(Stage::Staged(Staged { receipts, durable: false })) => {
+                let Append { durability, permit, reply, .. } = append;
+                self.waiting.push(Waiting { receipts, durability, permit, reply });
+            }
+            Ok(Stage::Staged(Staged { receipts, durable: true })) => {
+                self.acknowledge(receipts, append.durability, append.reply);
+            }
+            Ok(Stage::GroupFull) => append.reply.send(Err(AppendError::Busy)),
+            Err(error @ (AppendError::Rebuilding { .. } | AppendError::MirrorTooFarBehind { .. })) => match &self.failed {
+                Some(reason) => append.reply.send(Err(AppendError::Stopped { reason: reason.clone() })),
+                None if append.patient => return Ok(Some(append)),
+                None => append.reply.send(Err(error)),
+            },
+            Err(error) => append.reply.send(Err(error)),
+        }
+        Ok(None)
+    }
+
+    fn try_stage(&mut self, append: &Append) -> Result<Stage, AppendError> {
+        let mut lookup = Covering {
+            reader: self.lookup.as_mut().filter(|_| self.covered),
+            done: self.context.shared.mirrored.borrow().get(),
+            total: self.writer.head().seq.get(),
+        };
+        let staged = self.writer.stage(&append.drafts, &append.conditions, append.fresh, &mut lookup);
+        if let Err(AppendError::Lookup(reason)) = staged {
+            // The file under the reader is damaged or gone. Its actor will see that too, and have it rebuilt.
+            tracing::warn!(actor = "ledger", %reason, "the mirror can't be read");
+            self.covered = false;
+            let _ = self.context.supervisor.cast(Inner::MirrorUnreadable { reason }.into());
+            return Err(AppendError::Rebuilding { done: 0, total: self.writer.head().seq.get() });
+        }
+        staged
+    }
+
+    /// Casts the flush behind what is in the mailbox, or flushes at once where the group is large enough.
+    fn see_to_flush(&mut self, me: &Me) -> Result<(), Exit> {
+        let (bytes, events) = self.writer.open_group();
+        if events == 0 {
+            return Ok(());
+        }
+        let options = &self.context.shared.options;
+        if bytes >= options.group_bytes_target || events >= options.store.group_events_max {
+            return self.flush();
+        }
+        if !self.flush_cast {
+            self.flush_cast = me.cast(LedgerMsg::Flush).is_ok();
+            if !self.flush_cast {
+                // A stopping actor refuses its own messages.
+                return self.flush();
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Exit> {
+        match self.writer.flush() {
+            Ok(None) => Ok(()),
+            Ok(Some(group)) => {
+                self.fail("actor.ledger.synced")?;
+                self.context.shared.groups.fetch_add(1, Ordering::Relaxed);
+                self.context.shared.events.fetch_add(group.last.seq.get() + 1 - group.first.get(), Ordering::Relaxed);
+                self.context.shared.durable.send_replace(group.last);
+                for Waiting { receipts, durability, permit, reply } in std::mem::take(&mut self.waiting) {
+                    drop(permit);
+                    self.acknowledge(receipts, durability, reply);
+                }
+                self.commit(group);
+                Ok(())
+            }
+            Err(LedgerError::Poisoned { cause }) => {
+                // Dropping the waiting tells each that its outcome is unknown.
+                self.waiting.clear();
+                self.deferred.drain(..).for_each(|append| {
+                    append.reply.send(Err(AppendError::Ledger(LedgerError::Poisoned { cause: cause.clone() })));
+                });
+                Err(Exit::Poisoned { cause })
+            }
+            Err(error) => {
+                tracing::warn!(actor = "ledger", %error, "the group was not written");
+                for waiting in std::mem::take(&mut self.waiting) {
+                    waiting.reply.send(Err(AppendError::Ledger(again(&error))));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn acknowledge(&self, mut receipts: Vec<Receipt>, durability: Durability, reply: Reply) {
+        let shared = &self.context.shared;
+        let last = receipts.iter().map(|receipt| receipt.seq).max().unwrap_or(Seq::ZERO);
+        match durability {
+            Durability::Ledger => reply.send(Ok(receipts)),
+            Durability::Mirrored if last <= *shared.mirrored.borrow() => {
+                receipts.iter_mut().for_each(|receipt| receipt.mirror = MirrorAck::Mirrored);
+                reply.send(Ok(receipts));
+            }
+            Durability::Mirrored => {
+                let deadline = Instant::now() + shared.options.mirrored_deadline;
+                if shared.waiters.push(receipts, reply, deadline) {
+                    let _ = self.context.supervisor.cast(Inner::WatchDeadlines.into());
+                }
+                // The commit may have come in between.
+                shared.waiters.answer_through(*shared.mirrored.borrow());
+            }
+        }
+    }
+
+    /// Hands a durable group to SqliteActor, or tells it once that there is more to read.
+    fn commit(&mut self, group: Group) {
+        let Some(sqlite) = &self.sqlite else { return };
+        let bytes = group.bytes.len();
+        if !self.behind && self.credit_used + bytes <= self.context.shared.options.mirror_queue_bytes_max {
+            if sqlite.cast(SqliteMsg::Commit(group)).is_ok() {
+                self.credit_used += bytes;
+            }
+        } else {
+            self.tell_behind();
+        }
+    }
+
+    fn tell_behind(&mut self) {
+        if let Some(sqlite) = &self.sqlite
+            && !self.behind
+        {
+            self.behind = sqlite.cast(SqliteMsg::Behind).is_ok();
+        }
+    }
+
+    fn mirrored(&mut self, me: &Me, through: Seq, credit: usize, caught_up: bool) -> Result<(), Exit> {
+        self.credit_used = self.credit_used.saturating_sub(credit);
+        self.writer.mirrored_through(through);
+        if caught_up && self.behind {
+            self.behind = false;
+            if through < self.writer.head().seq {
+                self.tell_behind();
+            }
+        }
+        self.stage_deferred(me)
+    }
+
+    fn mirror(&mut self, me: &Me, link: MirrorLink) -> Result<(), Exit> {
+        match link {
+            MirrorLink::Gone => self.sqlite = None,
+            MirrorLink::Replaying { through } => {
+                self.sqlite = None;
+                self.covered &= through >= self.writer.floor();
+            }
+            MirrorLink::Failed { reason } => {
+                self.sqlite = None;
+                self.failed = Some(reason);
+            }
+            MirrorLink::Ready { sqlite, through } => {
+                let options = &self.context.shared.options.store;
+                self.lookup = MirrorReader::open(&self.context.dir, self.context.manifest.ledger_id, options.mirror_busy_timeout).ok();
+                self.covered = self.lookup.is_some() && through >= self.writer.floor();
+                self.writer.mirrored_through(through);
+                self.sqlite = Some(sqlite);
+                (self.credit_used, self.behind) = (0, false);
+                if through < self.writer.head().seq {
+                    self.tell_behind();
+                }
+            }
+        }
+        self.stage_deferred(me)
+    }
+
+    /// Tries those again that wait for the mirror, in their order, until one has to wait on.
+    fn stage_deferred(&mut self, me: &Me) -> Result<(), Exit> {
+        for _ in 0..self.deferred.len() {
+            let Some(append) = self.deferred.pop_front() else { break };
+            if let Some(append) = self.stage(append)? {
+                self.deferred.push_front(append);
+                break;
+            }
+        }
+        self.see_to_flush(me)
+    }
+
+    fn close(&mut self, reply: RpcReplyPort<Result<Head, String>>) -> Result<(), Exit> {
+        self.closing = true;
+        self.deferred.drain(..).for_each(|append| append.reply.send(Err(AppendError::Closed)));
+        self.flush()?;
+        let trimmed = self.writer.trim().map_err(|error| error.to_string());
+        let _ = reply.send(trimmed.map(|()| self.writer.head()));
+        Ok(())
+    }
+}
+
+/// The same error for each of several waiters.
+fn again(error: &LedgerError) -> LedgerError {
+    match error {
+        LedgerError::DiskFull { path } => LedgerError::DiskFull { path: path.clone() },
+        LedgerError::Io { action, path, source } => {
+            LedgerError::Io { action, path: path.clone(), source: std::io::Error::new(source.kind(), source.to_string()) }
+        }
+        other => LedgerError::Poisoned { cause: other.to_string() },
+    }
+}
+
+/// Looks up in the mirror, where it covers what the writer has forgotten.
+struct Covering<'a> {
+    reader: Option<&'a mut MirrorReader>,
+    done: u64,
+    total: u64,
+}
+
+impl Covering<'_> {
+    fn reader(&mut self) -> Result<&mut MirrorReader, LookupError> {
+        let (done, total) = (self.done, self.total);
+        self.reader.as_deref_mut().ok_or(LookupError::Rebuilding { done, total })
+    }
+}
+
+impl Lookup for Covering<'_> {
+    fn by_id(&mut self, id: EventId) -> Result<Option<Stored>, LookupError> {
+        self.reader()?.by_id(id)
+    }
+    fn session_seq(&mut self, session_id: &str) -> Result<Option<u64>, LookupError> {
+        self.reader()?.session_seq(session_id)
+    }
+    fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
+        self.reader()?.id_max()
+    }
+}

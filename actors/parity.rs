@@ -1,0 +1,154 @@
+//! ParityActor: a short life with one task, on a thread of its own. It replays into the mirror what is missing
+//! (before SqliteActor starts), or compares both legs, tells the result and ends.
+
+use std::time::Instant;
+
+use ractor::thread_local::ThreadLocalActor;
+use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use super::shared::MirrorHealth;
+use super::supervisor::{Context, Inner};
+use crate::{
+    Error, LedgerReader, Mirror, MirrorError, MirrorFault, ParityKind, ParityReport, Replay, ReplayError, ReplayReport, ReplayStep,
+    parity_full, parity_quick, set_aside,
+};
+
+pub(crate) enum ParityTask {
+    /// Bring the mirror up to the durable head. The only writer of the mirror while it runs.
+    Replay,
+    /// Compare, answer the caller where there is one, and keep the report for the status.
+    Compare { kind: ParityKind, reply: Option<RpcReplyPort<Result<ParityReport, Error>>> },
+}
+
+#[derive(Debug)]
+pub(crate) enum ParityMsg {
+    /// One bounded step.
+    Step,
+}
+
+pub(crate) struct ParityState {
+    context: Context,
+    task: ParityTask,
+    replaying: Option<(Mirror, Replay)>,
+    /// Times that a broken mirror was set aside: a disk that breaks each new one must not be tried for ever.
+    set_aside: u32,
+    started: Instant,
+}
+
+const SET_ASIDE_MAX: u32 = 3;
+
+#[derive(Default)]
+pub(crate) struct ParityActor;
+
+impl ThreadLocalActor for ParityActor {
+    type Msg = ParityMsg;
+    type State = ParityState;
+    type Arguments = (Context, ParityTask);
+
+    async fn pre_start(&self, _: ActorRef<ParityMsg>, (context, task): (Context, ParityTask)) -> Result<ParityState, ActorProcessingErr> {
+        Ok(ParityState { context, task, replaying: None, set_aside: 0, started: Instant::now() })
+    }
+
+    async fn post_start(&self, me: ActorRef<ParityMsg>, _: &mut ParityState) -> Result<(), ActorProcessingErr> {
+        let _ = me.cast(ParityMsg::Step);
+        Ok(())
+    }
+
+    async fn handle(&self, me: ActorRef<ParityMsg>, message: ParityMsg, state: &mut ParityState) -> Result<(), ActorProcessingErr> {
+        match message {
+            ParityMsg::Step => match &mut state.task {
+                ParityTask::Replay => state.replay(&me),
+                ParityTask::Compare { kind, reply } => {
+                    let (kind, reply) = (*kind, reply.take());
+                    state.compare(kind, reply).await;
+                    me.stop(None);
+                }
+            },
+        }
+        Ok(())
+    }
+}
+
+impl ParityState {
+    fn replay(&mut self, me: &ActorRef<ParityMsg>) {
+        let done = match self.step() {
+            Ok((ReplayStep::More, _)) => {
+                let _ = me.cast(ParityMsg::Step);
+                return;
+            }
+            Ok((ReplayStep::Done, report)) => Ok(report),
+            Err(ReplayError::Mirror(error)) if error.fault() == MirrorFault::Broken && self.set_aside < SET_ASIDE_MAX => {
+                self.set_aside += 1;
+                self.replaying = None;
+                match set_aside(&self.context.dir) {
+                    Ok(aside) => {
+                        tracing::warn!(actor = "parity", %error, aside = %aside.display(), "set the mirror aside; rebuilding it");
+                        let _ = me.cast(ParityMsg::Step);
+                        return;
+                    }
+                    Err(error) => Err(ReplayError::Mirror(error)),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        if let Ok(report) = &done {
+            let elapsed = self.started.elapsed();
+            tracing::info!(
+                actor = "parity",
+                replayed = report.replayed,
+                seq = report.through.get(),
+                ?elapsed,
+                "the mirror has what the ledger has"
+            );
+        }
+        self.replaying = None;
+        let _ = self.context.supervisor.cast(Inner::Replayed(done).into());
+        me.stop(None);
+    }
+
+    fn step(&mut self) -> Result<(ReplayStep, ReplayReport), ReplayError> {
+        let shared = &self.context.shared;
+        let store = &shared.options.store;
+        let failed = |source| MirrorError::Io { action: "replaying into", path: crate::mirror_path(&self.context.dir), source };
+        store.at("actor.parity.step").map_err(failed)?;
+        let durable = shared.durable.borrow().seq;
+        let (mirror, replay) = match &mut self.replaying {
+            Some(replaying) => replaying,
+            none => {
+                let mirror = Mirror::open(&self.context.dir, &self.context.manifest, store)?;
+                let through = mirror.watermark().seq;
+                let _ = self.context.supervisor.cast(Inner::Replaying { through }.into());
+                let reader = LedgerReader::open(&self.context.dir, store)?;
+                let replay = Replay::from_watermark(&reader, &mirror, durable)?;
+                none.insert((mirror, replay))
+            }
+        };
+        mirror.check_in_place()?;
+        replay.extend(durable);
+        let step = replay.step(mirror)?;
+        let through = mirror.watermark().seq;
+        shared.mirrored_through(through);
+        shared.set_mirror(MirrorHealth::Rebuilding { done: through.get(), total: durable.get() });
+        Ok((step, replay.report()))
+    }
+
+    async fn compare(&self, kind: ParityKind, reply: Option<RpcReplyPort<Result<ParityReport, Error>>>) {
+        let shared = &self.context.shared;
+        let through = shared.durable.borrow().seq;
+        if reply.is_some() {
+            // What was durable when it was asked for is what is compared; lag is no difference.
+            let mut mirrored = shared.mirrored.subscribe();
+            let _ = tokio::time::timeout(shared.options.close_deadline, mirrored.wait_for(|seq| *seq >= through)).await;
+        }
+        let compared = LedgerReader::open(&self.context.dir, &shared.options.store).and_then(|reader| match kind {
+            ParityKind::Quick => parity_quick(&reader, &shared.options.store),
+            ParityKind::Full => parity_full(&reader, &shared.options.store, Some(through), &mut |_| ()),
+        });
+        if let Ok(report) = &compared {
+            shared.live.send_modify(|live| live.last_parity = Some(report.clone()));
+        }
+        if let Some(reply) = reply {
+            let _ = reply.send(compared.map_err(Error::from));
+        }
+    }
+}

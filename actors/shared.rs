@@ -1,0 +1,289 @@
+//! What the actors and the handle share outside messages: small, named, and each behind one lock or channel.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use ractor::ActorRef;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::LedgerOptions;
+use super::ledger::LedgerMsg;
+use super::message::Reply;
+use super::permits::Permits;
+use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, Seq};
+
+/// Where a store's actors are in their life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Phase {
+    /// Opening: recovering the ledger, replaying into the mirror.
+    Starting,
+    /// Appends are taken.
+    Running,
+    /// `close` was called.
+    Closing,
+    /// All is written and the lock is released.
+    Closed,
+    /// An I/O error has made what is on disk unknowable; only a fresh open helps.
+    Poisoned {
+        /// The error.
+        cause: String,
+    },
+    /// The supervisor gave up.
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How the mirror is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "mirror", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MirrorHealth {
+    /// It takes each group as it comes.
+    Live,
+    /// It reads from the ledger what it lacks.
+    CatchingUp,
+    /// It can't be written just now, and is tried again: locked, read-only, on a full disk.
+    Blocked {
+        /// What SQLite says.
+        reason: String,
+    },
+    /// It is being replayed before its actor starts.
+    Rebuilding {
+        /// Events that it has.
+        done: u64,
+        /// Events that it is to have.
+        total: u64,
+    },
+    /// It disagrees with the ledger; a person has to decide.
+    Failed {
+        /// What was found, and what to do.
+        reason: String,
+    },
+}
+
+/// A store at a glance.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The ledger's identity.
+    pub ledger_id: LedgerId,
+    /// Where the actors are in their life.
+    #[serde(flatten)]
+    pub phase: Phase,
+    /// The last event that an fsync covers.
+    pub durable: Head,
+    /// The last event whose row is committed.
+    pub mirrored_through: Seq,
+    /// How the mirror is.
+    #[serde(flatten)]
+    pub mirror: MirrorHealth,
+    /// Events on their way to the ledger's acknowledgement.
+    pub in_flight: usize,
+    /// Groups that were written since the store was opened.
+    pub groups: u64,
+    /// Events that were written since the store was opened.
+    pub events: u64,
+    /// Restarts of actors since the store was opened.
+    pub restarts: u64,
+    /// What the last comparison of both legs found.
+    pub last_parity: Option<ParityReport>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub phase: Phase,
+    pub mirror: MirrorHealth,
+    pub restarts: u64,
+    pub last_parity: Option<ParityReport>,
+}
+
+/// Shared by the handle, the supervisor and its children.
+pub(crate) struct Shared {
+    pub ledger_id: LedgerId,
+    pub options: LedgerOptions,
+    pub permits: Permits,
+    /// The durable head: moved by LedgerActor after fsync, read by whoever reads the ledger's file.
+    pub durable: watch::Sender<Head>,
+    /// The mirror's watermark: moved by SqliteActor and ParityActor after COMMIT.
+    pub mirrored: watch::Sender<Seq>,
+    pub live: watch::Sender<Live>,
+    /// The LedgerActor that takes appends right now.
+    current: RwLock<Option<ActorRef<LedgerMsg>>>,
+    pub waiters: MirrorWaiters,
+    pub groups: AtomicU64,
+    pub events: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(ledger_id: LedgerId, head: Head, options: LedgerOptions) -> Shared {
+        let live = Live { phase: Phase::Starting, mirror: MirrorHealth::CatchingUp, restarts: 0, last_parity: None };
+        Shared {
+            ledger_id,
+            permits: Permits::new(&options),
+            durable: watch::Sender::new(head),
+            mirrored: watch::Sender::new(Seq::ZERO),
+            live: watch::Sender::new(live),
+            current: RwLock::new(None),
+            waiters: MirrorWaiters::new(options.mirrored_waiters_max),
+            groups: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            options,
+        }
+    }
+
+    pub(crate) fn current(&self) -> Option<ActorRef<LedgerMsg>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn publish(&self, ledger: Option<ActorRef<LedgerMsg>>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = ledger;
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.live.borrow().phase.clone()
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.live.send_if_modified(|live| {
+            let changed = live.phase != phase;
+            live.phase = phase;
+            changed
+        });
+    }
+
+    pub(crate) fn set_mirror(&self, mirror: MirrorHealth) {
+        self.live.send_if_modified(|live| {
+            let changed = live.mirror != mirror;
+            live.mirror = mirror;
+            changed
+        });
+    }
+
+    /// Takes note that rows up to this seq are committed, and answers who waits for them.
+    pub(crate) fn mirrored_through(&self, seq: Seq) {
+        self.mirrored.send_if_modified(|mirrored| {
+            let changed = *mirrored != seq;
+            *mirrored = seq;
+            changed
+        });
+        self.waiters.answer_through(seq);
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let live = self.live.borrow().clone();
+        Status {
+            ledger_id: self.ledger_id,
+            phase: live.phase,
+            durable: *self.durable.borrow(),
+            mirrored_through: *self.mirrored.borrow(),
+            mirror: live.mirror,
+            in_flight: self.permits.in_flight(),
+            groups: self.groups.load(Ordering::Relaxed),
+            events: self.events.load(Ordering::Relaxed),
+            restarts: live.restarts,
+            last_parity: live.last_parity,
+        }
+    }
+
+    /// Why no append can be taken in this phase.
+    pub(crate) fn refusal(&self) -> Option<AppendError> {
+        match self.phase() {
+            Phase::Starting | Phase::Running => None,
+            Phase::Closing | Phase::Closed => Some(AppendError::Closed),
+            Phase::Poisoned { cause } => Some(AppendError::Ledger(crate::LedgerError::Poisoned { cause })),
+            Phase::Stopped { reason } => Some(AppendError::Stopped { reason }),
+        }
+    }
+}
+
+/// Appends that are durable in the ledger and wait for their row. They outlive any actor.
+pub(crate) struct MirrorWaiters {
+    waiting: Mutex<Waiting>,
+    max: usize,
+}
+
+#[derive(Default)]
+struct Waiting {
+    by_seq: BTreeMap<(Seq, u64), Waiter>,
+    number: u64,
+}
+
+struct Waiter {
+    deadline: Instant,
+    receipts: Vec<Receipt>,
+    reply: Reply,
+}
+
+impl Waiter {
+    fn answer(mut self, ack: MirrorAck) {
+        for receipt in &mut self.receipts {
+            receipt.mirror = ack;
+        }
+        self.reply.send(Ok(self.receipts));
+    }
+}
+
+impl MirrorWaiters {
+    fn new(max: usize) -> MirrorWaiters {
+        MirrorWaiters { waiting: Mutex::default(), max }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets an append wait; where too many wait already, it gets `MirrorBehind` at once. Answers whether it is the
+    /// first to wait, so that someone must see to its deadline.
+    pub(crate) fn push(&self, receipts: Vec<Receipt>, reply: Reply, deadline: Instant) -> bool {
+        let Some(seq) = receipts.iter().map(|receipt| receipt.seq).max() else { return false };
+        let waiter = Waiter { deadline, receipts, reply };
+        let mut waiting = self.lock();
+        if waiting.by_seq.len() >= self.max {
+            drop(waiting);
+            waiter.answer(MirrorAck::MirrorBehind);
+            return false;
+        }
+        waiting.number += 1;
+        let key = (seq, waiting.number);
+        waiting.by_seq.insert(key, waiter);
+        waiting.by_seq.len() == 1
+    }
+
+    pub(crate) fn answer_through(&self, seq: Seq) {
+        let answered = {
+            let mut waiting = self.lock();
+            if waiting.by_seq.is_empty() {
+                return;
+            }
+            let later = waiting.by_seq.split_off(&(seq.next(), 0));
+            std::mem::replace(&mut waiting.by_seq, later)
+        };
+        answered.into_values().for_each(|waiter| waiter.answer(MirrorAck::Mirrored));
+    }
+
+    /// Answers those whose deadline is over; says when the next one is.
+    pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut expired = Vec::new();
+        let next = {
+            let mut waiting = self.lock();
+            let over: Vec<_> = waiting.by_seq.iter().filter(|(_, waiter)| waiter.deadline <= now).map(|(key, _)| *key).collect();
+            expired.extend(over.into_iter().filter_map(|key| waiting.by_seq.remove(&key)));
+            waiting.by_seq.values().map(|waiter| waiter.deadline).min()
+        };
+        expired.into_iter().for_each(|waiter| waiter.answer(MirrorAck::MirrorBehind));
+        next
+    }
+
+    /// Answers all: the mirror will not get there any more.
+    pub(crate) fn give_up(&self) {
+        let all = std::mem::take(&mut self.lock().by_seq);
+        all.into_values().for_each(|waiter| waiter.answer(MirrorAck::MirrorBehind));
+    }
+}

@@ -1,0 +1,226 @@
+//! SqliteActor: commits rows and moves the watermark.
+//!
+//! ```text
+//! Commit{group} ──► BEGIN, rows, watermark, COMMIT ──► answers who waits ──► Mirrored to LedgerActor (credit back)
+//! Behind ──► Step, cast to itself: replays from the ledger's file up to the durable head, a bounded step a message
+//! ```
+//!
+//! Where a commit fails for a reason that passes, the group is dropped and read from the file later: the ledger has
+//! it. The only actor that writes to the mirror while it lives; it never writes to the ledger.
+
+use std::time::{Duration, Instant};
+
+use ractor::thread_local::ThreadLocalActor;
+use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use super::ledger::LedgerMsg;
+use super::shared::MirrorHealth;
+use super::supervisor::{Context, Exit};
+use crate::{Group, LedgerReader, Mirror, MirrorError, MirrorFault, Replay, ReplayError, ReplayStep, Seq};
+
+#[derive(Debug)]
+pub(crate) enum SqliteMsg {
+    /// The LedgerActor that commits here from now on.
+    Serve(ActorRef<LedgerMsg>),
+    /// Commit a group that is durable in the ledger.
+    Commit(Group),
+    /// The ledger has more than was sent: read it from the file.
+    Behind,
+    /// One step of reading.
+    Step,
+    /// Catch up, empty the WAL, answer with the watermark.
+    Close(RpcReplyPort<Result<Seq, String>>),
+}
+
+pub(crate) struct SqliteState {
+    context: Context,
+    reader: LedgerReader,
+    mirror: Option<Mirror>,
+    replay: Option<Replay>,
+    ledger: Option<ActorRef<LedgerMsg>>,
+    /// A step is cast or timed.
+    stepping: bool,
+    backoff: Duration,
+}
+
+/// Waits between tries of a mirror that can't be written: from the first to the last, doubling.
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(crate) struct SqliteActor;
+
+type Me = ActorRef<SqliteMsg>;
+
+impl ThreadLocalActor for SqliteActor {
+    type Msg = SqliteMsg;
+    type State = SqliteState;
+    type Arguments = Context;
+
+    async fn pre_start(&self, _: Me, context: Context) -> Result<SqliteState, ActorProcessingErr> {
+        let reader = LedgerReader::open(&context.dir, &context.shared.options.store)?;
+        Ok(SqliteState { context, reader, mirror: None, replay: None, ledger: None, stepping: false, backoff: BACKOFF_MIN })
+    }
+
+    async fn post_start(&self, me: Me, state: &mut SqliteState) -> Result<(), ActorProcessingErr> {
+        state.see_to_step(&me);
+        Ok(())
+    }
+
+    async fn handle(&self, me: Me, message: SqliteMsg, state: &mut SqliteState) -> Result<(), ActorProcessingErr> {
+        match message {
+            SqliteMsg::Serve(ledger) => {
+                state.ledger = Some(ledger);
+                state.see_to_step(&me);
+                Ok(())
+            }
+            SqliteMsg::Commit(group) => state.commit(&me, group),
+            SqliteMsg::Behind => {
+                state.see_to_step(&me);
+                Ok(())
+            }
+            SqliteMsg::Step => {
+                state.stepping = false;
+                state.step(&me)
+            }
+            SqliteMsg::Close(reply) => state.close(reply),
+        }
+        .map_err(ActorProcessingErr::from)
+    }
+}
+
+impl SqliteState {
+    fn watermark(&self) -> Seq {
+        self.mirror.as_ref().map_or(Seq::ZERO, |mirror| mirror.watermark().seq)
+    }
+
+    fn durable(&self) -> Seq {
+        self.context.shared.durable.borrow().seq
+    }
+
+    fn at(&self, point: &'static str) -> Result<(), MirrorError> {
+        let path = crate::mirror_path(&self.context.dir);
+        self.context.shared.options.store.at(point).map_err(|source| MirrorError::Io { action: "writing to", path, source })
+    }
+
+    fn see_to_step(&mut self, me: &Me) {
+        if !self.stepping {
+            // Refused only where this actor is stopping; its successor catches up.
+            self.stepping = me.cast(SqliteMsg::Step).is_ok();
+        }
+    }
+
+    fn commit(&mut self, me: &Me, group: Group) -> Result<(), Exit> {
+        let credit = group.bytes.len();
+        let in_order = self.replay.is_none() && self.watermark().next() == group.first;
+        let Some(mirror) = self.mirror.as_mut().filter(|_| in_order) else {
+            self.report(credit, false);
+            if self.watermark() < group.last.seq {
+                self.see_to_step(me);
+            }
+            return Ok(());
+        };
+        let applied = mirror.check_in_place().and_then(|()| mirror.apply(&group)).and_then(|_| self.at("actor.sqlite.committed"));
+        match applied {
+            Ok(()) => {
+                self.backoff = BACKOFF_MIN;
+                let through = group.last.seq;
+                tracing::trace!(actor = "sqlite", seq = through.get(), bytes = credit, "rows are committed");
+                self.context.shared.mirrored_through(through);
+                self.report(credit, through == self.durable());
+                Ok(())
+            }
+            Err(error) => {
+                self.report(credit, false);
+                self.failed(me, &error)
+            }
+        }
+    }
+
+    /// Tells LedgerActor how far the rows are, and gives it its credit back.
+    fn report(&self, credit: usize, caught_up: bool) {
+        if let Some(ledger) = &self.ledger {
+            let _ = ledger.cast(LedgerMsg::Mirrored { through: self.watermark(), credit, caught_up });
+        }
+    }
+
+    fn step(&mut self, me: &Me) -> Result<(), Exit> {
+        match self.try_step() {
+            Ok(ReplayStep::More) => {
+                self.context.shared.mirrored_through(self.watermark());
+                self.context.shared.set_mirror(MirrorHealth::CatchingUp);
+                self.report(0, false);
+                self.see_to_step(me);
+                Ok(())
+            }
+            Ok(ReplayStep::Done) => {
+                (self.replay, self.backoff) = (None, BACKOFF_MIN);
+                self.context.shared.mirrored_through(self.watermark());
+                self.context.shared.set_mirror(MirrorHealth::Live);
+                self.report(0, true);
+                Ok(())
+            }
+            Err(ReplayError::Mirror(error)) => self.failed(me, &error),
+            Err(ReplayError::Ledger(error)) => Err(Exit::MirrorDisagrees { reason: error.to_string() }),
+        }
+    }
+
+    fn try_step(&mut self) -> Result<ReplayStep, ReplayError> {
+        let durable = self.durable();
+        let mirror = match &mut self.mirror {
+            Some(mirror) => mirror,
+            none => none.insert(Mirror::open(&self.context.dir, &self.context.manifest, &self.context.shared.options.store)?),
+        };
+        mirror.check_in_place()?;
+        let replay = match &mut self.replay {
+            Some(replay) => replay,
+            none => none.insert(Replay::from_watermark(&self.reader, mirror, durable)?),
+        };
+        replay.extend(durable);
+        replay.step(mirror)
+    }
+
+    fn failed(&mut self, me: &Me, error: &MirrorError) -> Result<(), Exit> {
+        // What the replay has read is ahead of what was committed.
+        self.replay = None;
+        match error.fault() {
+            MirrorFault::Passing => {
+                tracing::warn!(actor = "sqlite", seq = self.watermark().get(), %error, "the mirror can't be written just now");
+                self.context.shared.set_mirror(MirrorHealth::Blocked { reason: error.to_string() });
+                if !self.stepping {
+                    self.stepping = true;
+                    me.send_after(self.backoff, || SqliteMsg::Step);
+                    self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+                }
+                Ok(())
+            }
+            MirrorFault::Broken => Err(Exit::MirrorBroken { reason: error.to_string() }),
+            MirrorFault::Disagrees => Err(Exit::MirrorDisagrees { reason: error.to_string() }),
+        }
+    }
+
+    fn close(&mut self, reply: RpcReplyPort<Result<Seq, String>>) -> Result<(), Exit> {
+        let deadline = Instant::now() + self.context.shared.options.close_deadline;
+        let caught_up = loop {
+            match self.try_step() {
+                Ok(ReplayStep::Done) => break Ok(self.watermark()),
+                Ok(ReplayStep::More) => {}
+                Err(ReplayError::Mirror(error)) if error.fault() == MirrorFault::Passing && Instant::now() < deadline => {
+                    self.replay = None;
+                    // This thread is this actor's own, and nothing else is left for it to do.
+                    std::thread::sleep(BACKOFF_MIN);
+                }
+                Err(error) => break Err(error.to_string()),
+            }
+        };
+        self.replay = None;
+        self.context.shared.mirrored_through(self.watermark());
+        if let Some(mirror) = &self.mirror
+            && let Err(error) = mirror.checkpoint()
+        {
+            tracing::debug!(actor = "sqlite", %error, "the WAL stays");
+        }
+        let _ = reply.send(caught_up);
+        Ok(())
+    }
+}

@@ -1,0 +1,617 @@
+//! SupervisorActor: holds the lock, spawns and restarts the children, publishes who takes appends, and is the
+//! stable address of a store. It never does I/O and never awaits a child inside a handler: a task does, and casts
+//! the answer back.
+//!
+//! ```text
+//! start   LedgerActor (recovers) ──► ParityActor (replays) ──► SqliteActor ──► appends are let in
+//! a panic of LedgerActor   wait for its thread, back off, respawn; SqliteActor stays
+//! a panic of SqliteActor   wait for its thread, back off, replay, respawn; appends go on meanwhile
+//! an Err of LedgerActor    poisoned: nothing is respawned, the parent is told
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ractor::concurrency::JoinHandle;
+use ractor::thread_local::{ThreadLocalActor, ThreadLocalActorSpawner};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
+use tokio::sync::oneshot;
+
+use super::handle::{Children, CloseReport};
+use super::ledger::{LedgerActor, LedgerMsg, MirrorLink};
+use super::message::{Append, Message};
+use super::parity::{ParityActor, ParityMsg, ParityTask};
+use super::shared::{MirrorHealth, Phase, Shared};
+use super::sqlite::{SqliteActor, SqliteMsg};
+use crate::{AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, ParityReport, ReplayError, ReplayReport, Seq, StoreLock};
+
+/// Why a child ended by itself.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Exit {
+    #[error("poisoned by an I/O error: {cause}")]
+    Poisoned { cause: String },
+    #[error("{reason}")]
+    MirrorBroken { reason: String },
+    #[error("{reason}")]
+    MirrorDisagrees { reason: String },
+}
+
+/// What the supervisor handles. Callers can make the first only, through [`Append::into_message`].
+#[derive(Debug)]
+pub(crate) enum Inner {
+    /// Route an append to the LedgerActor that takes them now.
+    Append(Append),
+    /// A child was spawned, or not.
+    LedgerSpawned(Result<Child<LedgerMsg>, StartError>),
+    SqliteSpawned(Result<Child<SqliteMsg>, StartError>),
+    ParitySpawned(Result<Child<ParityMsg>, StartError>),
+    /// A child has ended, and its thread has let go of everything.
+    Gone(Role, Option<Exit>, String),
+    /// Back-off is over.
+    Respawn(Role),
+    /// ParityActor has opened the mirror, which is at this seq.
+    Replaying {
+        through: Seq,
+    },
+    /// ParityActor has replayed.
+    Replayed(Result<ReplayReport, ReplayError>),
+    /// LedgerActor can't read the mirror.
+    MirrorUnreadable {
+        reason: String,
+    },
+    /// Someone waits for the mirror's acknowledgement.
+    WatchDeadlines,
+    /// A deadline is over.
+    DeadlineOver,
+    /// Compare both legs.
+    Parity(ParityKind, Option<RpcReplyPort<Result<ParityReport, Error>>>),
+    /// Which actors there are.
+    Children(RpcReplyPort<Children>),
+    /// Flush, catch up, release the lock, end.
+    Close(Option<RpcReplyPort<CloseReport>>),
+    /// The children have closed.
+    ChildrenClosed(CloseReport),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Ledger,
+    Sqlite,
+    Parity,
+}
+
+/// A child that lives.
+#[derive(Debug)]
+pub(crate) struct Child<M: Send + 'static> {
+    actor: ActorRef<M>,
+    join: Option<JoinHandle<()>>,
+}
+
+/// Why a child did not start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// Its `pre_start` said so.
+    Store(Error),
+    /// Anything else.
+    Other(String),
+}
+
+/// What every child is given.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub dir: PathBuf,
+    pub manifest: Manifest,
+    pub shared: Arc<Shared>,
+    pub supervisor: ActorRef<Message>,
+    /// The store's lock, held for as long as an actor that writes lives.
+    _lock: Option<Arc<StoreLock>>,
+}
+
+pub(crate) struct SupervisorArgs {
+    pub dir: PathBuf,
+    pub manifest: Manifest,
+    pub shared: Arc<Shared>,
+    pub lock: StoreLock,
+    /// Answered once appends are let in, or with why not.
+    pub ready: oneshot::Sender<Result<(), Error>>,
+}
+
+pub(crate) struct SupervisorState {
+    shared: Arc<Shared>,
+    /// Gone once the lock is released.
+    context: Option<Context>,
+    ready: Option<oneshot::Sender<Result<(), Error>>>,
+    ledger: Option<Child<LedgerMsg>>,
+    sqlite: Option<Child<SqliteMsg>>,
+    /// The ParityActor that replays. Those that compare come and go by themselves.
+    parity: Option<Child<ParityMsg>>,
+    replayed: Option<Result<ReplayReport, ReplayError>>,
+    /// Children that have ended, by id: an end can come before the word that they have started.
+    exits: HashMap<ActorId, (Option<Exit>, String)>,
+    /// Appends that came while no LedgerActor was there. Bounded by their permits.
+    pending: VecDeque<Append>,
+    restarts: VecDeque<Instant>,
+    closing: Option<Option<RpcReplyPort<CloseReport>>>,
+    /// The children have been asked to close.
+    closing_children: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct SupervisorActor;
+
+type Me = ActorRef<Message>;
+
+impl Actor for SupervisorActor {
+    type Msg = Message;
+    type State = SupervisorState;
+    type Arguments = SupervisorArgs;
+
+    async fn pre_start(&self, me: Me, args: SupervisorArgs) -> Result<SupervisorState, ActorProcessingErr> {
+        let SupervisorArgs { dir, manifest, shared, lock, ready } = args;
+        let context = Context { dir, manifest, shared: shared.clone(), supervisor: me, _lock: Some(Arc::new(lock)) };
+        Ok(SupervisorState {
+            shared,
+            context: Some(context),
+            ready: Some(ready),
+            ledger: None,
+            sqlite: None,
+            parity: None,
+            replayed: None,
+            exits: HashMap::new(),
+            pending: VecDeque::new(),
+            restarts: VecDeque::new(),
+            closing: None,
+            closing_children: false,
+        })
+    }
+
+    async fn post_start(&self, me: Me, state: &mut SupervisorState) -> Result<(), ActorProcessingErr> {
+        state.spawn_ledger(&me);
+        let interval = state.shared.options.parity_interval;
+        if !interval.is_zero() {
+            me.send_interval(interval, || Inner::Parity(ParityKind::Quick, None).into());
+        }
+        Ok(())
+    }
+
+    async fn handle(&self, me: Me, Message(message): Message, state: &mut SupervisorState) -> Result<(), ActorProcessingErr> {
+        match message {
+            Inner::Append(append) => state.append(append),
+            Inner::LedgerSpawned(child) => state.ledger_spawned(&me, child),
+            Inner::SqliteSpawned(child) => state.sqlite_spawned(&me, child),
+            Inner::ParitySpawned(child) => state.parity_spawned(&me, child),
+            Inner::Gone(role, exit, reason) => state.gone(&me, role, exit, reason),
+            Inner::Respawn(role) => state.respawn(&me, role),
+            Inner::Replaying { through } => state.tell_ledger(MirrorLink::Replaying { through }),
+            Inner::Replayed(result) => state.replayed = Some(result),
+            Inner::MirrorUnreadable { reason } => state.mirror_unreadable(&reason),
+            Inner::WatchDeadlines | Inner::DeadlineOver => state.watch_deadlines(&me),
+            Inner::Parity(kind, reply) => state.compare(&me, kind, reply),
+            Inner::Children(reply) => state.children(reply),
+            Inner::Close(reply) => state.close(&me, reply),
+            Inner::ChildrenClosed(report) => state.children_closed(&me, report),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(&self, me: Me, event: SupervisionEvent, state: &mut SupervisorState) -> Result<(), ActorProcessingErr> {
+        // The event is dropped here, and the child's join handle awaited, before anything is respawned.
+        match event {
+            SupervisionEvent::ActorFailed(who, error) => {
+                let exit = error.downcast_ref::<Exit>().cloned();
+                state.exits.insert(who.get_id(), (exit, error.to_string()));
+            }
+            SupervisionEvent::ActorTerminated(who, _, reason) => {
+                state.exits.insert(who.get_id(), (None, reason.unwrap_or_else(|| "stopped".to_owned())));
+            }
+            _ => {}
+        }
+        state.check_exits(&me);
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: Me, state: &mut SupervisorState) -> Result<(), ActorProcessingErr> {
+        state.shared.publish(None);
+        if state.shared.phase() != Phase::Closed {
+            state.shared.set_phase(Phase::Stopped { reason: "the supervisor was stopped".to_owned() });
+        }
+        state.shared.permits.close();
+        state.shared.waiters.give_up();
+        Ok(())
+    }
+}
+
+impl SupervisorState {
+    // ---- appends -------------------------------------------------------------------------------------------
+
+    fn append(&mut self, append: Append) {
+        if let Some(refusal) = self.shared.refusal() {
+            return append.reply.send(Err(refusal));
+        }
+        match self.shared.current() {
+            // Refused only where the actor is on its way out; the answer is then `OutcomeUnknown`, and safe to repeat.
+            Some(ledger) => drop(ledger.cast(LedgerMsg::Append(append))),
+            None if append.patient => self.pending.push_back(append),
+            None => append.reply.send(Err(AppendError::Busy)),
+        }
+    }
+
+    fn let_in(&mut self) {
+        let Some(ledger) = &self.ledger else { return };
+        self.shared.set_phase(Phase::Running);
+        self.shared.publish(Some(ledger.actor.clone()));
+        for append in self.pending.drain(..) {
+            let _ = ledger.actor.cast(LedgerMsg::Append(append));
+        }
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(Ok(()));
+        }
+    }
+
+    fn tell_ledger(&self, link: MirrorLink) {
+        if let Some(ledger) = &self.ledger {
+            let _ = ledger.actor.cast(LedgerMsg::Mirror(link));
+        }
+    }
+
+    /// Joins both actors, once both are there.
+    fn connect(&mut self) {
+        let (Some(ledger), Some(sqlite)) = (&self.ledger, &self.sqlite) else { return };
+        let through = *self.shared.mirrored.borrow();
+        let _ = sqlite.actor.cast(SqliteMsg::Serve(ledger.actor.clone()));
+        let _ = ledger.actor.cast(LedgerMsg::Mirror(MirrorLink::Ready { sqlite: sqlite.actor.clone(), through }));
+    }
+
+    // ---- spawning ------------------------------------------------------------------------------------------
+
+    fn spawn_ledger(&self, me: &Me) {
+        if let Some(context) = self.context.clone() {
+            spawn::<LedgerActor>(me, context, Inner::LedgerSpawned);
+        }
+    }
+
+    fn spawn_sqlite(&self, me: &Me) {
+        if let Some(context) = self.context.clone() {
+            spawn::<SqliteActor>(me, context, Inner::SqliteSpawned);
+        }
+    }
+
+    fn spawn_replay(&mut self, me: &Me) {
+        self.replayed = None;
+        if let Some(context) = self.context.clone() {
+            spawn::<ParityActor>(me, (context, ParityTask::Replay), Inner::ParitySpawned);
+        }
+    }
+
+    fn ledger_spawned(&mut self, me: &Me, child: Result<Child<LedgerMsg>, StartError>) {
+        match child {
+            Ok(child) => {
+                self.ledger = Some(child);
+                if self.ready.is_some() {
+                    self.spawn_replay(me);
+                } else {
+                    self.connect();
+                    self.let_in();
+                }
+                self.check_exits(me);
+            }
+            // What recovery refuses it refuses again; anything else may pass.
+            Err(StartError::Store(error)) => self.give_up(me, error),
+            Err(StartError::Other(reason)) => self.restart(me, Role::Ledger, reason),
+        }
+    }
+
+    fn sqlite_spawned(&mut self, me: &Me, child: Result<Child<SqliteMsg>, StartError>) {
+        match child {
+            Ok(child) => {
+                self.sqlite = Some(child);
+                self.connect();
+                if self.ready.is_some() {
+                    self.let_in();
+                }
+                self.check_exits(me);
+            }
+            Err(StartError::Store(error)) => self.restart(me, Role::Sqlite, error.to_string()),
+            Err(StartError::Other(reason)) => self.restart(me, Role::Sqlite, reason),
+        }
+    }
+
+    fn parity_spawned(&mut self, me: &Me, child: Result<Child<ParityMsg>, StartError>) {
+        match child {
+            Ok(child) => {
+                self.parity = Some(child);
+                self.check_exits(me);
+            }
+            Err(StartError::Store(error)) => self.restart(me, Role::Parity, error.to_string()),
+            Err(StartError::Other(reason)) => self.restart(me, Role::Parity, reason),
+        }
+    }
+
+    // ---- ends ----------------------------------------------------------------------------------------------
+
+    /// Awaits, in a task, the thread of each child that has ended.
+    fn check_exits(&mut self, me: &Me) {
+        fn ended<M: Send + 'static>(me: &Me, exits: &mut HashMap<ActorId, (Option<Exit>, String)>, child: &mut Option<Child<M>>, role: Role)
+        where
+            ActorRef<M>: Clone,
+        {
+            let Some((exit, reason)) = child.as_ref().and_then(|child| exits.remove(&child.actor.get_id())) else { return };
+            let join = child.take().and_then(|child| child.join);
+            let me = me.clone();
+            ractor::concurrency::spawn(async move {
+                if let Some(join) = join {
+                    let _ = join.await;
+                }
+                let _ = me.cast(Inner::Gone(role, exit, reason).into());
+            });
+        }
+        let was = self.ledger.is_some();
+        ended(me, &mut self.exits, &mut self.ledger, Role::Ledger);
+        if was && self.ledger.is_none() {
+            self.shared.publish(None);
+        }
+        ended(me, &mut self.exits, &mut self.sqlite, Role::Sqlite);
+        ended(me, &mut self.exits, &mut self.parity, Role::Parity);
+        // Ends of ParityActors that only compared.
+        if self.ledger.is_some() && self.sqlite.is_some() && self.parity.is_none() {
+            self.exits.clear();
+        }
+    }
+
+    fn gone(&mut self, me: &Me, role: Role, exit: Option<Exit>, reason: String) {
+        if self.closing_children {
+            return;
+        }
+        match (role, exit) {
+            (Role::Ledger, Some(exit)) => self.poisoned(me, exit),
+            (Role::Ledger, None) => self.restart(me, Role::Ledger, reason),
+            (Role::Sqlite, Some(Exit::MirrorDisagrees { reason })) => self.mirror_failed(me, reason),
+            (Role::Sqlite, _) => {
+                self.tell_ledger(MirrorLink::Gone);
+                self.restart(me, Role::Parity, reason);
+            }
+            (Role::Parity, _) => self.replay_ended(me, reason),
+        }
+        self.close_when_possible(me);
+    }
+
+    fn replay_ended(&mut self, me: &Me, reason: String) {
+        match self.replayed.take() {
+            Some(Ok(_)) => self.spawn_sqlite(me),
+            // It can't be written just now. Its actor tries again; appends go on meanwhile.
+            Some(Err(ReplayError::Mirror(error))) if error.fault() == MirrorFault::Passing => {
+                self.shared.set_mirror(MirrorHealth::Blocked { reason: error.to_string() });
+                self.spawn_sqlite(me);
+            }
+            Some(Err(error)) if self.ready.is_some() => self.give_up(me, error.into()),
+            Some(Err(error)) => self.mirror_failed(me, error.to_string()),
+            None => self.restart(me, Role::Parity, reason),
+        }
+    }
+
+    fn restart(&mut self, me: &Me, role: Role, reason: String) {
+        let options = &self.shared.options;
+        let now = Instant::now();
+        while self.restarts.front().is_some_and(|at| now.duration_since(*at) > options.restart_window) {
+            self.restarts.pop_front();
+        }
+        if self.restarts.len() >= options.restarts_max {
+            let reason = format!("{} restarts within {:?}, the last one since: {reason}", self.restarts.len(), options.restart_window);
+            return self.give_up(me, AppendError::Stopped { reason }.into());
+        }
+        // From 1 ms up to a second, doubling with each restart in the window.
+        let backoff = Duration::from_millis(1 << self.restarts.len().min(10));
+        self.restarts.push_back(now);
+        self.shared.live.send_modify(|live| live.restarts += 1);
+        tracing::warn!(actor = "supervisor", ?role, %reason, ?backoff, "restarting");
+        me.send_after(backoff, move || Inner::Respawn(role).into());
+    }
+
+    fn respawn(&mut self, me: &Me, role: Role) {
+        if self.closing_children || self.shared.refusal().is_some_and(|refusal| !matches!(refusal, AppendError::Closed)) {
+            return;
+        }
+        match role {
+            Role::Ledger => self.spawn_ledger(me),
+            Role::Sqlite => self.spawn_sqlite(me),
+            Role::Parity => self.spawn_replay(me),
+        }
+    }
+
+    fn poisoned(&mut self, me: &Me, exit: Exit) {
+        let cause = match &exit {
+            Exit::Poisoned { cause } => cause.clone(),
+            other => other.to_string(),
+        };
+        self.end(me, Phase::Poisoned { cause: cause.clone() }, Some(LedgerError::Poisoned { cause }.into()));
+    }
+
+    fn give_up(&mut self, me: &Me, error: Error) {
+        self.end(me, Phase::Stopped { reason: error.to_string() }, Some(error));
+    }
+
+    /// Nothing is respawned any more; from now on every append is told why.
+    fn end(&mut self, me: &Me, phase: Phase, error: Option<Error>) {
+        tracing::error!(actor = "supervisor", ?phase, "stopped for good");
+        self.shared.publish(None);
+        self.shared.set_phase(phase);
+        for append in self.pending.drain(..) {
+            append.reply.send(Err(self.shared.refusal().unwrap_or(AppendError::Closed)));
+        }
+        let reason = error.as_ref().map_or_else(String::new, ToString::to_string);
+        if let (Some(ready), Some(error)) = (self.ready.take(), error) {
+            let _ = ready.send(Err(error));
+            return self.close(me, None);
+        }
+        // Upward, while this actor lives on to answer.
+        me.get_cell().notify_supervisor(SupervisionEvent::ActorFailed(me.get_cell(), reason.into()));
+        self.close_when_possible(me);
+    }
+
+    fn mirror_failed(&mut self, me: &Me, reason: String) {
+        tracing::error!(actor = "supervisor", %reason, "the mirror disagrees with the ledger; appends go on without it");
+        self.shared.set_mirror(MirrorHealth::Failed { reason: reason.clone() });
+        self.shared.waiters.give_up();
+        self.tell_ledger(MirrorLink::Failed { reason });
+        if self.ready.is_some() {
+            self.let_in();
+        }
+        self.close_when_possible(me);
+    }
+
+    fn mirror_unreadable(&mut self, reason: &str) {
+        tracing::warn!(actor = "supervisor", %reason, "the mirror can't be read; replaying it");
+        // Its end sets off the replay, which sets the file aside where it is broken.
+        match &self.sqlite {
+            Some(sqlite) => sqlite.actor.get_cell().kill(),
+            None => self.tell_ledger(MirrorLink::Gone),
+        }
+    }
+
+    // ---- the rest ------------------------------------------------------------------------------------------
+
+    fn watch_deadlines(&self, me: &Me) {
+        if let Some(next) = self.shared.waiters.expire(Instant::now()) {
+            me.send_after(next.saturating_duration_since(Instant::now()), || Inner::DeadlineOver.into());
+        }
+    }
+
+    fn compare(&self, me: &Me, kind: ParityKind, reply: Option<RpcReplyPort<Result<ParityReport, Error>>>) {
+        if self.closing.is_some() || self.ready.is_some() {
+            return;
+        }
+        if let Some(context) = self.context.clone() {
+            // It only reads, so it must not keep the lock from a close.
+            let args = (Context { _lock: None, ..context }, ParityTask::Compare { kind, reply });
+            let _ = ParityActor::spawn_linked_instant(None, args, me.get_cell(), ThreadLocalActorSpawner::new());
+        }
+    }
+
+    fn children(&self, reply: RpcReplyPort<Children>) {
+        let _ = reply.send(Children {
+            ledger: self.ledger.as_ref().map(|child| child.actor.get_cell()),
+            sqlite: self.sqlite.as_ref().map(|child| child.actor.get_cell()),
+            parity: self.parity.as_ref().map(|child| child.actor.get_cell()),
+        });
+    }
+
+    // ---- closing -------------------------------------------------------------------------------------------
+
+    fn close(&mut self, me: &Me, reply: Option<RpcReplyPort<CloseReport>>) {
+        match &mut self.closing {
+            // A caller that asks replaces a handle that was merely dropped.
+            Some(waiting) => {
+                if reply.is_some() {
+                    *waiting = reply;
+                }
+            }
+            None => {
+                self.closing = Some(reply);
+                if self.shared.refusal().is_none() {
+                    self.shared.set_phase(Phase::Closing);
+                }
+            }
+        }
+        for append in self.pending.drain(..) {
+            append.reply.send(Err(AppendError::Closed));
+        }
+        self.close_when_possible(me);
+    }
+
+    /// Closes the children once none of them is on its way up or down, or at once where no more are to come.
+    fn close_when_possible(&mut self, me: &Me) {
+        let ended = matches!(self.shared.phase(), Phase::Poisoned { .. } | Phase::Stopped { .. });
+        let settled = self.ledger.is_some() && (self.sqlite.is_some() || self.mirror_has_failed()) && self.parity.is_none();
+        if self.closing.is_none() || self.closing_children || !(settled || ended) {
+            return;
+        }
+        self.closing_children = true;
+        let (ledger, sqlite, parity) = (self.ledger.take(), self.sqlite.take(), self.parity.take());
+        let (me, shared) = (me.clone(), self.shared.clone());
+        ractor::concurrency::spawn(async move {
+            let report = close_children(ledger, sqlite, parity, &shared).await;
+            let _ = me.cast(Inner::ChildrenClosed(report).into());
+        });
+    }
+
+    fn mirror_has_failed(&self) -> bool {
+        matches!(self.shared.live.borrow().mirror, MirrorHealth::Failed { .. })
+    }
+
+    fn children_closed(&mut self, me: &Me, report: CloseReport) {
+        self.shared.publish(None);
+        if self.shared.phase() == Phase::Closing {
+            self.shared.set_phase(Phase::Closed);
+        }
+        self.shared.permits.close();
+        self.shared.waiters.give_up();
+        self.context = None;
+        if let Some(Some(reply)) = self.closing.take() {
+            let _ = reply.send(report);
+        }
+        me.stop(None);
+    }
+}
+
+fn spawn<A: ThreadLocalActor>(me: &Me, args: A::Arguments, wrap: fn(Result<Child<A::Msg>, StartError>) -> Inner) {
+    // No name: names are global to the process, and two stores may live in it.
+    let spawned = A::spawn_linked_instant(None, args, me.get_cell(), ThreadLocalActorSpawner::new());
+    let me = me.clone();
+    ractor::concurrency::spawn(async move {
+        let started = match spawned {
+            Ok((actor, starting)) => match starting.await {
+                Ok(Ok(join)) => Ok(Child { actor, join: Some(join) }),
+                Ok(Err(error)) => Err(error),
+                Err(error) => Err(SpawnErr::StartupFailed(error.into())),
+            },
+            Err(error) => Err(error),
+        };
+        let child = started.map_err(|error| match error {
+            SpawnErr::StartupFailed(error) => match error.downcast::<Error>() {
+                Ok(error) => StartError::Store(*error),
+                Err(error) => StartError::Other(error.to_string()),
+            },
+            error => StartError::Other(error.to_string()),
+        });
+        let _ = me.cast(wrap(child).into());
+    });
+}
+
+async fn close_children(
+    ledger: Option<Child<LedgerMsg>>,
+    sqlite: Option<Child<SqliteMsg>>,
+    parity: Option<Child<ParityMsg>>,
+    shared: &Shared,
+) -> CloseReport {
+    let mut mirror_error = None;
+    if let Some(parity) = parity {
+        end_child(parity).await;
+    }
+    if let Some(ledger) = ledger {
+        match ractor::call!(ledger.actor, LedgerMsg::Close) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "closing the ledger"),
+            Err(error) => tracing::warn!(%error, "closing the ledger"),
+        }
+        end_child(ledger).await;
+    }
+    if let Some(sqlite) = sqlite {
+        match ractor::call!(sqlite.actor, SqliteMsg::Close) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => mirror_error = Some(error),
+            Err(error) => mirror_error = Some(error.to_string()),
+        }
+        end_child(sqlite).await;
+    }
+    CloseReport { head: *shared.durable.borrow(), mirrored_through: *shared.mirrored.borrow(), mirror_error }
+}
+
+/// Stops a child and awaits its thread's letting go.
+async fn end_child<M: Send + 'static>(child: Child<M>) {
+    child.actor.get_cell().stop(None);
+    if let Some(join) = child.join {
+        let _ = join.await;
+    }
+}
