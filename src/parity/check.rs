@@ -6,7 +6,7 @@ use super::report::{Finding, Mismatch, ParityKind, ParityReport};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::{Expected, check_blob};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, segment};
-use crate::mirror::{MirrorError, MirrorReader, Row, SELECT};
+use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, index_check};
 use crate::options::Options;
 
 /// Compares the mirror's watermark with the ledger's head, in O(1).
@@ -91,7 +91,10 @@ pub fn full(
     match compare(reader, &mirror, through, &mut report, progress) {
         Ok(()) => {}
         Err(Failure::Ledger(error)) => return Err(error),
-        Err(Failure::Mirror(error)) => report.find(Finding::UnreadableMirror { reason: error.to_string() }),
+        Err(Failure::Mirror(source)) => {
+            let error = MirrorError::Sqlite { action: "reading", path: mirror.path().to_owned(), source };
+            report.find(Finding::UnreadableMirror { reason: error.to_string() });
+        }
     }
     Ok(report)
 }
@@ -154,6 +157,9 @@ fn compare(
     }
     if through == Seq::MAX {
         check_mark(reader, mark, report);
+    }
+    if let Some(reason) = index_check(&snapshot)? {
+        report.find(Finding::DamagedMirror { reason });
     }
     Ok(())
 }

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::check;
+use super::{Finding, check};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::Expected;
 use crate::ledger::segment::{self, LineReader};
 use crate::ledger::storage::{StorageFile, read_range};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Manifest, StoreLock, Watermark};
-use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, mirror_path};
+use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, mirror_path, set_aside};
 use crate::options::Options;
 use crate::verify::verify;
 
@@ -85,9 +85,16 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
     let mut report = RepairReport::default();
     let (mut mirror, aside) = Mirror::open_or_set_aside(dir, reader.manifest(), options)?;
     report.set_aside.extend(aside);
+    let found = check::full(&reader, options, Some(verified.head.seq), &mut |_| ())?;
+    let unreadable = found.findings.iter().any(|finding| matches!(finding, Finding::UnreadableMirror { .. }));
+    if unreadable || !mirror.indexes_fit() {
+        drop(mirror);
+        report.set_aside.push(set_aside(dir)?);
+        mirror = Mirror::open(dir, reader.manifest(), options)?;
+    }
     let (_, last_row) = mirror.count()?;
     let stray = last_row > verified.head.seq || mirror.watermark().seq > verified.head.seq || mirror.has_stray_rows()?;
-    if stray || check::full(&reader, options, Some(verified.head.seq), &mut |_| ())?.mismatched_count > 0 {
+    if stray || found.mismatched_count > 0 {
         report.set_aside.push(mirror.copy_aside()?);
     }
     if stray {
