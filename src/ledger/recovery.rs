@@ -97,6 +97,17 @@ pub enum Refusal {
         /// The mirror's.
         mirror: EventHash,
     },
+    /// The manifest is another ledger's: the first event does not link to its genesis.
+    #[error(
+        "{path} belongs to another ledger than {segment}, byte 0, seq 1, which does not link to its genesis; \
+         move it away and run `counterfoil repair --from mirror`, or restore the right one from a backup"
+    )]
+    OtherManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// The first segment.
+        segment: PathBuf,
+    },
     /// There are segments or a mirror, but no manifest to read them by.
     #[error(
         "{path} is missing, though the store has events; run `counterfoil repair --from mirror` where there is a mirror, \
@@ -202,6 +213,24 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
     let sealed_end = check_sealed(cx, sealed, active, genesis)?;
     let start = scan_start(cx, &segments, active, sealed_end)?;
     recover_active(cx, active, sealed_end, start, lookup)
+}
+
+/// Whether the ledger begins with this manifest. Asked before the mirror is judged by it: with the wrong manifest in
+/// place, the right mirror would be set aside.
+pub(crate) fn check_genesis(storage: &dyn Storage, dir: &Path, manifest: &Manifest, line_bytes_max: usize) -> Result<(), LedgerError> {
+    let segments = segment::list(storage, dir)?;
+    let Some(Segment { path, .. }) = segments.first().filter(|segment| segment.first == Seq::FIRST) else {
+        return Ok(());
+    };
+    let file = storage.open_read(path).map_err(LedgerError::io("opening", path))?;
+    let mut reader = LineReader::new(file, 0, line_bytes_max);
+    let first = reader.next().map_err(LedgerError::io("reading", path))?;
+    match first.map(|raw| line::decode(raw.bytes)) {
+        Some(Ok(event)) if event.seq == Seq::FIRST && event.prev_event_hash != manifest.genesis() => {
+            Err(Box::new(Refusal::OtherManifest { path: Manifest::path(dir), segment: path.clone() }).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 const BY_MIRROR: &str = "the mirror has it";
