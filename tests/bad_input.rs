@@ -224,10 +224,14 @@ fn manifests_that_are_none() {
     snapshots(|| insta::assert_snapshot!("manifests", texts));
     // One of another ledger: the chain does not begin with it.
     fs::write(&path, good.replace("\"ledger_id\":\"ldg_0", "\"ledger_id\":\"ldg_1")).unwrap();
-    let before = segments(&dir);
-    let (_, text) = refusal(&dir, &options());
-    assert_eq!(segments(&dir), before, "{text}");
-    fs::write(&path, good).unwrap();
+    let before = (segments(&dir), fs::read(mirror_path(&dir)).unwrap());
+    let (refused, text) = refusal(&dir, &options());
+    assert!(matches!(refused, Refusal::OtherManifest { .. }), "{text}");
+    insta::assert_snapshot!(portable(text, &dir), @"<store>/ledger.json belongs to another ledger than <store>/segments/00000000000000000001.jsonl, byte 0, seq 1, which does not link to its genesis; move it away and run `counterfoil repair --from mirror`, or restore the right one from a backup");
+    assert_eq!((segments(&dir), fs::read(mirror_path(&dir)).unwrap()), before, "the mirror is the right one, and stays");
+    fs::rename(&path, temp.path().join("wrong.json")).unwrap();
+    assert!(repair_from_mirror(&dir, &options(), &mut |_| ()).unwrap().manifest_restored);
+    assert_eq!(fs::read_to_string(&path).unwrap(), good);
     open_is_clean(&dir, &options());
 }
 

@@ -48,6 +48,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::LostDurable { path: segment(), offset: 700, valid: seq(12), durable: seq(17), evidence: "the mirror has it" },
         Refusal::SegmentsDoNotMeet { path: segment(), reason: "it begins with seq 12, but seq 9 belongs there".into() },
         Refusal::TwoHistories { path: segment(), seq: seq(14), ledger: hash(1), mirror: hash(2) },
+        Refusal::OtherManifest { path: "/store/ledger.json".into(), segment: segment() },
         Refusal::NoManifest { path: "/store/ledger.json".into() },
     ]
 }
@@ -101,7 +102,7 @@ fn append_errors() -> Vec<AppendError> {
         AppendError::Lookup("the mirror can't be read: database disk image is malformed".into()),
         AppendError::Busy,
         AppendError::TooLargeForFlight { bytes: 9_000_000, max: 8_388_608 },
-        AppendError::OutcomeUnknown,
+        AppendError::OutcomeUnknown { drafts: Vec::new() },
         AppendError::Closed,
         AppendError::Stopped { reason: "SqliteActor failed 5 times within a minute".into() },
     ]

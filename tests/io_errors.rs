@@ -202,3 +202,22 @@ fn a_directory_that_cannot_be_synced_after_a_rotation() {
     drop(store);
     assert_eq!(reopened(&dir, &options).recovery.torn, None);
 }
+
+#[test]
+fn nothing_is_acknowledged_before_its_fsync() {
+    let (_temp, dir, options, switches, mut store) = store(1200);
+    let counts = || (switches.syncs.load(SeqCst), switches.dir_syncs.load(SeqCst), segment_paths(&dir).len());
+    for n in 0..6 {
+        let before = counts();
+        store.append(note(&format!("{n}"))).unwrap();
+        let after = counts();
+        assert_eq!(after.0, before.0 + 1, "one fsync a group");
+        assert_eq!(after.1 - before.1, after.2 - before.2, "one of the directory for each new segment");
+    }
+    assert!(segment_paths(&dir).len() >= 3);
+    let before = counts();
+    store.append_batch((0..50).map(|_| note("x")).collect(), &Conditions::none()).unwrap();
+    assert_eq!(counts().0, before.0 + 1, "a batch is one group");
+    store.close().unwrap();
+    open_is_clean(&dir, &options);
+}

@@ -25,6 +25,7 @@ pub struct Switches {
     skip_sync: AtomicBool,
     pub reserves: AtomicUsize,
     pub syncs: AtomicUsize,
+    pub dir_syncs: AtomicUsize,
 }
 
 impl Switches {
@@ -100,6 +101,7 @@ impl Storage for Disk {
         FsStorage.remove(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.dir_syncs.fetch_add(1, SeqCst);
         self.0.at(Op::SyncDir)?;
         if self.0.skip_sync.load(SeqCst) { Ok(()) } else { FsStorage.sync_dir(dir) }
     }
