@@ -226,10 +226,8 @@ fn cut_and_hole(tally: &mut Tally) {
         let torn = [&case.bytes[..to - 40], &bytes[to..]].concat();
         tally.add("the group cut 40 bytes before its end, with fill behind it", [(to - 40, case.open(&torn))]);
     }
-    for len in [1, 100] {
-        tally.add(&format!("a hole of {len} zeros at each byte of it"), (from..to).map(|at| (at, case.open(&case.hole(at, len)))));
-    }
-    for len in [512, 1024, to] {
+    tally.add("a hole of one zero at each byte of it", (from..to).map(|at| (at, case.open(&case.hole(at, 1)))));
+    for len in [100, 512, 1024, to] {
         let what = format!("a hole of {len} zeros at each seventh byte of it");
         tally.add(&what, (from..to).step_by(7).map(|at| (at, case.open(&case.hole(at, len)))));
     }
@@ -240,7 +238,8 @@ fn hole_before_a_later_group(tally: &mut Tally) {
     let from = case.durable;
     let later = case.ends[case.ends.len() - 2];
     let to_its_end = |at: usize| later - at;
-    tally.add("a hole of one zero in a group that another follows", (from..later).map(|at| (at, case.open(&case.hole(at, 1)))));
+    tally
+        .add("a hole of one zero at each byte of a group that another follows", (from..later).map(|at| (at, case.open(&case.hole(at, 1)))));
     let what = "a hole from each third byte up to the next group's first byte";
     tally.add(what, (from..later).step_by(3).map(|at| (at, case.open(&case.hole(at, to_its_end(at))))));
     let what = "the same, ten bytes into the next group, which is the last";
@@ -294,7 +293,7 @@ fn batches(tally: &mut Tally) {
     let case = Case::batch(events(1, 4));
     let (from, to) = (case.durable, case.bytes.len());
     tally.add("a batch of three at the end, cut at each byte", (from..=to).map(|at| (at, case.open(&case.bytes[..at]))));
-    tally.add("a hole of one zero at each byte of it", (from..to).map(|at| (at, case.open(&case.hole(at, 1)))));
+    tally.add("a hole of one zero at each fifth byte of it", (from..to).step_by(5).map(|at| (at, case.open(&case.hole(at, 1)))));
     // D inside the batch: it was durable as a whole, so a part of it is a loss.
     let first = &case.bytes[from..*case.ends.iter().find(|end| **end > from).unwrap() - 1];
     let event = line::decode(first).unwrap();
@@ -306,7 +305,10 @@ fn batches(tally: &mut Tally) {
 
 fn below_the_watermark(tally: &mut Tally) {
     let case = Case::new(vec![events(1, 3)]);
-    tally.add("the active segment cut at each byte up to D's end", (0..case.durable).map(|at| (at, case.open(&case.bytes[..at]))));
+    tally.add(
+        "the active segment cut at each third byte up to D's end, and at its last ones",
+        (0..case.durable - 9).step_by(3).chain(case.durable - 9..case.durable).map(|at| (at, case.open(&case.bytes[..at]))),
+    );
     // The stored offset is a hint: a wrong one costs a scan.
     for offset in [0, 1, 5000, case.mark.offset - 1] {
         let (writer, report) = {
