@@ -65,15 +65,15 @@ impl Error {
 
     /// Whether the same append, tried again later, can succeed.
     pub fn is_retryable(&self) -> bool {
-        matches!(
+        let wait = matches!(
             self,
             Error::Append(
                 AppendError::Busy
                     | AppendError::Rebuilding { .. }
                     | AppendError::MirrorTooFarBehind { .. }
                     | AppendError::OutcomeUnknown { .. }
-                    | AppendError::Ledger(LedgerError::DiskFull { .. })
             )
-        )
+        );
+        wait || matches!(self.ledger(), Some(LedgerError::DiskFull { .. }))
     }
 }

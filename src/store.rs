@@ -9,7 +9,7 @@ use crate::Error;
 use crate::event::{Draft, Seq};
 use crate::ledger::{
     AppendError, Conditions, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror, Receipt,
-    RecoveryReport, Refusal, Stage, Staged, StoreLock, Stored, Watermark, Writer, segment,
+    RecoveryReport, Refusal, Stage, Staged, StoreLock, Stored, Watermark, Writer, recovery, segment,
 };
 use crate::mirror::{Mirror, MirrorReader};
 use crate::options::Options;
@@ -66,6 +66,7 @@ pub(crate) fn prepare(dir: &Path, options: &Options) -> Result<(Prepared, Option
             return Err(LedgerError::from(Box::new(Refusal::NoManifest { path: Manifest::path(dir) })).into());
         }
     };
+    recovery::check_genesis(storage, dir, &manifest, options.line_bytes_max)?;
     let (mirror, mirror_set_aside) = match Mirror::open_or_set_aside(dir, &manifest, options) {
         Ok((mirror, aside)) => (Some(mirror), aside),
         // Locked, read-only or on a full disk just now: appends go on without it, and it catches up later.

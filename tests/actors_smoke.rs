@@ -1,4 +1,5 @@
 //! Goal: the handle works as its docs say. Method: one store, many tasks, every call once.
+#![cfg(feature = "actors")]
 
 mod common;
 

@@ -13,7 +13,7 @@ pub enum PayloadError {
     #[error("the payload is not valid JSON: {0}; quote plain text as a JSON string")]
     NotJson(#[source] serde_json::Error),
     /// The value could not be turned into JSON.
-    #[error("the payload could not be turned into JSON: {0}")]
+    #[error("the payload could not be turned into JSON: {0}; give it as JSON text")]
     Serialize(#[source] serde_json::Error),
 }
 

@@ -11,7 +11,7 @@ use crate::event::{DraftError, EventHash, EventId, LineError, Seq};
 #[non_exhaustive]
 pub enum LedgerError {
     /// The disk said no.
-    #[error("{action} {path}: {source}")]
+    #[error("{action} {path}: {source}; {advice}", advice = io_advice(source))]
     Io {
         /// What was being done.
         action: &'static str,
@@ -44,7 +44,7 @@ pub enum LedgerError {
         holder: String,
     },
     /// ledger.json is damaged, or not a counterfoil's.
-    #[error("{path} is no ledger manifest: {reason}; restore the file from a backup: its ledger_id is what the chain begins with")]
+    #[error("{path} is no ledger manifest: {reason}; move it away and run `counterfoil repair --from mirror`, or restore it from a backup")]
     Manifest {
         /// The file.
         path: PathBuf,
@@ -92,6 +92,17 @@ pub enum LedgerError {
         /// The error that did it.
         cause: String,
     },
+}
+
+/// What a person can do about an I/O error.
+pub(crate) fn io_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "give this user access to it",
+        io::ErrorKind::ReadOnlyFilesystem => "make its disk writable",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space and try again",
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "check the path",
+        _ => "check the disk, and run `counterfoil doctor`",
+    }
 }
 
 impl LedgerError {
@@ -219,7 +230,7 @@ pub enum AppendError {
         actual: EventHash,
     },
     /// A condition on a stream, but the draft belongs to none.
-    #[error("a condition on a stream needs a draft with a session id")]
+    #[error("a condition on a stream needs a draft with a session id; give the draft one, or drop the condition")]
     NoSession,
     /// The id or the stream can't be looked up while the mirror is being rebuilt.
     #[error("the mirror is being rebuilt ({done} of {total} events), and this append needs it; try again in a moment")]
@@ -238,7 +249,7 @@ pub enum AppendError {
         waiting: usize,
     },
     /// The id could not be looked up.
-    #[error("looking up the event id: {0}")]
+    #[error("looking up the event id: {0}; append again once that is mended (`counterfoil doctor` says how)")]
     Lookup(String),
     /// As many appends are in flight as may.
     #[error("as many appends are in flight as may be; append again in a moment, or use `append`, which waits")]

@@ -23,6 +23,7 @@ mod tail;
 mod writer;
 
 pub use append::{Conditions, Expect, Head, MirrorAck, Receipt};
+pub(crate) use error::io_advice;
 pub use error::{AppendError, LedgerError, LineFault};
 pub use lock::StoreLock;
 pub use manifest::{FORMAT_VERSION, Manifest};

@@ -29,6 +29,12 @@ impl Expected {
         Expected { head, group: None, batch: None, sessions: HashMap::new(), lost: 0, link_unknown: false }
     }
 
+    /// The same, where the head is an event of this batch.
+    pub(crate) fn within(mut self, batch: Option<(u32, u32)>) -> Expected {
+        self.batch = batch;
+        self
+    }
+
     /// The last event that was right, or that was stepped over.
     pub(crate) fn head(&self) -> Head {
         self.head
@@ -77,6 +83,12 @@ impl Expected {
             (None, None) => true,
         };
         if continues { Ok(()) } else { Err(LineFault::Batch) }
+    }
+
+    /// Takes it that the lines before this seq are lost, so that the line there is checked as far as it can be.
+    pub(crate) fn lose_lines_before(&mut self, seq: Seq) {
+        self.head.seq = seq.previous().previous();
+        self.lose_line();
     }
 
     /// Takes this event as the last one, right or not.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::segment::{self, LineReader, RawLine, Segment, Span};
-use super::{LedgerError, Manifest, Storage};
+use super::{LedgerError, Manifest, Refusal, Storage};
 use crate::event::{Event, Seq, line};
 use crate::options::Options;
 
@@ -33,13 +33,19 @@ impl LedgerReader {
     /// Opens the ledger of the store in this directory.
     ///
     /// # Errors
-    /// [`LedgerError::NoStore`] where there is none, or what [`Manifest::load`] says.
+    /// [`LedgerError::NoStore`] where there is none, [`Refusal::NoManifest`] where there are only segments, or what
+    /// [`Manifest::load`] says.
     pub fn open(dir: &Path, options: &Options) -> Result<LedgerReader, LedgerError> {
         if dir.exists() && !dir.is_dir() {
             return Err(LedgerError::NotADirectory { path: dir.to_owned() });
         }
-        let manifest = Manifest::load(options.storage.as_ref(), dir)?;
-        let manifest = manifest.ok_or_else(|| LedgerError::NoStore { path: dir.to_owned() })?;
+        let storage = options.storage.as_ref();
+        let Some(manifest) = Manifest::load(storage, dir)? else {
+            return Err(match segment::list(storage, dir)?.is_empty() {
+                true => LedgerError::NoStore { path: dir.to_owned() },
+                false => Box::new(Refusal::NoManifest { path: Manifest::path(dir) }).into(),
+            });
+        };
         Ok(LedgerReader { storage: options.storage.clone(), dir: dir.to_owned(), manifest, line_bytes_max: options.line_bytes_max })
     }
 
@@ -72,7 +78,9 @@ impl LedgerReader {
     pub fn lines_from(&self, seq: Seq) -> Result<Lines, LedgerError> {
         let segments = self.segments()?;
         let holder = segments.iter().rposition(|segment| segment.first <= seq).unwrap_or(0);
-        Ok(self.lines(segments.into_iter().skip(holder).collect(), seq))
+        // From the first line on nothing is skipped: a damaged line may state seq 0.
+        let from = if seq <= Seq::FIRST { Seq::ZERO } else { seq };
+        Ok(self.lines(segments.into_iter().skip(holder).collect(), from))
     }
 
     /// Lines from an offset of a segment on.

@@ -97,8 +97,22 @@ pub enum Refusal {
         /// The mirror's.
         mirror: EventHash,
     },
-    /// There are segments, but no manifest to read them by.
-    #[error("{path} is missing, but there are segments: restore it from a backup (its ledger_id is what the chain begins with)")]
+    /// The manifest is another ledger's: the first event does not link to its genesis.
+    #[error(
+        "{path} belongs to another ledger than {segment}, byte 0, seq 1, which does not link to its genesis; \
+         move it away and run `counterfoil repair --from mirror`, or restore the right one from a backup"
+    )]
+    OtherManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// The first segment.
+        segment: PathBuf,
+    },
+    /// There are segments or a mirror, but no manifest to read them by.
+    #[error(
+        "{path} is missing, though the store has events; run `counterfoil repair --from mirror` where there is a mirror, \
+         else restore the file from a backup (its ledger_id is what the chain begins with)"
+    )]
     NoManifest {
         /// The manifest's path.
         path: PathBuf,
@@ -201,6 +215,24 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
     recover_active(cx, active, sealed_end, start, lookup)
 }
 
+/// Whether the ledger begins with this manifest. Asked before the mirror is judged by it: with the wrong manifest in
+/// place, the right mirror would be set aside.
+pub(crate) fn check_genesis(storage: &dyn Storage, dir: &Path, manifest: &Manifest, line_bytes_max: usize) -> Result<(), LedgerError> {
+    let segments = segment::list(storage, dir)?;
+    let Some(Segment { path, .. }) = segments.first().filter(|segment| segment.first == Seq::FIRST) else {
+        return Ok(());
+    };
+    let file = storage.open_read(path).map_err(LedgerError::io("opening", path))?;
+    let mut reader = LineReader::new(file, 0, line_bytes_max);
+    let first = reader.next().map_err(LedgerError::io("reading", path))?;
+    match first.map(|raw| line::decode(raw.bytes)) {
+        Some(Ok(event)) if event.seq == Seq::FIRST && event.prev_event_hash != manifest.genesis() => {
+            Err(Box::new(Refusal::OtherManifest { path: Manifest::path(dir), segment: path.clone() }).into())
+        }
+        _ => Ok(()),
+    }
+}
+
 const BY_MIRROR: &str = "the mirror has it";
 const BY_SEALED: &str = "the segment before it ends there";
 
@@ -217,9 +249,11 @@ fn check_sealed(cx: &Context<'_>, sealed: &[Segment], active: &Segment, genesis:
     for segment in sealed {
         let mut file = open(cx, &segment.path)?;
         let last = segment::last_line(file.as_mut(), cx.line_bytes_max).map_err(LedgerError::io("reading", &segment.path))?;
+        let len = file.len().map_err(LedgerError::io("reading", &segment.path))?;
         let mut reader = LineReader::new(file, 0, cx.line_bytes_max);
         let first = reader.next().map_err(LedgerError::io("reading", &segment.path))?;
         let first = first.map(|raw| line::decode(raw.bytes).map(|e| (e.seq, e.prev_event_hash)));
+        let last_end = last.as_ref().map_or(0, |(at, bytes)| at + bytes.len() as u64);
         let last = last.map(|(_, bytes)| line::decode(&bytes).map(|e| Head { seq: e.seq, event_hash: e.event_hash }));
         match (first, last) {
             (Some(Ok((seq, prev))), Some(Ok(last))) => {
@@ -229,13 +263,16 @@ fn check_sealed(cx: &Context<'_>, sealed: &[Segment], active: &Segment, genesis:
                 if prev != end.event_hash {
                     return Err(refuse(segment, format!("seq {seq} does not link to the segment before it")));
                 }
+                if last_end == len {
+                    return Err(refuse(segment, format!("its last line, seq {}, is damaged: {}", last.seq, LineFault::Unterminated)));
+                }
                 end = last;
             }
             (Some(Err(error)), _) => {
-                return Err(refuse(segment, format!("its first line is damaged: {error}")));
+                return Err(refuse(segment, format!("its first line, where seq {} belongs, is damaged: {error}", end.seq.next())));
             }
             (_, Some(Err(error))) => {
-                return Err(refuse(segment, format!("its last line is damaged: {error}")));
+                return Err(refuse(segment, format!("its last line (up to byte {last_end}) is damaged: {error}")));
             }
             _ => return Err(refuse(segment, "it is empty".to_owned())),
         }
@@ -249,20 +286,22 @@ fn check_sealed(cx: &Context<'_>, sealed: &[Segment], active: &Segment, genesis:
 /// Where the scan of the active segment starts: behind the watermark where that is in it, else at its beginning.
 struct ScanStart {
     head: Head,
+    /// The batch that the head belongs to: replay may have stopped inside one.
+    batch: Option<(u32, u32)>,
     offset: u64,
     /// Whether the mirror's watermark was found in the ledger.
     watermark_seen: bool,
 }
 
 fn scan_start(cx: &Context<'_>, segments: &[Segment], active: &Segment, sealed_end: Head) -> Result<ScanStart, LedgerError> {
-    let beginning = |watermark_seen| ScanStart { head: sealed_end, offset: 0, watermark_seen };
+    let beginning = |watermark_seen| ScanStart { head: sealed_end, batch: None, offset: 0, watermark_seen };
     let Some(mark) = cx.watermark.filter(|mark| mark.seq > Seq::ZERO) else {
         return Ok(beginning(true));
     };
     let Some(holder) = segments.iter().rev().find(|segment| segment.first <= mark.seq) else {
         return Ok(beginning(false));
     };
-    let Some((hash, end)) = find_mark(cx, holder, &mark)? else {
+    let Some(Mark { hash, batch, end, terminated }) = find_mark(cx, holder, &mark)? else {
         if holder.first == active.first {
             // It is lost; the scan says where the valid lines end.
             return Ok(beginning(false));
@@ -274,23 +313,32 @@ fn scan_start(cx: &Context<'_>, segments: &[Segment], active: &Segment, sealed_e
         let refusal = Refusal::TwoHistories { path: holder.path.clone(), seq: mark.seq, ledger: hash, mirror: mark.event_hash };
         return Err(Box::new(refusal).into());
     }
-    if holder.first == active.first {
-        Ok(ScanStart { head: Head { seq: mark.seq, event_hash: hash }, offset: end, watermark_seen: true })
+    // Where that line has lost its LF, the scan from the beginning adds it.
+    if holder.first == active.first && terminated {
+        Ok(ScanStart { head: Head { seq: mark.seq, event_hash: hash }, batch, offset: end, watermark_seen: true })
     } else {
         Ok(beginning(true))
     }
 }
 
-/// The hash of the line at the watermark, and the offset behind it: by the hint, or by a scan of the segment.
-fn find_mark(cx: &Context<'_>, segment: &Segment, mark: &Watermark) -> Result<Option<(EventHash, u64)>, LedgerError> {
+/// The ledger's line at the watermark: its hash, its batch, and the offset behind it.
+struct Mark {
+    hash: EventHash,
+    batch: Option<(u32, u32)>,
+    end: u64,
+    terminated: bool,
+}
+
+/// Finds the line at the watermark: by the hint, or by a scan of the segment.
+fn find_mark(cx: &Context<'_>, segment: &Segment, mark: &Watermark) -> Result<Option<Mark>, LedgerError> {
     let from = if segment.first == mark.segment { mark.offset } else { 0 };
     for offset in [from, 0] {
         let mut reader = LineReader::new(open(cx, &segment.path)?, offset, cx.line_bytes_max);
         while let Some(raw) = reader.next().map_err(LedgerError::io("reading", &segment.path))? {
             let end = raw.end();
             match line::decode(raw.bytes) {
-                Ok(event) if event.seq == mark.seq && raw.terminated => {
-                    return Ok(Some((event.event_hash, end)));
+                Ok(event) if event.seq == mark.seq => {
+                    return Ok(Some(Mark { hash: event.event_hash, batch: event.batch, end, terminated: raw.terminated }));
                 }
                 // The hint is good for its own line only.
                 _ if offset != 0 => break,
@@ -316,13 +364,15 @@ fn recover_active(
     let reading = || LedgerError::io("reading", path);
     let mut file = cx.storage.open_write(path).map_err(LedgerError::io("opening", path))?;
     let file_len = file.len().map_err(reading())?;
-    // Streams from before the scan are known only where the mirror covers all that lies before it.
-    let covered = cx.watermark.map_or(Seq::ZERO, |mark| mark.seq) >= start.head.seq;
-    let mut base = |session_id: &str| {
-        if covered { Some(lookup.session_seq(session_id).ok()?.unwrap_or(0)) } else { None }
+    // Streams from before the scan are known only where the mirror is exactly there.
+    let known = cx.watermark.is_some_and(|mark| mark.seq == start.head.seq);
+    let mut base = |session_id: &str| match start.head.seq {
+        Seq::ZERO => Some(0),
+        _ if known => Some(lookup.session_seq(session_id).ok()?.unwrap_or(0)),
+        _ => None,
     };
 
-    let mut expected = Expected::after(start.head);
+    let mut expected = Expected::after(start.head).within(start.batch);
     let mut reader = LineReader::new(open(cx, path)?, start.offset, cx.line_bytes_max);
     let mut kept: Vec<TailEvent> = Vec::new();
     let mut batch_offset = start.offset;

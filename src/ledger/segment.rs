@@ -99,14 +99,18 @@ pub(crate) struct LineReader {
     end: usize,
     /// Of the file: where the next line begins.
     offset: u64,
+    /// How much the next read asks for.
+    ask_bytes: usize,
     line_bytes_max: usize,
 }
 
-const READ_BYTES: usize = 256 << 10;
+/// The first read is small, since many readers want one line; later ones grow up to this.
+const READ_BYTES_MAX: usize = 256 << 10;
+const READ_BYTES_FIRST: usize = 16 << 10;
 
 impl LineReader {
     pub(crate) fn new(file: Box<dyn StorageFile>, offset: u64, line_bytes_max: usize) -> LineReader {
-        LineReader { file, buffer: Vec::new(), start: 0, end: 0, offset, line_bytes_max }
+        LineReader { file, buffer: Vec::new(), start: 0, end: 0, offset, ask_bytes: READ_BYTES_FIRST, line_bytes_max }
     }
 
     /// Offset of the next line.
@@ -171,9 +175,12 @@ impl LineReader {
             self.end -= self.start;
             self.start = 0;
         }
-        if self.buffer.len() < self.end + READ_BYTES {
-            self.buffer.resize(self.end + READ_BYTES, 0);
+        if self.end == 0 && self.buffer.len() < self.ask_bytes {
+            self.buffer = vec![0; self.ask_bytes]; // memory that comes zeroed costs nothing to zero
+        } else if self.buffer.len() < self.end + self.ask_bytes {
+            self.buffer.resize(self.end + self.ask_bytes, 0);
         }
+        self.ask_bytes = (self.ask_bytes * 4).min(READ_BYTES_MAX);
         let at = self.offset + self.end as u64 + dropped;
         let read = self.file.read_at(self.buffer.get_mut(self.end..).unwrap_or_default(), at)?;
         self.end += read;

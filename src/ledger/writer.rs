@@ -359,6 +359,8 @@ impl Writer {
         let path = segment::segment_path(&self.dir, first);
         let segments = segment::segments_dir(&self.dir);
         if let Some(old) = &mut self.active {
+            // Given back even where the rest fails: what is appended here then must reserve again.
+            self.reserved_to = 0;
             old.file.set_len(old.len).map_err(LedgerError::io("trimming", &old.segment.path))?;
         }
         let create = || {

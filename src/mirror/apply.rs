@@ -1,10 +1,10 @@
 //! Committing rows: a group with its watermark in one transaction, or one event in the caller's.
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
 
-use super::row::Row;
+use super::row::{Row, values};
 use super::{Mirror, MirrorError, SELECT};
-use crate::event::{Body, Event, line};
+use crate::event::{Event, line};
 use crate::ledger::{Group, Watermark};
 
 /// What inserting an event did.
@@ -24,39 +24,7 @@ fn signed(number: u64) -> i64 {
 }
 
 fn insert(conn: &Connection, event: &Event<'_>) -> rusqlite::Result<()> {
-    let (payload, blob, erased) = match event.body {
-        Body::Inline(json) => (Some(json), None, None),
-        Body::Blob { bytes } => (None, Some(format!("{{\"bytes\":{bytes}}}")), None),
-        Body::Erased => (None, None, Some(1i64)),
-    };
-    conn.prepare_cached(INSERT)?
-        .execute(params![
-            signed(event.seq.get()),
-            event.id.to_string(),
-            event.schema_version,
-            event.observed_at.to_string(),
-            event.recorded_at.to_string(),
-            event.source_json,
-            event.event_type,
-            event.trace_id.map(|id| id.to_string()),
-            event.session_id(),
-            event.session_seq().map(signed),
-            event.causation_id.map(|id| id.to_string()),
-            event.domain_tags_json,
-            event.attachments_json,
-            signed(event.group_seq.get()),
-            event.batch.map(|(i, n)| format!("[{i},{n}]")),
-            event.signed_by,
-            event.policy_json,
-            event.payload_hash.as_bytes(),
-            event.prev_event_hash.as_bytes(),
-            event.event_hash.as_bytes(),
-            event.signature,
-            payload,
-            blob,
-            erased,
-        ])
-        .map(|_| ())
+    conn.prepare_cached(INSERT)?.execute(params_from_iter(values(event))).map(|_| ())
 }
 
 /// Inserts one event, inside whatever transaction the connection is in. The watermark stays where it is.
@@ -77,7 +45,9 @@ pub fn insert_event(conn: &Connection, event: &Event<'_>) -> Result<Insertion, M
                     by_seq
                         .query_row([signed(event.seq.get())], |row| {
                             let row = Row(row);
-                            Ok((row.encode(&mut there).is_ok(), row.event_hash().map_or("unreadable".to_owned(), |hash| hash.to_string())))
+                            let hash = row.event_hash().map_or("an unreadable hash".to_owned(), |hash| hash.to_string());
+                            let hash = format!("{hash} and differs in {}", row.differing(event).join(", "));
+                            Ok((row.encode(&mut there).is_ok(), hash))
                         })
                         .optional()
                 })

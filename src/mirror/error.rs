@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use crate::event::{EventHash, EventId, LineError, Seq};
+use crate::ledger::io_advice;
 
 /// Why the mirror can't be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MirrorError {
     /// SQLite said no.
-    #[error("{action} the mirror {path}: {source}")]
+    #[error("{action} the mirror {path}: {source}; {advice}", advice = sqlite_advice(source))]
     Sqlite {
         /// What was being done.
         action: &'static str,
@@ -20,7 +21,7 @@ pub enum MirrorError {
         source: rusqlite::Error,
     },
     /// The disk said no.
-    #[error("{action} {path}: {source}")]
+    #[error("{action} {path}: {source}; {advice}", advice = io_advice(source))]
     Io {
         /// What was being done.
         action: &'static str,
@@ -80,7 +81,7 @@ pub enum MirrorError {
     },
     /// A row with this seq or id is there and differs: nothing was written.
     #[error(
-        "the mirror {path} has another event at seq {seq} or under {id}: the ledger has {ledger}, the row {row}; nothing was written; \
+        "the mirror {path} has another event at seq {seq} or under {id}: the ledger has hash {ledger}, the row {row}; nothing was written; \
          run `counterfoil parity --full` to see all differences, then `counterfoil repair --from ledger`"
     )]
     Conflict {
@@ -92,19 +93,20 @@ pub enum MirrorError {
         id: EventId,
         /// Its hash.
         ledger: EventHash,
-        /// The row's hash, as far as it can be read.
+        /// The row's hash, as far as it can be read, and the columns that differ.
         row: String,
     },
-    /// The id stands in the ledger twice.
+    /// The id stands at another seq already: twice in the ledger, or in a row that was moved.
     #[error(
-        "the ledger has {id} twice, as seq {first} and as seq {second}; run `counterfoil verify`, and restore the ledger from a backup"
+        "{id} is seq {second} in the ledger, but the mirror has it as seq {first}; run `counterfoil parity --full`: where it says that the \
+         ledger has the id twice, restore the ledger from a backup, else run `counterfoil repair --from ledger`"
     )]
     DuplicateId {
         /// The id.
         id: EventId,
-        /// Where it stands first.
+        /// Where the mirror has it.
         first: Seq,
-        /// Where it stands again.
+        /// Where the ledger has it (again).
         second: Seq,
     },
     /// A group that does not follow the watermark.
@@ -185,6 +187,22 @@ fn fault_of(error: &rusqlite::Error) -> MirrorFault {
         ) => MirrorFault::Passing,
         // A missing table or column, a value of another type: the database is not what it was made as.
         _ => MirrorFault::Broken,
+    }
+}
+
+/// What a person can do about an error of SQLite's.
+fn sqlite_advice(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "try again once whatever holds it open has let go",
+        Some(ErrorCode::DiskFull) => "free some space and try again",
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            "give this user write access to it and to its folder"
+        }
+        _ if fault_of(error) == MirrorFault::Broken => {
+            "the next open for writing sets it aside and rebuilds it, or run `counterfoil repair --from ledger`"
+        }
+        _ => "try again, and check the disk (`counterfoil doctor`)",
     }
 }
 

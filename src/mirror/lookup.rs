@@ -13,7 +13,9 @@ fn failed(error: impl std::fmt::Display) -> LookupError {
 }
 
 fn by_id(conn: &Connection, id: EventId) -> Result<Option<Stored>, LookupError> {
-    let mut statement = conn.prepare_cached(&format!("{SELECT} WHERE id = ?1")).map_err(failed)?;
+    // A row beyond the watermark is no evidence of an event: the writer remembers what the mirror has not committed.
+    let mut statement =
+        conn.prepare_cached(&format!("{SELECT} WHERE id = ?1 AND seq <= (SELECT seq FROM mirrored_through)")).map_err(failed)?;
     statement
         .query_row([id.to_string()], |row| Ok(Row(row).event().map(|event| Stored(TailEvent::of(&event)))))
         .optional()

@@ -21,8 +21,9 @@ use rusqlite::{Connection, OpenFlags};
 pub use apply::{Insertion, insert_event};
 pub use error::{MirrorError, MirrorFault};
 pub use query::{QueryError, Table};
-pub(crate) use row::{Row, SELECT, differing};
+pub(crate) use row::{Row, SELECT};
 pub use schema::SCHEMA_VERSION;
+pub(crate) use schema::index_check;
 
 use crate::event::{LedgerId, Seq};
 use crate::ledger::{Manifest, Watermark};
@@ -68,6 +69,7 @@ impl Mirror {
         schema::prepare(&mut conn, &path, manifest)?;
         let watermark = schema::watermark(&conn, &path, manifest.ledger_id)?;
         schema::quick_check(&conn, &path)?;
+        schema::check_tables(&conn, &path)?;
         #[cfg(unix)]
         let inode = inode(&path);
         Ok(Mirror {
@@ -151,6 +153,11 @@ impl Mirror {
         let done = work(&transaction)?;
         transaction.commit().map_err(sqlite("committing"))?;
         Ok(done)
+    }
+
+    /// Whether each index fits its table. Reads all of the mirror.
+    pub(crate) fn indexes_fit(&self) -> bool {
+        matches!(schema::index_check(&self.conn), Ok(None))
     }
 
     /// Number of rows, and the highest seq among them.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use rusqlite::types::ValueRef;
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 
 use crate::event::{Body, Event, EventHash, PayloadHash, Seq, line};
 
@@ -155,40 +155,57 @@ impl<'r> Row<'r, '_> {
         line::encode(&self.event()?, out);
         Ok(())
     }
+
+    /// Names of the columns in which the row differs from what this event's row must be.
+    pub(crate) fn differing(&self, event: &Event<'_>) -> Vec<&'static str> {
+        let expected = values(event);
+        let differs = |at: usize, expected: &ToSqlOutput<'_>| match (expected, self.0.get_ref(at)) {
+            (ToSqlOutput::Borrowed(value), Ok(found)) => *value != found,
+            (ToSqlOutput::Owned(value), Ok(found)) => ValueRef::from(value) != found,
+            _ => true,
+        };
+        COLUMNS.iter().zip(&expected).enumerate().filter(|(at, (_, expected))| differs(*at, expected)).map(|(_, (name, _))| *name).collect()
+    }
 }
 
-/// Names of the columns in which a row differs from the event of its line.
-pub(crate) fn differing(line: &Event<'_>, row: &Event<'_>) -> Vec<&'static str> {
-    let body = |event: &Event<'_>| match event.body {
-        Body::Inline(_) => "payload",
-        Body::Blob { .. } => "blob",
-        Body::Erased => "erased",
+/// The values of an event's row, in the order of [`COLUMNS`].
+pub(super) fn values<'e>(event: &'e Event<'_>) -> [ToSqlOutput<'e>; 24] {
+    use ToSqlOutput::{Borrowed, Owned};
+    let text = |text: &'e str| Borrowed(ValueRef::Text(text.as_bytes()));
+    let blob = |bytes: &'e [u8; 32]| Borrowed(ValueRef::Blob(bytes));
+    let number = |number: u64| Borrowed(ValueRef::Integer(i64::try_from(number).unwrap_or(i64::MAX)));
+    let owned = |text: String| Owned(Value::Text(text));
+    let null = Borrowed(ValueRef::Null);
+    let or_null = |value: Option<ToSqlOutput<'e>>| value.unwrap_or(Borrowed(ValueRef::Null));
+    let (payload, out_of_line, erased) = match event.body {
+        Body::Inline(json) => (text(json), null.clone(), null),
+        Body::Blob { bytes } => (null.clone(), owned(format!("{{\"bytes\":{bytes}}}")), null),
+        Body::Erased => (null.clone(), null, number(1)),
     };
     [
-        (line.seq != row.seq, "seq"),
-        (line.id != row.id, "id"),
-        (line.schema_version != row.schema_version, "schema_version"),
-        (line.observed_at != row.observed_at, "observed_at"),
-        (line.recorded_at != row.recorded_at, "recorded_at"),
-        (line.source_json != row.source_json, "source"),
-        (line.event_type != row.event_type, "event_type"),
-        (line.trace_id != row.trace_id, "trace_id"),
-        (line.session_id() != row.session_id(), "session_id"),
-        (line.session_seq() != row.session_seq(), "session_seq"),
-        (line.causation_id != row.causation_id, "causation_id"),
-        (line.domain_tags_json != row.domain_tags_json, "domain_tags"),
-        (line.attachments_json != row.attachments_json, "attachments"),
-        (line.group_seq != row.group_seq, "group_seq"),
-        (line.batch != row.batch, "batch"),
-        (line.signed_by != row.signed_by, "signed_by"),
-        (line.policy_json != row.policy_json, "policy"),
-        (line.payload_hash != row.payload_hash, "payload_hash"),
-        (line.prev_event_hash != row.prev_event_hash, "prev_event_hash"),
-        (line.event_hash != row.event_hash, "event_hash"),
-        (line.signature != row.signature, "signature"),
-        (line.body != row.body, body(row)),
+        number(event.seq.get()),
+        owned(event.id.to_string()),
+        number(event.schema_version.into()),
+        owned(event.observed_at.to_string()),
+        owned(event.recorded_at.to_string()),
+        text(event.source_json),
+        text(event.event_type),
+        or_null(event.trace_id.map(|id| owned(id.to_string()))),
+        or_null(event.session_id().map(text)),
+        or_null(event.session_seq().map(number)),
+        or_null(event.causation_id.map(|id| owned(id.to_string()))),
+        or_null(event.domain_tags_json.map(text)),
+        or_null(event.attachments_json.map(text)),
+        number(event.group_seq.get()),
+        or_null(event.batch.map(|(i, n)| owned(format!("[{i},{n}]")))),
+        or_null(event.signed_by.map(text)),
+        or_null(event.policy_json.map(text)),
+        blob(event.payload_hash.as_bytes()),
+        blob(event.prev_event_hash.as_bytes()),
+        blob(event.event_hash.as_bytes()),
+        or_null(event.signature.map(text)),
+        payload,
+        out_of_line,
+        erased,
     ]
-    .into_iter()
-    .filter_map(|(differs, column)| differs.then_some(column))
-    .collect()
 }

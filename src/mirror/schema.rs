@@ -171,3 +171,16 @@ pub(crate) fn full_check(conn: &Connection, path: &Path) -> Result<(), MirrorErr
     let answer: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sqlite)?;
     if answer == "ok" { Ok(()) } else { Err(MirrorError::Corrupt { path: path.to_owned(), reason: answer }) }
 }
+
+/// Lets SQLite check each index against its table too: an id that its index has lost would be recorded twice.
+pub(crate) fn index_check(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let answer: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    Ok((answer != "ok").then_some(answer))
+}
+
+/// Whether the tables are there, with all their columns.
+pub(super) fn check_tables(conn: &Connection, path: &Path) -> Result<(), MirrorError> {
+    let events = conn.prepare(super::SELECT).map(|_| ());
+    let segments = events.and_then(|()| conn.prepare("SELECT first_seq, last_seq FROM segments").map(|_| ()));
+    segments.map_err(|error| MirrorError::Corrupt { path: path.to_owned(), reason: error.to_string() })
+}

@@ -6,7 +6,7 @@ use super::report::{Finding, Mismatch, ParityKind, ParityReport};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::{Expected, check_blob};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, segment};
-use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, differing};
+use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, index_check};
 use crate::options::Options;
 
 /// Compares the mirror's watermark with the ledger's head, in O(1).
@@ -91,7 +91,10 @@ pub fn full(
     match compare(reader, &mirror, through, &mut report, progress) {
         Ok(()) => {}
         Err(Failure::Ledger(error)) => return Err(error),
-        Err(Failure::Mirror(error)) => report.find(Finding::UnreadableMirror { reason: error.to_string() }),
+        Err(Failure::Mirror(source)) => {
+            let error = MirrorError::Sqlite { action: "reading", path: mirror.path().to_owned(), source };
+            report.find(Finding::UnreadableMirror { reason: error.to_string() });
+        }
     }
     Ok(report)
 }
@@ -155,6 +158,9 @@ fn compare(
     if through == Seq::MAX {
         check_mark(reader, mark, report);
     }
+    if let Some(reason) = index_check(&snapshot)? {
+        report.find(Finding::DamagedMirror { reason });
+    }
     Ok(())
 }
 
@@ -166,8 +172,8 @@ fn check_mark(reader: &LedgerReader, mark: Option<crate::ledger::Watermark>, rep
             Ok(Some(bytes)) => line::decode(&bytes)
                 .is_ok_and(|event| event.event_hash != mark.event_hash)
                 .then(|| format!("its hash at seq {} is not the ledger's", mark.seq)),
-            // A line that is missing or damaged has been told already.
-            _ => None,
+            // A line that is missing or damaged has been told already, if there is a row for it.
+            _ => report.is_consistent().then(|| format!("the ledger has no seq {}", mark.seq)),
         },
     };
     if let Some(reason) = wrong {
@@ -186,6 +192,8 @@ fn missing_row(snapshot: &rusqlite::Connection, ledger: &LedgerSide, seq: Seq, r
     if let Some(row) = found.next()?
         && let Ok(other) = Row(row).seq()
         && other < seq
+        && let Some(bytes) = ledger.reader.line(other)?
+        && line::decode(&bytes).is_ok_and(|first| first.id == event.id)
     {
         report.find(Finding::DuplicateId { id: event.id, first: other, second: seq });
     }
@@ -236,6 +244,10 @@ impl LedgerSide {
                     self.expected.lose_line();
                 }
                 Ok(event) => {
+                    if event.seq > seq && event.seq <= self.through {
+                        report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
+                        self.expected.lose_lines_before(event.seq);
+                    }
                     let checked = self.expected.check(&event, &mut |_| Some(0));
                     let checked = checked.and_then(|()| check_blob(self.reader.storage(), self.reader.dir(), &event));
                     if let Err(fault) = checked {
@@ -270,7 +282,7 @@ struct RowSide<'s> {
 
 /// What is kept of a row for the comparison.
 struct Differs {
-    unreadable: Option<&'static str>,
+    readable: bool,
     row_hash: Option<crate::event::EventHash>,
 }
 
@@ -282,8 +294,8 @@ impl RowSide<'_> {
             match found.seq() {
                 Ok(seq) if seq > Seq::ZERO => {
                     self.row_line.clear();
-                    let unreadable = found.encode(&mut self.row_line).err().map(|error| error.column);
-                    self.current = Some(Differs { unreadable, row_hash: found.event_hash() });
+                    let readable = found.encode(&mut self.row_line).is_ok();
+                    self.current = Some(Differs { readable, row_hash: found.event_hash() });
                     return Ok(Some(seq));
                 }
                 _ => report.find(Finding::StrayRow { seq: row.get(0).unwrap_or(0) }),
@@ -296,20 +308,15 @@ impl RowSide<'_> {
         let Some(current) = &self.current else {
             return Ok(());
         };
-        if current.unreadable.is_none() && self.row_line == ledger.line {
+        if current.readable && self.row_line == ledger.line {
             return Ok(());
         }
         let Some(event) = ledger.event() else {
             return Ok(());
         };
-        let columns = match current.unreadable {
-            Some(column) => vec![column],
-            None => snapshot
-                .prepare_cached(&format!("{SELECT} WHERE seq = ?1"))?
-                .query_row([i64::try_from(event.seq.get()).unwrap_or(i64::MAX)], |row| {
-                    Ok(Row(row).event().map_or_else(|error| vec![error.column], |row| differing(&event, &row)))
-                })?,
-        };
+        let columns = snapshot
+            .prepare_cached(&format!("{SELECT} WHERE seq = ?1"))?
+            .query_row([i64::try_from(event.seq.get()).unwrap_or(i64::MAX)], |row| Ok(Row(row).differing(&event)))?;
         report.mismatch(Mismatch { seq: event.seq, id: event.id, ledger_hash: event.event_hash, row_hash: current.row_hash, columns });
         Ok(())
     }

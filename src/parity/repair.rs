@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::{Finding, check};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::Expected;
 use crate::ledger::segment::{self, LineReader};
 use crate::ledger::storage::{StorageFile, read_range};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Manifest, StoreLock, Watermark};
-use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, mirror_path};
+use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, mirror_path, set_aside};
 use crate::options::Options;
 use crate::verify::verify;
 
@@ -84,9 +85,19 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
     let mut report = RepairReport::default();
     let (mut mirror, aside) = Mirror::open_or_set_aside(dir, reader.manifest(), options)?;
     report.set_aside.extend(aside);
+    let found = check::full(&reader, options, Some(verified.head.seq), &mut |_| ())?;
+    let unreadable = found.findings.iter().any(|finding| matches!(finding, Finding::UnreadableMirror { .. }));
+    if unreadable || !mirror.indexes_fit() {
+        drop(mirror);
+        report.set_aside.push(set_aside(dir)?);
+        mirror = Mirror::open(dir, reader.manifest(), options)?;
+    }
     let (_, last_row) = mirror.count()?;
-    if last_row > verified.head.seq || mirror.watermark().seq > verified.head.seq || mirror.has_stray_rows()? {
+    let stray = last_row > verified.head.seq || mirror.watermark().seq > verified.head.seq || mirror.has_stray_rows()?;
+    if stray || found.mismatched_count > 0 {
         report.set_aside.push(mirror.copy_aside()?);
+    }
+    if stray {
         report.rows_removed = mirror.remove_stray_rows(verified.head.seq)?;
     }
     derive_rows(&reader, &mut mirror, verified.head, &mut report, progress)?;
@@ -198,11 +209,19 @@ struct FromMirror<'a> {
     report: RepairReport,
 }
 
-/// A segment's file, and the lines of it that are right by their own hash: offset and length, by seq.
+/// A segment's file, and the lines of it that are right by their own hash, by seq.
 #[derive(Default)]
 struct Candidates {
     file: Option<Box<dyn StorageFile>>,
-    by_seq: HashMap<Seq, Vec<(u64, u64)>>,
+    by_seq: HashMap<Seq, Vec<Found>>,
+}
+
+/// A line of a segment's file.
+struct Found {
+    offset: u64,
+    len: u64,
+    seq: Seq,
+    group_seq: Seq,
 }
 
 impl FromMirror<'_> {
@@ -226,7 +245,10 @@ impl FromMirror<'_> {
         loop {
             match self.take_from_ledger(&path, &mut candidates, next, &mut line_bytes)? {
                 Some(offset) => changed |= offset != at,
-                None if next > last => break,
+                None if next > last => {
+                    self.check_rest(&candidates, next, next_first)?;
+                    break;
+                }
                 None => {
                     self.take_from_mirror(next, &mut line_bytes)?;
                     self.report.lines_restored += 1;
@@ -259,6 +281,19 @@ impl FromMirror<'_> {
         Ok(())
     }
 
+    /// What the file holds behind the last line that fits may be left out (and kept in torn/) only where recovery
+    /// would cut it too. Where a later group stands behind it, events are lost that nobody has.
+    fn check_rest(&self, candidates: &Candidates, next: Seq, next_first: Option<Seq>) -> Result<(), RepairError> {
+        let in_file = candidates.by_seq.values().flatten().find(|found| found.group_seq > next).map(|found| found.seq);
+        match in_file.or(next_first) {
+            Some(later) => {
+                let reason = format!("the mirror has no row, though seq {later} of a later group stands behind it");
+                Err(RepairError::Unrecoverable { seq: next, reason })
+            }
+            None => Ok(()),
+        }
+    }
+
     fn candidates(&self, path: &Path) -> Result<Candidates, LedgerError> {
         let open = || self.options.storage.open_read(path);
         let mut candidates = match open() {
@@ -273,7 +308,12 @@ impl FromMirror<'_> {
             if let Ok(event) = line::decode(raw.bytes)
                 && event.payload_is_right() != Some(false)
             {
-                candidates.by_seq.entry(event.seq).or_default().push((raw.offset, raw.len));
+                candidates.by_seq.entry(event.seq).or_default().push(Found {
+                    offset: raw.offset,
+                    len: raw.len,
+                    seq: event.seq,
+                    group_seq: event.group_seq,
+                });
             }
         }
         Ok(candidates)
@@ -290,7 +330,7 @@ impl FromMirror<'_> {
         let (Some(file), Some(places)) = (&mut candidates.file, candidates.by_seq.get(&seq)) else {
             return Ok(None);
         };
-        for (offset, len) in places {
+        for Found { offset, len, .. } in places {
             *out = read_range(file.as_mut(), *offset, offset + len).map_err(LedgerError::io("reading", path))?;
             if let Ok(event) = line::decode(out)
                 && self.expected.check(&event, &mut |_| Some(0)).is_ok()

@@ -53,6 +53,8 @@ pub struct Replay {
     reader: LedgerReader,
     lines: Lines,
     expected: Expected,
+    /// Where it began: streams from before that are looked up in the mirror.
+    start: Seq,
     through: Seq,
     report: ReplayReport,
     buffer: Vec<u8>,
@@ -88,7 +90,7 @@ impl Replay {
                                 seq: mark.seq,
                                 id: event.id,
                                 ledger: event.event_hash,
-                                row: mark.event_hash.to_string(),
+                                row: format!("{} at its watermark", mark.event_hash),
                             }
                             .into());
                         }
@@ -114,7 +116,7 @@ impl Replay {
 
     fn new(reader: &LedgerReader, lines: Lines, head: Head, through: Seq) -> Replay {
         let report = ReplayReport { through: head.seq, ..ReplayReport::default() };
-        Replay { reader: reader.clone(), lines, expected: Expected::after(head), through, report, buffer: Vec::new() }
+        Replay { reader: reader.clone(), lines, expected: Expected::after(head), start: head.seq, through, report, buffer: Vec::new() }
     }
 
     /// What it has done so far.
@@ -179,9 +181,13 @@ impl Replay {
                 let path = self.reader.segments()?.last().map(|segment| segment.path.clone()).unwrap_or_default();
                 return Err(LedgerError::Damaged { path, offset: 0, reason }.into());
             };
-            let (reader, bytes) = (&self.reader, found.raw.bytes);
+            let (reader, bytes, start) = (&self.reader, found.raw.bytes, self.start);
+            let mut base = |session_id: &str| match start {
+                Seq::ZERO => Some(0),
+                _ => mirror.session_seq(session_id).ok().map(Option::unwrap_or_default),
+            };
             let checked = line::decode(bytes).map_err(LineFault::from).and_then(|event| {
-                self.expected.check(&event, &mut |session_id| mirror.session_seq(session_id).ok().map(Option::unwrap_or_default))?;
+                self.expected.check(&event, &mut base)?;
                 check_blob(reader.storage(), reader.dir(), &event)
             });
             if let Err(reason) = checked {

@@ -117,6 +117,11 @@ pub enum Finding {
         /// Why.
         reason: String,
     },
+    /// The mirror can be read, but SQLite finds its file damaged: an index does not fit its table, say.
+    DamagedMirror {
+        /// What SQLite says.
+        reason: String,
+    },
     /// A line of the ledger is damaged, or does not link to the one before it.
     BrokenChain {
         /// The segment.
@@ -156,7 +161,10 @@ impl fmt::Display for Finding {
                 write!(f, "the ledger {} is missing: run `counterfoil repair --from mirror`", path.display())
             }
             Finding::MissingMirror { path } => write!(f, "the mirror {} is missing: run `counterfoil replay`", path.display()),
-            Finding::UnreadableMirror { reason } => write!(f, "the mirror can't be read: {reason}: run `counterfoil repair --from ledger`"),
+            Finding::UnreadableMirror { reason } => write!(f, "the mirror can't be read: {reason}"),
+            Finding::DamagedMirror { reason } => {
+                write!(f, "the mirror's file is damaged: {reason}: run `counterfoil repair --from ledger`")
+            }
             Finding::BrokenChain { path, offset, seq, reason } => {
                 write!(
                     f,

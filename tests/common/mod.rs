@@ -1,8 +1,11 @@
 //! What several tests need: stores with an injected clock and ids, and copies of directories.
-#![allow(dead_code)] // each test uses some of it
+#![allow(dead_code, unused_imports)] // each test uses some of it
 
+pub mod disk;
+
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -70,4 +73,150 @@ pub fn parity(dir: &Path) -> ParityReport {
 
 pub fn verified(dir: &Path) -> VerifyReport {
     verify(&LedgerReader::open(dir, &Options::default()).unwrap(), &mut |_| ()).unwrap()
+}
+
+/// Options as above, with small segments, so that a few events make several.
+pub fn small_segments() -> Options {
+    let mut options = options();
+    options.segment_bytes_max = 1900;
+    options
+}
+
+/// Drafts of every kind that the writer knows: sessions, tags, traces, sources, payloads that are hard to keep.
+pub fn drafts() -> Vec<Draft> {
+    let kinds = EventType::WELL_KNOWN;
+    let sources = [Source::User, Source::child_agent("model \"x\""), Source::tool("bash"), Source::Runtime, Source::ExternalOutcome];
+    let payloads =
+        ["{\"seq\":1}", "\"a\u{2028}b \\ud800 \\n\"", "null", "[1.0,1e400,{\"k\":1,\"k\":2}]", "\"plain\"", "{ \"spaced\" : true }"];
+    (0..12)
+        .map(|n| {
+            let draft = Draft::new(kinds[n % kinds.len()].clone(), sources[n % sources.len()].clone())
+                .id(id(100 + n as u64))
+                .payload_json(payloads[n % payloads.len()])
+                .unwrap();
+            match n % 4 {
+                0 => draft.session("s-1").tag("blue"),
+                1 => draft.session("s-\u{1}\"2\"").trace(TraceId::from_u128(7)),
+                2 => draft.session("s-1").caused_by(id(100)).tag("a\tb").tag("ü"),
+                _ => draft,
+            }
+        })
+        .collect()
+}
+
+/// A closed store of 12 events in several segments and sessions, with a batch of three at seq 6 to 8.
+pub fn filled(dir: &Path, options: &Options) {
+    let (mut store, _) = Store::open(dir, options).unwrap();
+    let mut drafts = drafts();
+    let last = drafts.split_off(8);
+    let batch = drafts.split_off(5);
+    for draft in drafts {
+        store.append(draft).unwrap();
+    }
+    store.append_batch(batch, &Conditions::none()).unwrap();
+    for draft in last {
+        store.append(draft).unwrap();
+    }
+    store.close().unwrap();
+}
+
+/// The writer alone, at a mirror that does not move: what it writes stays unmirrored.
+pub fn writer(dir: &Path, options: &Options) -> (Writer, Mirror) {
+    let manifest = Manifest::load(&FsStorage, dir).unwrap().unwrap();
+    let mut mirror = Mirror::open(dir, &manifest, options).unwrap();
+    let mark = Some(mirror.watermark());
+    let (writer, _) = Writer::open(dir, &manifest, mark, &mut mirror, options).unwrap();
+    (writer, mirror)
+}
+
+pub fn checked(draft: Draft) -> CheckedDraft {
+    draft.check(&Options::default().limits()).unwrap()
+}
+
+/// Writes each list of drafts as one group (of events, not a batch) that is not mirrored.
+pub fn unmirrored_groups(dir: &Path, options: &Options, groups: Vec<Vec<Draft>>) {
+    let (mut writer, mut mirror) = writer(dir, options);
+    for group in groups {
+        for draft in group {
+            let staged = writer.stage(&[checked(draft)], &Conditions::none(), false, &mut mirror).unwrap();
+            assert!(matches!(staged, Stage::Staged(Staged { durable: false, .. })));
+        }
+        writer.flush().unwrap().unwrap();
+    }
+    writer.trim().unwrap();
+}
+
+/// Every file below a directory, with its bytes, by its path there.
+pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn walk(root: &Path, dir: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(root, &path, into);
+            } else {
+                into.insert(path.strip_prefix(root).unwrap().to_owned(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    let mut into = BTreeMap::new();
+    if dir.is_dir() {
+        walk(dir, dir, &mut into);
+    }
+    into
+}
+
+/// The segment files, by name.
+pub fn segments(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    files(&dir.join("segments"))
+}
+
+/// The paths of the segments, in order.
+pub fn segment_paths(dir: &Path) -> Vec<PathBuf> {
+    segments(dir).into_keys().map(|name| dir.join("segments").join(name)).collect()
+}
+
+/// What must not change when an append is refused: the ledger's bytes and the mirror's rows.
+pub fn state(store: &Store, dir: &Path) -> (BTreeMap<PathBuf, Vec<u8>>, Head, Watermark, usize) {
+    let mut files = files(dir);
+    files.retain(|path, _| path.starts_with("segments") || path.starts_with("torn") || path.starts_with("ledger.json"));
+    let rows = store.mirror_reader().unwrap().count().unwrap().0 as usize;
+    (files, store.head(), store.watermark(), rows)
+}
+
+/// Opens the store, checks that both legs are equal and right, and closes it.
+pub fn open_is_clean(dir: &Path, options: &Options) -> OpenReport {
+    let (store, report) = Store::open(dir, options).unwrap_or_else(|error| panic!("{error}"));
+    store.close().unwrap();
+    let verified = verified(dir);
+    assert!(verified.is_clean(), "{verified}");
+    let parity = parity(dir);
+    assert!(parity.is_consistent(), "{parity}");
+    assert_eq!(parity.jsonl_event_count, parity.sqlite_event_count);
+    report
+}
+
+/// The refusal that an open ends in.
+pub fn refusal(dir: &Path, options: &Options) -> (Refusal, String) {
+    match Store::open(dir, options) {
+        Err(Error::Ledger(LedgerError::Refused(refusal))) => {
+            let text = refusal.to_string();
+            (*refusal, text)
+        }
+        Err(other) => panic!("not a refusal: {other}"),
+        Ok(_) => panic!("not refused"),
+    }
+}
+
+/// A text with the store's own path taken out of it.
+pub fn portable(text: impl ToString, dir: &Path) -> String {
+    text.to_string().replace(&dir.display().to_string(), "<store>")
+}
+
+/// Runs assertions whose snapshots are files: they lie in the top-level `snapshots/`.
+pub fn snapshots(run: impl FnOnce()) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../snapshots");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(run);
 }
