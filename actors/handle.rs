@@ -14,8 +14,8 @@ use super::supervisor::{Inner, SupervisorActor, SupervisorArgs};
 use super::{LedgerOptions, ledger::LedgerMsg};
 use crate::store::{Prepared, prepare};
 use crate::{
-    AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerError, LedgerReader, Manifest, MirrorReader, ParityKind,
-    ParityReport, Receipt, Seq, Table,
+    AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerError, LedgerReader, Manifest, MirrorReader,
+    ParityKind, ParityReport, Receipt, Seq, Table,
 };
 
 /// A store that is open, run by supervised actors. Cheap to clone; every clone is the same store.

@@ -1,6 +1,54 @@
 //! An event ledger for agent runtimes: fsynced JSONL that anyone can grep, mirrored into SQLite that anyone can query.
 //!
-//! TODO
+//! # Guarantees
+//! - A [`Receipt`] means that the event's line is fsynced. Its row follows, or is awaited with `Durability::Mirrored`.
+//! - The same [`EventId`] with the same content is recorded once, however often it is appended.
+//! - A batch is recorded as a whole or not at all, across any crash.
+//! - After a crash, open brings both sides to the same events by itself, or refuses with the place and the command
+//!   that helps; it never guesses. What it cuts off it keeps.
+//! - [`verify`] finds every flipped bit of a ledger; [`parity_full`] every difference between a line and its row.
+//!
+//! # With actors (feature `actors`, on by default)
+#![cfg_attr(
+    feature = "actors",
+    doc = r#"
+```
+use counterfoil::actors::Ledger;
+use counterfoil::{Draft, EventType, Source};
+
+# #[tokio::main]
+# async fn main() -> Result<(), Box<dyn std::error::Error>> {
+# let dir = tempfile::tempdir()?;
+# let path = dir.path();
+let ledger = Ledger::open(path).await?;
+let draft = Draft::new(EventType::USER_MESSAGE, Source::User).session("s-1").payload("mend the build")?;
+let receipt = ledger.append(draft).await?;
+assert_eq!((receipt.seq.get(), receipt.session_seq), (1, Some(1)));
+ledger.close().await?;
+# Ok(())
+# }
+```
+"#
+)]
+//!
+//! [`actors`] has the handle, and the actors for those who hold a supervision tree of their own.
+//!
+//! # Without (`default-features = false`)
+//! [`Store`] is the same ledger and mirror for synchronous programs: no tokio, no ractor.
+//!
+//! # Parts
+//! - [`Draft`], [`Event`], [`line`]: what is recorded, and the line that holds it; [`format`](mod@format) is the
+//!   normative page about bytes on disk.
+//! - [`Writer`], [`LedgerReader`]: the ledger. [`Mirror`], [`MirrorReader`]: the mirror.
+//! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
+//!   and makes them equal.
+//! - [`import`]: transcripts of agents.
+//! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
+//!
+//! # Features
+//! - `actors` (default): [`actors`], with tokio and ractor.
+//! - `cli` (default): the `counterfoil` command. A library that embeds this crate turns it off:
+//!   `default-features = false, features = ["actors"]`.
 
 pub mod chain;
 mod error;
@@ -37,3 +85,12 @@ pub use parity::{
 pub use rusqlite;
 pub use store::{OpenReport, Store};
 pub use verify::{Failure, Unfinished, VerifyReport, verify};
+
+/// The bytes on disk, format version 1: the normative page.
+#[doc = include_str!("format.md")]
+pub mod format {}
+
+/// Compiles and runs the examples of the README.
+#[cfg(all(doctest, feature = "actors"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -25,7 +25,12 @@ impl Actor for Parent {
         Ok(told)
     }
 
-    async fn handle_supervisor_evt(&self, _: ActorRef<()>, event: SupervisionEvent, told: &mut Self::State) -> Result<(), ActorProcessingErr> {
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<()>,
+        event: SupervisionEvent,
+        told: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorFailed(_, error) => told.lock().unwrap().push(format!("failed: {error}")),
             SupervisionEvent::ActorTerminated(..) => told.lock().unwrap().push("ended".to_owned()),
