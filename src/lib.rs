@@ -1,6 +1,7 @@
 //! x
 pub mod chain;
 pub mod event;
+pub mod import;
 pub mod ledger;
 pub mod mirror;
 mod options;
