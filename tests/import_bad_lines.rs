@@ -7,8 +7,9 @@ mod import_support;
 
 use std::collections::HashSet;
 
-use counterfoil::import::{BadLine, ImportError, Settings, TAG_SKIPPED, TranscriptReader};
+use counterfoil::import::{BadLine, Format, ImportError, Settings, TAG_SKIPPED, TranscriptReader};
 use import_support::*;
+use proptest::prelude::*;
 
 fn damages() -> Vec<(&'static [u8], BadLine)> {
     vec![
@@ -54,10 +55,13 @@ fn an_error_says_where_and_what_next() {
     let error = drafts_of("s.jsonl", b"{\"a\":1}\n{\"a\":1}{}\n", &Settings::default()).unwrap_err();
     assert!(error.is_bad_line());
     let text = error.to_string();
-    assert!(text.ends_with(
-        "/s.jsonl, line 2: a second value begins at byte 7: records fused into one line, or bytes after the record; \
+    assert!(
+        text.ends_with(
+            "/s.jsonl, line 2: a second value begins at byte 7: records fused into one line, or bytes after the record; \
          mend the line, or import with --skip-bad to note it and go on"
-    ), "{text}");
+        ),
+        "{text}"
+    );
 }
 
 #[test]
@@ -122,9 +126,45 @@ fn a_large_bad_line_is_noted_but_not_kept() {
 #[test]
 fn a_trajectory_that_is_damaged_is_named() {
     let whole = std::fs::read(fixture("run.traj")).unwrap();
-    let settings = Settings { format: Some(counterfoil::import::Format::SweAgent), ..Settings::default() };
+    let settings = Settings { format: Some(Format::SweAgent), ..Settings::default() };
     let error = drafts_of("r.traj", &whole[..whole.len() / 2], &settings).unwrap_err();
     assert!(matches!(error, ImportError::NotATrajectory { .. }), "{error}");
     let error = drafts_of("r.traj", &whole[..whole.len() / 2], &Settings::default()).unwrap_err();
     assert!(error.is_bad_line(), "{error}");
+}
+
+fn damaged() -> impl Strategy<Value = Vec<u8>> {
+    let names = ["claude.jsonl", "codex.jsonl", "openhands.jsonl", "other.jsonl", "run.traj"];
+    let edits = proptest::collection::vec((any::<prop::sample::Index>(), 0u8..4, any::<u8>()), 1..8);
+    (prop::sample::select(names.to_vec()), edits).prop_map(|(name, edits)| {
+        let mut file = std::fs::read(fixture(name)).unwrap();
+        for (index, edit, byte) in edits {
+            let at = index.index(file.len());
+            match edit {
+                0 => file[at] ^= 1 << (byte % 8),
+                1 => drop(file.remove(at)),
+                2 => file.insert(at, byte),
+                _ => file.truncate(at.max(1)),
+            }
+        }
+        file
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_damage_is_an_error_or_comes_back(file in damaged(), format in prop::sample::select([None].into_iter().chain(Format::ALL.map(Some)).collect::<Vec<_>>())) {
+        let settings = Settings { format, ..skipping() };
+        match drafts_of("s.jsonl", &file, &settings) {
+            Ok(drafts) if drafts.iter().any(|draft| has_tag(draft, counterfoil::import::TAG_LAYOUT)) => {
+                prop_assert!(rebuilt(&drafts) == (file, true));
+                let mut ledger = TestLedger::new();
+                prop_assert_eq!(ledger.append_all(&drafts), drafts.len());
+            }
+            Ok(_) => {}
+            Err(error) => prop_assert!(matches!(error, ImportError::NotATrajectory { .. }), "{}", error),
+        }
+    }
 }

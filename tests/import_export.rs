@@ -25,7 +25,8 @@ fn entries(dir: &Path) -> Vec<String> {
 
 #[test]
 fn interleaved_imports_come_back_exactly() {
-    let all: Vec<Vec<Draft>> = JSONL.iter().chain(&["run.traj"]).map(|name| drafts(&fixture(name), &Settings::default()).unwrap()).collect();
+    let all: Vec<Vec<Draft>> =
+        JSONL.iter().chain(&["run.traj"]).map(|name| drafts(&fixture(name), &Settings::default()).unwrap()).collect();
     let mut ledger = TestLedger::new();
     for at in 0..all.iter().map(Vec::len).max().unwrap() {
         for drafts in &all {
@@ -130,7 +131,8 @@ fn links_are_not_followed() {
 
 #[test]
 fn names_never_lead_out_of_the_folder() {
-    let hostile = ["../evil.jsonl", "/tmp/evil.jsonl", "..", ".", "", "a/b.jsonl", "a\\b.jsonl", "C:evil", "nul\\u0000.jsonl", &"n".repeat(300)];
+    let hostile =
+        ["../evil.jsonl", "/tmp/evil.jsonl", "..", ".", "", "a/b.jsonl", "a\\b.jsonl", "C:evil", "nul\\u0000.jsonl", &"n".repeat(300)];
     for name in hostile {
         let mut ledger = TestLedger::new();
         let drafts = drafts_of("good.jsonl", b"{\"n\":1}\n", &Settings::default()).unwrap();
@@ -151,20 +153,18 @@ fn notes_that_no_import_wrote_do_not_count() {
     let mut ledger = TestLedger::new();
     let drafts = drafts_of("good.jsonl", b"{\"n\":1}\r\n", &Settings::default()).unwrap();
     ledger.append_all(&drafts);
-    let tags: Vec<String> = drafts[1].clone().check(&counterfoil::Options::default().limits()).map(|_| Vec::new()).unwrap();
-    assert!(tags.is_empty());
-    for source in [Source::Runtime, Source::User] {
-        let forged = drafts[1].payload_bytes().replace("\"n\":1,\"end\":\"\\r\\n\"", "\"n\":1,\"end\":\"\\n\"");
-        let forged = if source == Source::Runtime { forged.replace("\"format\":\"jsonl\"", "\"format\":\"codex\"") } else { forged };
-        let mut draft = Draft::new(EventType::SYSTEM_NOTE, source).tag(TAG_LAYOUT).tag("format:jsonl").payload_json(forged).unwrap();
-        let reader = {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("good.jsonl");
-            std::fs::write(&path, b"{\"n\":1}\r\n").unwrap();
-            counterfoil::import::TranscriptReader::open(&path, &Settings::default()).unwrap()
-        };
-        draft = draft.tag(reader.tag());
-        ledger.append(&draft);
+    let tag = {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("good.jsonl");
+        std::fs::write(&path, b"{\"n\":1}\r\n").unwrap();
+        counterfoil::import::TranscriptReader::open(&path, &Settings::default()).unwrap().tag().to_owned()
+    };
+    let lf = drafts[1].payload_bytes().replace(r#""n":1,"end":"\r\n""#, r#""n":1,"end":"\n""#);
+    assert_ne!(lf, drafts[1].payload_bytes());
+    let of_another = lf.replace(r#""format":"jsonl""#, r#""format":"codex""#);
+    for (source, payload) in [(Source::User, lf), (Source::Runtime, of_another), (Source::Runtime, "7".to_owned())] {
+        let forged = Draft::new(EventType::SYSTEM_NOTE, source).tag(TAG_LAYOUT).tag("format:jsonl").tag(&tag);
+        ledger.append(&forged.payload_json(payload).unwrap());
     }
     let out = tempfile::tempdir().unwrap();
     let exported = export_originals(&ledger.reader(), out.path()).unwrap();

@@ -8,7 +8,7 @@ mod import_support;
 use std::path::Path;
 
 use counterfoil::import::{Format, ImportError, Settings, TranscriptReader, detect, transcripts_in};
-use counterfoil::{CheckedDraft, Draft, EventId, Event};
+use counterfoil::{CheckedDraft, Draft, Event, EventId};
 use import_support::*;
 
 /// `type source session cause` of each draft; a cause by its place in the file.
@@ -153,7 +153,10 @@ fn formats_are_told_from_content() {
         std::fs::write(&path, bytes).unwrap();
         assert_eq!(detect(&path).unwrap(), Format::Jsonl, "{}", String::from_utf8_lossy(bytes));
     }
-    assert_eq!("x".parse::<Format>().unwrap_err().to_string(), "`x` is no transcript format; write claude-code, codex, openhands, swe-agent or jsonl");
+    assert_eq!(
+        "x".parse::<Format>().unwrap_err().to_string(),
+        "`x` is no transcript format; write claude-code, codex, openhands, swe-agent or jsonl"
+    );
 }
 
 #[test]

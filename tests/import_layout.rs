@@ -4,7 +4,7 @@
 
 mod import_support;
 
-use counterfoil::import::{RunKind, Settings};
+use counterfoil::import::Settings;
 use import_support::*;
 use proptest::prelude::*;
 

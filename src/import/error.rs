@@ -37,7 +37,9 @@ pub enum ImportError {
         path: PathBuf,
     },
     /// The file is no SWE-agent trajectory, and was to be read as one.
-    #[error("{path}, line {line}: no trajectory: {reason}; a trajectory is one JSON object with a `trajectory` array; try another --format")]
+    #[error(
+        "{path}, line {line}: no trajectory: {reason}; a trajectory is one JSON object with a `trajectory` array; try another --format"
+    )]
     NotATrajectory {
         /// The file.
         path: PathBuf,

@@ -226,7 +226,7 @@ fn safe_name(name: &str) -> Option<String> {
     is_safe.then(|| name.to_owned())
 }
 
-/// The name, or `name.2.jsonl` and so on where it was used already.
+/// The name, or `name.2.jsonl` and so on where it was used already. Case makes no difference, as some file systems have it.
 fn free_name(name: &str, used: &mut HashSet<String>) -> String {
     let (stem, extension) = match name.rsplit_once('.') {
         Some((stem, extension)) if !stem.is_empty() => (stem, format!(".{extension}")),
@@ -234,7 +234,7 @@ fn free_name(name: &str, used: &mut HashSet<String>) -> String {
     };
     let mut free = name.to_owned();
     let mut number = 1;
-    while !used.insert(free.clone()) {
+    while !used.insert(free.to_lowercase()) {
         number += 1;
         free = format!("{stem}.{number}{extension}");
     }

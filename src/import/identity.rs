@@ -11,9 +11,14 @@
 //! | swe-agent | BLAKE3 of the first step's payload | |
 //! | jsonl | BLAKE3 of the first line that is not blank (of its first MiB, white space around it trimmed) | |
 //!
-//! "First" looks at [`IDENTITY_LINES_MAX`] lines. Two limits follow: a Claude Code file that was imported before it
-//! named its session is a new transcript once it does, unless its stem is its session id (as Claude Code has it);
-//! and two JSONL files or trajectories with the same beginning are one transcript.
+//! "First" looks at [`IDENTITY_LINES_MAX`] lines. Limits that follow:
+//! - A Claude Code file that was imported before it named its session is a new transcript once it does, unless its
+//!   stem is its session id (as Claude Code has it).
+//! - A Claude Code file that begins with lines copied from another session, under that one's id, is taken for it.
+//! - Two JSONL files with the same first line, or trajectories with the same first step, are one transcript.
+//!
+//! Nothing is lost where two files are one transcript: lines that both have are recorded once, all others too. But
+//! they are exported as one file, which is not exact.
 
 use std::path::Path;
 

@@ -118,9 +118,9 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// A layout takes at most an eighth of the longest line, so that its note fits into one.
+    /// A layout takes at most a quarter of the longest line, so that its note fits into one.
     pub fn new(line_bytes_max: usize) -> Builder {
-        Builder { runs: Vec::new(), bytes: 0, bytes_max: LAYOUT_BYTES_MAX.min(line_bytes_max / 8), complete: true }
+        Builder { runs: Vec::new(), bytes: 0, bytes_max: LAYOUT_BYTES_MAX.min(line_bytes_max / 4), complete: true }
     }
 
     /// A line whose record is the payload, as it is or (`changed`) not quite.
@@ -188,7 +188,17 @@ impl Builder {
 
 /// Bytes of a text inside JSON at most.
 fn escaped_len(text: &str) -> usize {
-    text.bytes().map(|byte| if byte < 0x20 { 6 } else if matches!(byte, b'"' | b'\\') { 2 } else { 1 }).sum()
+    text.bytes()
+        .map(|byte| {
+            if byte < 0x20 {
+                6
+            } else if matches!(byte, b'"' | b'\\') {
+                2
+            } else {
+                1
+            }
+        })
+        .sum()
 }
 
 /// Puts a transcript together again: hand it the payloads in order, then finish.

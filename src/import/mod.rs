@@ -12,6 +12,14 @@
 //! - What its lines' payloads don't hold (line ends, blank lines, white space around lines, bytes of skipped
 //!   lines) is in one last draft, the *layout note*, so that the export is exact.
 //!
+//! # Limits
+//! - A transcript that was changed elsewhere than at its end keeps what was recorded of it. Lines that lost the line
+//!   they refer to have an id that is known and another content: the ledger answers `Conflict`. The export of such a
+//!   transcript is not exact, and says so.
+//! - The latest layout note counts; one that was recorded before (a file renamed and renamed back) stays where it was.
+//! - Which beginnings make two files one transcript: see `identity`.
+//! - A layout note may hold the bytes of lines that could not be recorded as they are: erase it with them.
+//!
 //! # Tags
 //! Every draft is tagged `transcript:<16 hex>` (which transcript) and `format:<format>`; layout notes also
 //! [`TAG_LAYOUT`], records of skipped lines also [`TAG_SKIPPED`].
