@@ -127,6 +127,14 @@ fn links_are_not_followed() {
         std::fs::remove_file(&link).unwrap();
     }
     assert_eq!(entries(elsewhere.path()), ["same"]);
+    // Nor where the file is written before it has its name.
+    let transcript = export_originals(&ledger.reader(), out.path()).unwrap()[0].transcript.clone();
+    std::fs::remove_file(out.path().join("other.jsonl")).unwrap();
+    let temp = out.path().join(format!(".counterfoil-{}-{transcript}.tmp", std::process::id()));
+    std::os::unix::fs::symlink(&targets[1], &temp).unwrap();
+    let error = export_originals(&ledger.reader(), out.path()).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("creating {}: ", temp.display())), "{error}");
+    assert!(temp.is_symlink() && std::fs::read(&targets[1]).unwrap() == std::fs::read(fixture("other.jsonl")).unwrap());
 }
 
 #[test]

@@ -83,6 +83,15 @@ fn a_layout_past_its_bound_is_cut_and_says_so() {
 }
 
 #[test]
+fn no_run_follows_one_that_was_left_out() {
+    // The second line's white space is past the bound, the third line's end is not: alone it would tell of the wrong line.
+    let settings = Settings { line_bytes_max: 16 << 10, ..Settings::default() };
+    let file = format!("{{\"a\":1}}\n{}{{\"a\":2}}\n{{\"a\":3}}\r\n", " ".repeat(8 << 10));
+    let drafts = drafts_of("s.jsonl", file.as_bytes(), &settings).unwrap();
+    assert_eq!((note(&drafts).layout.len(), note(&drafts).complete), (1, false));
+}
+
+#[test]
 fn an_older_layout_never_fuses_lines() {
     let old = exact(b"{\"a\":1}");
     let new = exact(b"{\"a\":1}\n{\"a\":2}\n");
