@@ -5,6 +5,7 @@
 pub mod chain;
 mod error;
 mod event;
+pub mod import;
 mod ledger;
 mod mirror;
 mod options;
