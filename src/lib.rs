@@ -25,7 +25,7 @@ pub use event::{
 pub use ledger::{
     AppendError, Conditions, Expect, FORMAT_VERSION, FsStorage, Group, Head, LedgerError, LedgerLine, LedgerReader, LineFault, Lines,
     Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Refusal, Segment, Stage, Staged, Storage, StorageFile,
-    StorageLock, StoreLock, Stored, Torn, Watermark, Writer,
+    StorageLock, StoreLock, Stored, Torn, Watermark, Writer, writer_of,
 };
 pub use mirror::{
     Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, insert_event, mirror_path, set_aside,
@@ -36,5 +36,5 @@ pub use parity::{
     SeqRanges, full as parity_full, quick as parity_quick, repair_from_ledger, repair_from_mirror,
 };
 pub use rusqlite;
-pub use store::{OpenReport, Store};
+pub use store::{FullReplay, OpenReport, Store, forecast, replay_store};
 pub use verify::{Failure, Unfinished, VerifyReport, verify};

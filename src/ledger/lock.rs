@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::LedgerError;
 use super::storage::{self, Storage, StorageLock};
+use crate::options::Options;
 
 /// The lock of a store, held until it is dropped. Readers need none.
 #[derive(Debug)]
@@ -15,6 +16,9 @@ pub struct StoreLock {
 
 /// How often a waiting writer looks again.
 const POLL: Duration = Duration::from_millis(5);
+/// How long even a writer that does not want to wait looks again: a reader that asks whether the lock is held
+/// holds it for some microseconds itself.
+const PROBE_GRACE: Duration = Duration::from_millis(20);
 
 impl StoreLock {
     /// Takes the lock of the store in this directory, waiting for another writer at most so long.
@@ -23,7 +27,7 @@ impl StoreLock {
     /// [`LedgerError::Locked`] naming the holder, or [`LedgerError::Io`].
     pub fn acquire(storage: &dyn Storage, dir: &Path, wait: Duration) -> Result<StoreLock, LedgerError> {
         let path = dir.join("LOCK");
-        let deadline = Instant::now() + wait;
+        let deadline = Instant::now() + wait.max(PROBE_GRACE);
         loop {
             if let Some(mut lock) = storage.try_lock(&path).map_err(LedgerError::io("locking", &path))? {
                 lock.write_text(&format!("{}\n", std::process::id())).map_err(LedgerError::io("writing", &path))?;
@@ -40,6 +44,13 @@ impl StoreLock {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+/// Who writes to the store in this directory right now, as far as LOCK says (`process 1234`); nothing where nobody
+/// does. Takes no lock for longer than the look takes.
+pub fn writer_of(dir: &Path, options: &Options) -> Option<String> {
+    let storage = options.storage.as_ref();
+    is_held(storage, dir).then(|| holder(storage, &dir.join("LOCK")))
 }
 
 /// Whether some process writes to the store right now.

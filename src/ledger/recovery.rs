@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::place::{Expected, check_blob};
 use super::segment::{self, LineReader, Segment};
 use super::storage::{self, Storage, StorageFile};
@@ -106,7 +108,7 @@ pub enum Refusal {
 }
 
 /// Bytes that were cut from a torn tail.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Torn {
     /// The segment.
     pub segment: PathBuf,
@@ -119,7 +121,7 @@ pub struct Torn {
 }
 
 /// What recovery found and did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RecoveryReport {
     /// The last event.
