@@ -54,6 +54,8 @@ pub struct Replay {
     lines: Lines,
     expected: Expected,
     through: Seq,
+    /// Whether it began with the first event, and so has seen the beginning of every stream itself.
+    from_start: bool,
     report: ReplayReport,
     buffer: Vec<u8>,
 }
@@ -114,7 +116,8 @@ impl Replay {
 
     fn new(reader: &LedgerReader, lines: Lines, head: Head, through: Seq) -> Replay {
         let report = ReplayReport { through: head.seq, ..ReplayReport::default() };
-        Replay { reader: reader.clone(), lines, expected: Expected::after(head), through, report, buffer: Vec::new() }
+        let from_start = head.seq == Seq::ZERO;
+        Replay { reader: reader.clone(), lines, expected: Expected::after(head), through, from_start, report, buffer: Vec::new() }
     }
 
     /// What it has done so far.
@@ -171,7 +174,7 @@ impl Replay {
     /// Reads and checks the lines of one step.
     fn read(&mut self, mirror: &mut Mirror) -> Result<Vec<Found>, ReplayError> {
         self.buffer.clear();
-        let mut list = Vec::new();
+        let (mut list, from_start) = (Vec::new(), self.from_start);
         while list.len() < STEP_EVENTS_MAX && self.buffer.len() < STEP_BYTES_MAX && self.expected.head().seq < self.through {
             let expected_seq = self.expected.head().seq.next();
             let Some(found) = self.lines.next_raw()? else {
@@ -181,7 +184,12 @@ impl Replay {
             };
             let (reader, bytes) = (&self.reader, found.raw.bytes);
             let checked = line::decode(bytes).map_err(LineFault::from).and_then(|event| {
-                self.expected.check(&event, &mut |session_id| mirror.session_seq(session_id).ok().map(Option::unwrap_or_default))?;
+                // Below the watermark the mirror's positions are those of later events.
+                let mut base = |session_id: &str| match from_start {
+                    true => Some(0),
+                    false => mirror.session_seq(session_id).ok().map(Option::unwrap_or_default),
+                };
+                self.expected.check(&event, &mut base)?;
                 check_blob(reader.storage(), reader.dir(), &event)
             });
             if let Err(reason) = checked {
