@@ -184,7 +184,10 @@ impl MirrorReader {
     }
 
     /// Opens the mirror to read, whatever ledger it mirrors.
-    pub(crate) fn open_any(dir: &Path, busy_timeout: Duration) -> Result<MirrorReader, MirrorError> {
+    ///
+    /// # Errors
+    /// As [`MirrorReader::open`].
+    pub fn open_any(dir: &Path, busy_timeout: Duration) -> Result<MirrorReader, MirrorError> {
         let path = mirror_path(dir);
         if !path.exists() {
             return Err(MirrorError::Missing { path });

@@ -1,6 +1,6 @@
 //! What every command gets: the store, the options, and how to speak of it in commands to run next.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use counterfoil::{LedgerReader, MirrorReader, Options, writer_of};
 
@@ -19,11 +19,6 @@ pub struct Context {
 impl Context {
     pub fn new(cli: &Cli) -> Context {
         Context { store: cli.store.clone(), json: cli.json, options: Options::default(), named: Cli::names_store() }
-    }
-
-    /// The same for another store.
-    pub fn of(store: &Path) -> Context {
-        Context { store: store.to_owned(), json: false, options: Options::default(), named: true }
     }
 
     /// Opens the ledger to read. Takes no lock, writes nothing.

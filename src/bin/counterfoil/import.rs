@@ -300,7 +300,8 @@ fn print(reports: &[FileReport], mirrored_through: Seq, interrupted: bool, conte
 
 fn shown(counts: Counts) -> String {
     let Counts { appended, duplicate, skipped, notes, conflicts } = counts;
-    let [appended, duplicate, skipped, notes] = [appended, duplicate, skipped, notes].map(text::number);
+    let notes = text::count(notes, "note");
+    let [appended, duplicate, skipped] = [appended, duplicate, skipped].map(text::number);
     let conflicts = if conflicts > 0 { format!(", {} in conflict", text::number(conflicts)) } else { String::new() };
-    format!("{appended} appended, {duplicate} duplicate, {skipped} skipped{conflicts} (and {notes} notes)")
+    format!("{appended} appended, {duplicate} duplicate, {skipped} skipped{conflicts} (and {notes})")
 }

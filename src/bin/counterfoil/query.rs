@@ -1,6 +1,6 @@
 //! `query` and `sessions`: the mirror, read-only.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 use counterfoil::rusqlite::types::Value;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -35,7 +35,7 @@ pub fn query(args: &QueryArgs, context: &Context, out: &mut Out) -> Result<Exit,
         return Ok(Exit::Fine);
     }
     table.set_header(columns.iter().map(|column| text::shortened(column, CELL_CHARS_MAX)));
-    out.line(table)?;
+    print_table(&table, out)?;
     if more {
         out::note(out, format_args!("these are the first {} rows; --limit 0 shows all", text::number(args.limit)));
     }
@@ -104,11 +104,16 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// A table that fits the terminal.
+/// A table that fits the terminal: a line under its header, and nothing else that would not paste well.
 fn table() -> Table {
+    const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic);
     table
+}
+
+fn print_table(table: &Table, out: &mut Out) -> Result<(), Failure> {
+    table.lines().try_for_each(|line| out.line(line.trim_end()))
 }
 
 #[derive(Serialize)]
@@ -161,7 +166,7 @@ pub fn sessions(args: &SessionsArgs, context: &Context, out: &mut Out) -> Result
             text::shortened(&types.join(", "), CELL_CHARS_MAX),
         ]);
     }
-    out.line(table)?;
+    print_table(&table, out)?;
     if more {
         out::note(out, format_args!("these are the latest {} sessions; --limit 0 shows all", text::number(args.limit)));
     }
