@@ -93,6 +93,10 @@ pub fn run(args: ImportArgs, context: &Context, out: &mut Out) -> Result<Exit, F
             "no transcripts in there (.jsonl, .traj, or .json trajectories); name a file to import whatever it is called",
         ));
     }
+    if reports.iter().all(|report| report.error.is_some()) {
+        // No store is created for nothing.
+        return print(&reports, Seq::ZERO, false, context, out);
+    }
     runtime()?.block_on(async {
         let ledger = open(context, out).await?;
         let import = Import::start(&args, &reports, &ledger, context);
