@@ -53,9 +53,9 @@ pub struct Replay {
     reader: LedgerReader,
     lines: Lines,
     expected: Expected,
+    /// Where it began: streams from before that are looked up in the mirror.
+    start: Seq,
     through: Seq,
-    /// Whether it began with the first event, and so has seen the beginning of every stream itself.
-    from_start: bool,
     report: ReplayReport,
     buffer: Vec<u8>,
 }
@@ -90,7 +90,7 @@ impl Replay {
                                 seq: mark.seq,
                                 id: event.id,
                                 ledger: event.event_hash,
-                                row: mark.event_hash.to_string(),
+                                row: format!("{} at its watermark", mark.event_hash),
                             }
                             .into());
                         }
@@ -116,8 +116,7 @@ impl Replay {
 
     fn new(reader: &LedgerReader, lines: Lines, head: Head, through: Seq) -> Replay {
         let report = ReplayReport { through: head.seq, ..ReplayReport::default() };
-        let from_start = head.seq == Seq::ZERO;
-        Replay { reader: reader.clone(), lines, expected: Expected::after(head), through, from_start, report, buffer: Vec::new() }
+        Replay { reader: reader.clone(), lines, expected: Expected::after(head), start: head.seq, through, report, buffer: Vec::new() }
     }
 
     /// What it has done so far.
@@ -174,7 +173,7 @@ impl Replay {
     /// Reads and checks the lines of one step.
     fn read(&mut self, mirror: &mut Mirror) -> Result<Vec<Found>, ReplayError> {
         self.buffer.clear();
-        let (mut list, from_start) = (Vec::new(), self.from_start);
+        let mut list = Vec::new();
         while list.len() < STEP_EVENTS_MAX && self.buffer.len() < STEP_BYTES_MAX && self.expected.head().seq < self.through {
             let expected_seq = self.expected.head().seq.next();
             let Some(found) = self.lines.next_raw()? else {
@@ -182,13 +181,12 @@ impl Replay {
                 let path = self.reader.segments()?.last().map(|segment| segment.path.clone()).unwrap_or_default();
                 return Err(LedgerError::Damaged { path, offset: 0, reason }.into());
             };
-            let (reader, bytes) = (&self.reader, found.raw.bytes);
+            let (reader, bytes, start) = (&self.reader, found.raw.bytes, self.start);
+            let mut base = |session_id: &str| match start {
+                Seq::ZERO => Some(0),
+                _ => mirror.session_seq(session_id).ok().map(Option::unwrap_or_default),
+            };
             let checked = line::decode(bytes).map_err(LineFault::from).and_then(|event| {
-                // Below the watermark the mirror's positions are those of later events.
-                let mut base = |session_id: &str| match from_start {
-                    true => Some(0),
-                    false => mirror.session_seq(session_id).ok().map(Option::unwrap_or_default),
-                };
                 self.expected.check(&event, &mut base)?;
                 check_blob(reader.storage(), reader.dir(), &event)
             });
