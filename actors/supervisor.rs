@@ -568,15 +568,23 @@ fn spawn<A: ThreadLocalActor>(me: &Me, args: A::Arguments, wrap: fn(Result<Child
             },
             Err(error) => Err(error),
         };
-        let child = started.map_err(|error| match error {
-            SpawnErr::StartupFailed(error) => match error.downcast::<Error>() {
+        let child = started.map_err(start_error);
+        let _ = me.cast(wrap(child).into());
+    });
+}
+
+/// What an actor's `pre_start` said. A [`ThreadLocalActor`]'s spawner wraps its `SpawnErr` in another one.
+fn start_error(error: SpawnErr) -> StartError {
+    match error {
+        SpawnErr::StartupFailed(error) => match error.downcast::<SpawnErr>() {
+            Ok(nested) => start_error(*nested),
+            Err(error) => match error.downcast::<Error>() {
                 Ok(error) => StartError::Store(*error),
                 Err(error) => StartError::Other(error.to_string()),
             },
-            error => StartError::Other(error.to_string()),
-        });
-        let _ = me.cast(wrap(child).into());
-    });
+        },
+        error => StartError::Other(error.to_string()),
+    }
 }
 
 async fn close_children(
