@@ -11,11 +11,12 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  fine
   1  inconsistency found (verify, parity, replay, repair, doctor, demo)
-  2  usage: a wrong argument, a payload that is not JSON, a bad event type or id, SQL that SQLite refuses
+  2  usage: wrong arguments, payloads that are no JSON, bad types or ids, refused SQL
   3  locked: another process writes to the store
   4  refused, or any other failure
 
-Read commands (export, tail, show, sessions, query, stats, verify, parity, doctor) never take the lock and never write.
+Commands that only read (export, tail, show, sessions, query, stats, verify, parity, doctor)
+never take the lock, and work beside a live writer.
 COUNTERFOIL_LOG=info (or debug, trace) logs to standard error.
 New here? Run `counterfoil demo`.";
 

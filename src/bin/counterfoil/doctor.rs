@@ -92,7 +92,8 @@ impl Doctor<'_> {
     }
 
     fn note(&mut self, check: &'static str, text: impl Into<String>) {
-        self.findings.push(Finding { check, state: State::Note, text: text.into(), mend: None });
+        let text = self.context.local(&text.into());
+        self.findings.push(Finding { check, state: State::Note, text, mend: None });
     }
 
     fn wrong(&mut self, check: &'static str, text: &str, mend: Option<&str>) {
@@ -253,7 +254,11 @@ impl Doctor<'_> {
                     let text = format!("{} wrong{first}; `counterfoil verify` lists them all", text::count(report.failures_count, "line"));
                     // A tail that can be recovered, or a refusal, was told with its own command.
                     let told = self.findings.iter().any(|finding| finding.check == "recovery" && finding.state == State::Wrong);
-                    self.wrong("verify", &text, (!told).then_some("repair --from mirror"));
+                    if told {
+                        self.note("verify", text);
+                    } else {
+                        self.wrong("verify", &text, Some("repair --from mirror"));
+                    }
                 }
                 Err(error) => self.wrong("verify", &error.to_string(), None),
             }
