@@ -109,6 +109,9 @@ fn a_line_over_the_bound_is_bad_and_is_not_held() {
     assert!(!note(&drafts).complete);
     let (bytes, exact) = rebuilt(&drafts);
     assert_eq!((bytes.as_slice(), exact), (b"{\"n\":1}\n{\"n\":2}\n".as_slice(), false));
+    // Also where what was kept of it is white space.
+    let spaces = format!("{}{{\"n\":1}}\n", " ".repeat(5000));
+    assert!(drafts_of("s.jsonl", spaces.as_bytes(), &Settings { skip_bad: false, ..settings.clone() }).unwrap_err().is_bad_line());
     // At the bound itself it is good.
     let line = format!("\"{}\"", "x".repeat(4094));
     assert_eq!(drafts_of("s.jsonl", line.as_bytes(), &settings).unwrap()[0].payload_bytes(), line);

@@ -107,3 +107,16 @@ fn transcripts_with_equal_lines_stay_apart() {
     let ids: HashSet<_> = one.iter().chain(&other).map(|draft| draft.given_id()).collect();
     assert_eq!(ids.len(), one.len() + other.len());
 }
+
+/// A limit that is documented, not a wish: whoever imports must expect `Conflict` from a transcript that was changed.
+#[test]
+fn a_line_that_lost_its_parent_has_its_id_and_another_content() {
+    let claude = std::fs::read_to_string(fixture("claude.jsonl")).unwrap();
+    let whole = drafts_of("a.jsonl", claude.as_bytes(), &Settings::default()).unwrap();
+    let without_second: String = claude.split_inclusive('\n').enumerate().filter(|(at, _)| *at != 1).map(|(_, line)| line).collect();
+    let cut = drafts_of("a.jsonl", without_second.as_bytes(), &Settings::default()).unwrap();
+    let (before, after) = (key(&whole[2]), key(&cut[1]));
+    assert_eq!(before.0, after.0);
+    assert_ne!(before.1, after.1);
+    assert_eq!(keys(&whole[3..12]), keys(&cut[2..11]), "lines that did not refer to it are unchanged");
+}

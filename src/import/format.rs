@@ -95,12 +95,8 @@ pub(crate) fn look_ahead<T>(
 /// # Errors
 /// [`ImportError::Io`], [`ImportError::NotAFile`].
 pub fn detect(path: &Path) -> Result<Format, ImportError> {
-    // Whether the first line is an object of its own, and no trajectory.
-    let mut is_record = None;
     let found = look_ahead(path, DETECT_LINES_MAX, |raw| {
-        let line = std::str::from_utf8(raw.parts().core).ok().and_then(Object::parse);
-        is_record.get_or_insert(line.as_ref().is_some_and(|line| !line.is_array("trajectory")));
-        let line = line?;
+        let line = Object::parse(std::str::from_utf8(raw.parts().core).ok()?)?;
         if codex::recognises(&line) {
             Some(Format::Codex)
         } else if openhands::recognises(&line) {
@@ -113,7 +109,7 @@ pub fn detect(path: &Path) -> Result<Format, ImportError> {
     })?;
     match found {
         Some(format) => Ok(format),
-        None if is_record == Some(false) && swe_agent::is_trajectory(path)? => Ok(Format::SweAgent),
+        None if swe_agent::is_trajectory(path)? => Ok(Format::SweAgent),
         None => Ok(Format::Jsonl),
     }
 }

@@ -85,9 +85,4 @@ impl<'a> Object<'a> {
             _ => Vec::new(),
         }
     }
-
-    /// Whether the field is an array.
-    pub fn is_array(&self, key: &str) -> bool {
-        self.raw(key).is_some_and(|raw| raw.starts_with('['))
-    }
 }
