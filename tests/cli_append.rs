@@ -1,5 +1,6 @@
 //! Goal: append records what it is given, in order, once, and says so; what is wrong is refused and named. Method: runs
 //! with arguments and with lines on standard input, the ledger read back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod cli_support;
 

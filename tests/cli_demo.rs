@@ -1,4 +1,5 @@
 //! Goal: the demo holds, leaves a store that is whole, and writes into no store that is there. Method: runs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod cli_support;
 

@@ -1,5 +1,6 @@
 //! Goal: every error has its exit code and a text that says what to do next; nothing panics. Method: snapshots of each
 //! error text, and odd input of all kinds.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod cli_support;
 

@@ -1,5 +1,6 @@
 //! Goal: import reports each file, adds nothing twice, goes on past a file that fails, and export --original gives the
 //! files back. Method: small transcripts, runs, bytes compared.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod cli_support;
 

@@ -1,5 +1,6 @@
 //! Goal: replay and repair report what they did, where the old went, and the parity after it. Method: broken stores with
 //! known bytes, snapshots.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod cli_support;
 

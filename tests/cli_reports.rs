@@ -1,5 +1,6 @@
 //! Goal: each read command reports what the store holds, in words that stay as they are. Method: a store with a known
 //! clock and known ids, snapshots.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod cli_support;
 

@@ -1,5 +1,6 @@
 //! Goal: tail --follow shows what another process appends, across segments, while it is written. Method: a follower and
 //! writers, its output read as it comes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod cli_support;
 

@@ -1,5 +1,6 @@
 //! Goal: what recovery refuses, `Ledger::open` answers at once, with its type, and lets go of the lock. Method: a store
 //! without its middle segment.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;
 

@@ -16,9 +16,8 @@ pub struct StoreLock {
 
 /// How often a waiting writer looks again.
 const POLL: Duration = Duration::from_millis(5);
-/// How long even a writer that does not want to wait looks again: a reader that asks whether the lock is held
-/// holds it for some microseconds itself.
-const PROBE_GRACE: Duration = Duration::from_millis(20);
+/// How long it looks at least: a reader that asks whether a writer is at work holds the lock itself for a moment.
+const GRACE: Duration = Duration::from_millis(15);
 
 impl StoreLock {
     /// Takes the lock of the store in this directory, waiting for another writer at most so long.
@@ -27,7 +26,7 @@ impl StoreLock {
     /// [`LedgerError::Locked`] naming the holder, or [`LedgerError::Io`].
     pub fn acquire(storage: &dyn Storage, dir: &Path, wait: Duration) -> Result<StoreLock, LedgerError> {
         let path = dir.join("LOCK");
-        let deadline = Instant::now() + wait.max(PROBE_GRACE);
+        let deadline = Instant::now() + wait.max(GRACE);
         loop {
             if let Some(mut lock) = storage.try_lock(&path).map_err(LedgerError::io("locking", &path))? {
                 lock.write_text(&format!("{}\n", std::process::id())).map_err(LedgerError::io("writing", &path))?;

@@ -126,6 +126,14 @@ impl StorageLock for FsLock {
     }
 }
 
+impl Drop for FsLock {
+    /// Closing alone is not enough: a child process that has been forked and not yet become another program holds the
+    /// file too, and would keep the lock.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
 #[derive(Debug)]
 struct FsFile(File);
 

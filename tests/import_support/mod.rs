@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use counterfoil::import::{Format, ImportError, LayoutNote, Settings, TAG_LAYOUT, TAG_SKIPPED, TranscriptReader};
-use counterfoil::ledger::{Conditions, LedgerReader, Lookup, LookupError, Manifest, Stage, Stored, Writer};
 use counterfoil::{CheckedDraft, ContentDigest, Draft, EventId, Options, Timestamp};
+use counterfoil::{Conditions, LedgerReader, Lookup, LookupError, Manifest, Stage, Stored, Writer};
 
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/transcripts").join(name)
