@@ -213,7 +213,10 @@ impl MirrorReader {
             }
             Err(error) => return Err(opening(error)),
         };
-        schema::check_known(&conn, &path)?;
+        if schema::check_known(&conn, &path)? == 0 {
+            // A writer is just making it, or was stopped while it did.
+            return Err(MirrorError::Missing { path });
+        }
         Ok(MirrorReader { conn, path })
     }
 

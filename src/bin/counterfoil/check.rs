@@ -1,7 +1,7 @@
 //! `verify` and `parity`: checks that only read. Beside a live writer the mirror may be behind; that is lag, no
 //! inconsistency.
 
-use counterfoil::{LedgerReader, ParityKind, ParityReport, Seq, parity_full, parity_quick};
+use counterfoil::{Finding, LedgerReader, ParityKind, ParityReport, Seq, parity_full, parity_quick};
 use serde::Serialize;
 
 use crate::args::ParityArgs;
@@ -45,7 +45,10 @@ pub struct Compared {
 impl Compared {
     /// Whether both legs are equal, but for what a live writer has not mirrored yet.
     pub fn is_consistent(&self) -> bool {
-        let lag_only = self.report.missing_in_jsonl.is_empty() && self.report.mismatched_count == 0 && self.report.findings_count == 0;
+        // A mirror that is missing beside a writer is being made.
+        let is_lag = |finding: &Finding| matches!(finding, Finding::MissingMirror { .. });
+        let lag_only =
+            self.report.missing_in_jsonl.is_empty() && self.report.mismatched_count == 0 && self.report.findings.iter().all(is_lag);
         self.report.is_consistent() || (self.writer.is_some() && lag_only)
     }
 }

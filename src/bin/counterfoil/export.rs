@@ -14,7 +14,7 @@ use crate::text;
 pub fn run(args: &ExportArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
     let ledger = context.ledger()?;
     if let Some(dir) = &args.original {
-        return originals(&ledger, dir, out);
+        return originals(&ledger, dir, context, out);
     }
     let (from, to) = (Seq::new(args.from.unwrap_or(1).max(1)), args.to.map_or(Seq::MAX, Seq::new));
     let mut lines = ledger.lines_from(from)?;
@@ -45,7 +45,7 @@ pub fn check_end(lines: &mut Lines, context: &Context) -> Result<(), Failure> {
     )))
 }
 
-fn originals(ledger: &LedgerReader, dir: &Path, out: &mut Out) -> Result<Exit, Failure> {
+fn originals(ledger: &LedgerReader, dir: &Path, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
     let files: Vec<ExportedFile> = export_originals(ledger, dir)?;
     if out.is_json() {
         out.json(&files)?;
@@ -57,7 +57,7 @@ fn originals(ledger: &LedgerReader, dir: &Path, out: &mut Out) -> Result<Exit, F
         out.line(format_args!("{path}  {}, {}, {exact}", text::count(file.lines, "line"), text::bytes(file.bytes)))?;
     }
     if files.is_empty() {
-        out::note(out, "the store holds no imported JSONL transcript; bring some in with `counterfoil import PATH`");
+        out::note(out, context.local("the store holds no imported JSONL transcript; bring some in with `counterfoil import PATH`"));
     }
     Ok(Exit::Fine)
 }

@@ -147,7 +147,7 @@ pub fn sessions(args: &SessionsArgs, context: &Context, out: &mut Out) -> Result
         return Ok(Exit::Fine);
     }
     if rows.is_empty() {
-        out::note(out, "no event belongs to a session; `counterfoil append --session ID` gives one");
+        out::note(out, context.local("no event belongs to a session; `counterfoil append --session ID` gives one"));
         return Ok(Exit::Fine);
     }
     let mut table = table();

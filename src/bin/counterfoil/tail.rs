@@ -39,18 +39,27 @@ pub fn run(args: &TailArgs, context: &Context, out: &mut Out) -> Result<Exit, Fa
     }
 }
 
+/// Widths below which a line leaves out the date, and then the source, so that some of the payload is seen.
+const WIDTH_WITH_DATE: usize = 130;
+const WIDTH_WITH_SOURCE: usize = 90;
+
 /// An event on one line: seq, time, session, type, source, and as much of the payload as fits.
-pub fn one_line(event: &Event<'_>, width: usize) -> String {
+fn one_line(event: &Event<'_>, width: usize) -> String {
     let time = event.observed_at.to_string();
-    let time = time.get(..23).unwrap_or(&time).replace('T', " ");
-    let source = event.source();
-    let source = source.name().map_or(source.kind().to_owned(), |name| format!("{}:{name}", source.kind()));
-    let session = text::shortened(event.session_id().unwrap_or("-"), 20);
-    let head = format!("{:>6}  {time}  {session:<12}  {:<18}  {:<16}  ", event.seq, event.event_type, text::shortened(&source, 28));
-    let payload = match event.body {
-        Body::Inline(json) => text::shortened(json, width.saturating_sub(head.chars().count()).max(16)),
+    let (from, session_chars) = if width < WIDTH_WITH_DATE { (11, 12) } else { (0, 20) };
+    let time = time.get(from..23).unwrap_or(&time).replace('T', " ");
+    let session = text::shortened(event.session_id().unwrap_or("-"), session_chars);
+    let mut line = format!("{:>6}  {time}  {session:<12}  {:<18}  ", event.seq, event.event_type);
+    if width >= WIDTH_WITH_SOURCE {
+        let source = event.source();
+        let source = source.name().map_or(source.kind().to_owned(), |name| format!("{}:{name}", source.kind()));
+        line += &format!("{:<16}  ", text::shortened(&source, 28));
+    }
+    let room = width.saturating_sub(line.chars().count()).max(8);
+    line += &match event.body {
+        Body::Inline(json) => text::shortened(json, room),
         Body::Blob { bytes } => format!("({} in blobs/)", text::bytes(bytes)),
         Body::Erased => "(erased)".to_owned(),
     };
-    head + &payload
+    line
 }
