@@ -300,6 +300,7 @@ impl CheckedDraft {
     }
 
     /// Gives it an identity where it has none.
+    #[cfg(feature = "actors")]
     pub(crate) fn set_id(&mut self, id: EventId) {
         self.draft.id = Some(id);
     }
