@@ -37,12 +37,12 @@ ledger.close().await?;
 //! [`Store`] is the same ledger and mirror for synchronous programs: no tokio, no ractor.
 //!
 //! # Parts
-//! - [`Draft`], [`Event`], [`line`]: what is recorded, and the line that holds it; [`format`](mod@format) is the
+//! - [`Draft`], [`Event`], [`mod@line`]: what is recorded, and the line that holds it; [`format`](mod@format) is the
 //!   normative page about bytes on disk.
 //! - [`Writer`], [`LedgerReader`]: the ledger. [`Mirror`], [`MirrorReader`]: the mirror.
 //! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
 //!   and makes them equal.
-//! - [`import`]: transcripts of agents.
+//! - [`mod@import`]: transcripts of agents.
 //! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
 //!
 //! # Features
@@ -53,6 +53,7 @@ ledger.close().await?;
 pub mod chain;
 mod error;
 mod event;
+pub mod import;
 mod ledger;
 mod mirror;
 mod options;
@@ -72,7 +73,7 @@ pub use event::{
 pub use ledger::{
     AppendError, Conditions, Expect, FORMAT_VERSION, FsStorage, Group, Head, LedgerError, LedgerLine, LedgerReader, LineFault, Lines,
     Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Refusal, Segment, Stage, Staged, Storage, StorageFile,
-    StorageLock, StoreLock, Stored, Torn, Watermark, Writer,
+    StorageLock, StoreLock, Stored, Torn, Watermark, Writer, io_advice, writer_of,
 };
 pub use mirror::{
     Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, insert_event, mirror_path, set_aside,
@@ -83,7 +84,7 @@ pub use parity::{
     SeqRanges, full as parity_full, quick as parity_quick, repair_from_ledger, repair_from_mirror,
 };
 pub use rusqlite;
-pub use store::{OpenReport, Store};
+pub use store::{FullReplay, OpenReport, Store, forecast, replay_store};
 pub use verify::{Failure, Unfinished, VerifyReport, verify};
 
 /// The bytes on disk, format version 1: the normative page.

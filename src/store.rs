@@ -5,18 +5,20 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::Error;
 use crate::event::{Draft, Seq};
 use crate::ledger::{
-    AppendError, Conditions, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror, Receipt,
+    AppendError, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror, Receipt,
     RecoveryReport, Refusal, Stage, Staged, StoreLock, Stored, Watermark, Writer, recovery, segment,
 };
-use crate::mirror::{Mirror, MirrorReader};
+use crate::mirror::{Mirror, MirrorFault, MirrorReader, set_aside};
 use crate::options::Options;
-use crate::parity::{Replay, ReplayReport};
+use crate::parity::{ParityReport, Replay, ReplayError, ReplayReport};
 
 /// What opening found and did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OpenReport {
     /// Whether the store was created.
@@ -86,6 +88,81 @@ fn clear_tmp(dir: &Path, options: &Options) -> Result<(), LedgerError> {
         options.storage.remove(&path).map_err(LedgerError::io("removing", &path))?;
     }
     Ok(())
+}
+
+/// What recovery would find in the ledger if the store were opened now. Changes nothing, and needs no lock; beside
+/// a live writer its answer may be about bytes that are being written.
+///
+/// # Errors
+/// What [`Store::open`] would say of the ledger: [`LedgerError::Refused`] above all.
+pub fn forecast(dir: impl AsRef<Path>, options: &Options) -> Result<RecoveryReport, LedgerError> {
+    let dir = dir.as_ref();
+    let mut dry = options.clone();
+    dry.storage = std::sync::Arc::new(DryRun(options.storage.clone()));
+    let manifest = match Manifest::load(options.storage.as_ref(), dir)? {
+        Some(manifest) => manifest,
+        None if segment::list(options.storage.as_ref(), dir)?.is_empty() && !crate::mirror::mirror_path(dir).exists() => {
+            return Err(LedgerError::NoStore { path: dir.to_owned() });
+        }
+        None => return Err(Box::new(Refusal::NoManifest { path: Manifest::path(dir) }).into()),
+    };
+    // A mirror of no use would be set aside and rebuilt, so it proves nothing.
+    let mirror = MirrorReader::open(dir, manifest.ledger_id, options.mirror_busy_timeout);
+    let mirror = mirror.and_then(|mirror| Ok((mirror.watermark(manifest.ledger_id)?, mirror))).ok();
+    let report = match mirror {
+        Some((watermark, mut mirror)) => Writer::open(dir, &manifest, Some(watermark), &mut mirror, &dry)?.1,
+        None => Writer::open(dir, &manifest, None, &mut NoMirror { total: 0 }, &dry)?.1,
+    };
+    Ok(report)
+}
+
+/// What a replay of a whole store did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct FullReplay {
+    /// What recovery found in the ledger.
+    pub recovery: RecoveryReport,
+    /// Where a mirror of no use is now, if there was one.
+    pub mirror_set_aside: Option<PathBuf>,
+    /// What was replayed.
+    pub replay: ReplayReport,
+    /// Both legs afterwards, byte for byte.
+    pub parity: ParityReport,
+}
+
+/// Opens the store in this directory, replays its whole ledger into the mirror, which is made anew where it is missing
+/// or broken, compares both legs and closes the store again. `progress` is called with the last seq that is done and
+/// the seq at which it ends.
+///
+/// # Errors
+/// As [`Store::open`]; [`Error::Replay`] where a row conflicts: then nothing of its transaction was written.
+pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn FnMut(Seq, Seq)) -> Result<FullReplay, Error> {
+    let dir = dir.as_ref();
+    let mut options = options.clone();
+    options.create = false;
+    let (Prepared { lock: _lock, manifest, mut mirror_set_aside, .. }, mirror) = prepare(dir, &options)?;
+    let mut mirror = match mirror {
+        Some(mirror) => mirror,
+        None => Mirror::open(dir, &manifest, &options)?,
+    };
+    let watermark = Some(mirror.watermark());
+    let (mut writer, recovery) = Writer::open(dir, &manifest, watermark, &mut mirror, &options)?;
+    let (reader, head) = (LedgerReader::open(dir, &options)?, writer.head().seq);
+    let mut run = |mirror: &mut Mirror| Replay::from_start(&reader, head)?.run(mirror, &mut |report| progress(report.through, head));
+    let replay = match run(&mut mirror) {
+        // Damage that shows only when the rows are read: a large database is not checked as a whole at open.
+        Err(ReplayError::Mirror(error)) if error.fault() == MirrorFault::Broken => {
+            drop(mirror);
+            mirror_set_aside = Some(set_aside(dir)?);
+            mirror = Mirror::open(dir, &manifest, &options)?;
+            run(&mut mirror)?
+        }
+        done => done?,
+    };
+    writer.trim()?;
+    mirror.checkpoint()?;
+    let parity = crate::parity::full(&reader, &options, None, &mut |_| ())?;
+    Ok(FullReplay { recovery, mirror_set_aside, replay, parity })
 }
 
 /// A store, open to append. One per store at a time.

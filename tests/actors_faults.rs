@@ -5,6 +5,8 @@
 //! an id of their own, half wait for the mirror. Afterwards the store is opened without faults and read line by line.
 //! COUNTERFOIL_FAULT_ROUNDS makes the campaign longer.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::collections::HashMap;

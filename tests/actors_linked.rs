@@ -4,6 +4,8 @@
 //!
 //! Method: a parent actor that records its supervision events; children are killed; failpoints poison.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::io;

@@ -1,4 +1,6 @@
 //! Goal: the handle works as its docs say. Method: one store, many tasks, every call once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
 #![cfg(feature = "actors")]
 
 mod common;

@@ -4,6 +4,8 @@
 //! Method: proptest over strings with controls, quotes and all of Unicode, payloads with odd white space, escapes and
 //! numbers; lines mutated at random. The seed is fixed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::cell::RefCell;

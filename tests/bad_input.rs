@@ -3,6 +3,8 @@
 //!
 //! Method: each bad thing is handed to a store whose bytes and rows are compared before and after.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::fs;

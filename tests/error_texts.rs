@@ -3,6 +3,8 @@
 //! Method: each variant is made, its text put into `snapshots/error_texts.snap`, to be read by a person; and the form is
 //! checked: lower case or a name at the start, no dot at the end, never `{:?}`, one line, a next step.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::io;

@@ -3,6 +3,8 @@
 //! Method: a store of a few events in several segments (sessions, tags, a trace, a cause, a batch, escapes) is flipped bit by bit, and verified each time. Signatures are not among them: nothing signs yet, and verify
 //! checks the form of a signature only.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::fs;

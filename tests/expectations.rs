@@ -3,6 +3,8 @@
 //!
 //! Method: each expectation is met and missed, alone and in batches, before and after a reopen.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::path::Path;

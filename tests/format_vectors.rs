@@ -4,6 +4,8 @@
 //! Method: `tests/vectors/store-v1` is copied to a temporary folder and opened; `drafts.json` goes through the
 //! encoder; rows are encoded back.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::fs;

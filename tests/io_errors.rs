@@ -3,6 +3,8 @@
 //!
 //! Method: a disk with switches lies under the storage trait; each kind of I/O is made to fail in the middle of work.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::fs;

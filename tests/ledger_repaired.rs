@@ -4,6 +4,8 @@
 //! Method: the files of a small store are deleted, cut and damaged; open must refuse (or verify must name it, where
 //! open does not look), `repair_from_mirror` must restore the very files, and then all must be clean.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,8 @@
 //! Method: another connection holds SQLite's write lock; the file is removed under the actors; a failpoint holds the
 //! replay. Waits poll with a deadline.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::path::Path;

@@ -4,6 +4,8 @@
 //! Method: the file of a small store is deleted, overwritten, cut, replaced, byte by byte where that is cheap; then the
 //! store is opened, and every row compared with its line.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::fs;

@@ -2,6 +2,8 @@
 //!
 //! Method: one small thread-local actor that fails in each way; what its parent and its callers then see.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 use std::sync::{Arc, Mutex};
 
 use ractor::thread_local::{ThreadLocalActor, ThreadLocalActorSpawner};

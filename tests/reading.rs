@@ -4,6 +4,8 @@
 //! Method: stores with segments of every small size are read from every seq; a reader and a writer take turns in one
 //! thread, also at a line that is written in pieces.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::fs::{self, OpenOptions};
@@ -37,7 +39,7 @@ fn from_any_seq_it_is_the_full_scans_suffix() {
         let joined: Vec<u8> = all.iter().flat_map(|(_, bytes)| [bytes, &b"\n"[..]].concat()).collect();
         assert_eq!(joined, ledger_bytes(&dir), "the segments in order are the ledger");
         for seq in 0..=14 {
-            assert_eq!(read(&mut reader.lines_from(Seq::new(seq)).unwrap()), all[(seq as usize).max(1).min(13) - 1..], "from {seq}");
+            assert_eq!(read(&mut reader.lines_from(Seq::new(seq)).unwrap()), all[(seq as usize).clamp(1, 13) - 1..], "from {seq}");
             assert_eq!(reader.line(Seq::new(seq)).unwrap(), all.iter().find(|(at, _)| *at == seq).map(|(_, bytes)| bytes.clone()));
         }
         // What lies before is not read: it may even be damaged.

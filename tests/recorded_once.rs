@@ -4,6 +4,8 @@
 //!
 //! Method: each field of a draft is varied alone; receipts are compared in full.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::fs;

@@ -5,6 +5,8 @@
 //! way that the table names, at every byte where that has a meaning, and opened by the writer. What came out is one
 //! table, `snapshots/recovery_table.snap`. The editing is the crash, so the disk's fsync does nothing here.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::cell::RefCell;

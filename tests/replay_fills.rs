@@ -3,6 +3,8 @@
 //!
 //! Method: rows are deleted and edited behind the store's back, then `Replay` runs from the watermark and from the start.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,8 @@
 //!
 //! Method: clock and ids are injected, so every byte is the same in every run; nothing is redacted but the temporary path.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::fs;

@@ -3,6 +3,8 @@
 //!
 //! Method: unmirrored events are inserted in transactions that commit and that roll back; then the store is opened.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use common::*;

@@ -215,6 +215,11 @@ impl Draft {
         &self.event_type
     }
 
+    /// Its free labels.
+    pub fn tags(&self) -> &[String] {
+        &self.domain_tags
+    }
+
     /// Its payload's bytes.
     pub fn payload_bytes(&self) -> &str {
         self.payload.as_str()

@@ -111,6 +111,7 @@ pub(crate) fn is_normal(json: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

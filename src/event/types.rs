@@ -131,6 +131,7 @@ impl Serialize for EventType {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

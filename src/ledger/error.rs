@@ -95,7 +95,7 @@ pub enum LedgerError {
 }
 
 /// What a person can do about an I/O error.
-pub(crate) fn io_advice(error: &io::Error) -> &'static str {
+pub fn io_advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "give this user access to it",
         io::ErrorKind::ReadOnlyFilesystem => "make its disk writable",

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::LedgerError;
 use super::storage::{self, Storage, StorageLock};
+use crate::options::Options;
 
 /// The lock of a store, held until it is dropped. Readers need none.
 #[derive(Debug)]
@@ -42,6 +43,13 @@ impl StoreLock {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+/// Who writes to the store in this directory right now, as far as LOCK says (`process 1234`); nothing where nobody
+/// does. Takes no lock for longer than the look takes.
+pub fn writer_of(dir: &Path, options: &Options) -> Option<String> {
+    let storage = options.storage.as_ref();
+    is_held(storage, dir).then(|| holder(storage, &dir.join("LOCK")))
 }
 
 /// Whether some process writes to the store right now.

@@ -7,9 +7,11 @@
 //! - `storage` the seam to the disk · `lock` one writer · `manifest` ledger.json
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
 //! - `place` whether a line is right where it stands · `tail`, `recovery` what open does after a crash
+//! - `dry_run` what recovery would do, without doing it
 //! - `memory` ids and streams not mirrored yet · `writer` seal, group, write, fsync, rotate
 
 mod append;
+mod dry_run;
 mod error;
 pub(crate) mod lock;
 mod manifest;
@@ -23,9 +25,9 @@ mod tail;
 mod writer;
 
 pub use append::{Conditions, Expect, Head, MirrorAck, Receipt};
-pub(crate) use error::io_advice;
-pub use error::{AppendError, LedgerError, LineFault};
-pub use lock::StoreLock;
+pub(crate) use dry_run::DryRun;
+pub use error::{AppendError, LedgerError, LineFault, io_advice};
+pub use lock::{StoreLock, writer_of};
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub(crate) use memory::NoMirror;
 pub use memory::{Lookup, LookupError, Stored};

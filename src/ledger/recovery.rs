@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::place::{Expected, check_blob};
 use super::segment::{self, LineReader, Segment};
 use super::storage::{self, Storage, StorageFile};
@@ -120,7 +122,7 @@ pub enum Refusal {
 }
 
 /// Bytes that were cut from a torn tail.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Torn {
     /// The segment.
     pub segment: PathBuf,
@@ -133,7 +135,7 @@ pub struct Torn {
 }
 
 /// What recovery found and did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RecoveryReport {
     /// The last event.

@@ -191,7 +191,10 @@ impl MirrorReader {
     }
 
     /// Opens the mirror to read, whatever ledger it mirrors.
-    pub(crate) fn open_any(dir: &Path, busy_timeout: Duration) -> Result<MirrorReader, MirrorError> {
+    ///
+    /// # Errors
+    /// As [`MirrorReader::open`].
+    pub fn open_any(dir: &Path, busy_timeout: Duration) -> Result<MirrorReader, MirrorError> {
         let path = mirror_path(dir);
         if !path.exists() {
             return Err(MirrorError::Missing { path });
@@ -207,9 +210,9 @@ impl MirrorReader {
         let conn = Connection::open_with_flags(&path, flags).map_err(opening)?;
         let conn = match probe(&conn) {
             Ok(()) => conn,
-            Err(error) if error::is_unwritable(&error) && !wal_path(&path).exists() => {
+            Err(error) if error::is_unwritable(&error) && std::fs::metadata(wal_path(&path)).map_or(0, |meta| meta.len()) == 0 => {
                 // In a directory that can't be written, SQLite can't make the shared memory that a WAL needs. No WAL
-                // is there, so the file alone is the whole database.
+                // is there, or an empty one, so the file alone is the whole database.
                 let uri = format!("file:{}?immutable=1", escape_uri(&path));
                 let conn = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI).map_err(opening)?;
                 probe(&conn).map_err(opening)?;
@@ -217,7 +220,10 @@ impl MirrorReader {
             }
             Err(error) => return Err(opening(error)),
         };
-        schema::check_known(&conn, &path)?;
+        if schema::check_known(&conn, &path)? == 0 {
+            // A writer is just making it, or was stopped while it did.
+            return Err(MirrorError::Missing { path });
+        }
         Ok(MirrorReader { conn, path })
     }
 

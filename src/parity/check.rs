@@ -27,6 +27,9 @@ pub fn quick(reader: &LedgerReader, options: &Options) -> Result<ParityReport, L
             return Ok(report);
         }
     };
+    // The mirror comes after the ledger, so where it is ahead of the head just read, the ledger has grown since.
+    let head = if mark.seq > head.seq { reader.head()? } else { head };
+    report.jsonl_event_count = head.seq.get();
     report.mirrored_through = mark.seq;
     report.sqlite_event_count = mark.seq.get();
     if reader.segments()?.is_empty() && mark.seq > Seq::ZERO {

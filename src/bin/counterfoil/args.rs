@@ -1,0 +1,250 @@
+//! What can be said on the command line. Only declarations: nothing here acts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use counterfoil::import::Format;
+use counterfoil::{EventId, EventType, Source, Timestamp, TraceId};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  fine
+  1  inconsistency found (verify, parity, replay, repair, doctor, demo)
+  2  usage: wrong arguments, payloads that are no JSON, bad types or ids, refused SQL
+  3  locked: another process writes to the store
+  4  refused, or any other failure
+
+Commands that only read (export, tail, show, sessions, query, stats, verify, parity, doctor)
+never take the lock, and work beside a live writer.
+COUNTERFOIL_LOG=info (or debug, trace) logs to standard error.
+New here? Run `counterfoil demo`.";
+
+/// An event ledger for agent runtimes: fsynced JSONL that anyone can grep, mirrored into SQLite that anyone can query.
+#[derive(Debug, Parser)]
+#[command(name = "counterfoil", version, after_help = AFTER_HELP, max_term_width = 120)]
+pub struct Cli {
+    /// The store's folder
+    #[arg(long, global = true, env = "COUNTERFOIL_STORE", default_value = ".counterfoil", value_name = "DIR")]
+    pub store: PathBuf,
+    /// Print JSON on standard output and nothing else there; errors are JSON on standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what it is for: a scripted agent session, a killed actor, a damaged copy
+    Demo(DemoArgs),
+    /// Create a store
+    Init,
+    /// Append events, from arguments or one a line from standard input
+    Append(AppendArgs),
+    /// Import transcripts of Claude Code, Codex, OpenHands, SWE-agent, or any JSONL
+    Import(ImportArgs),
+    /// Write the ledger's lines, byte for byte, or imported transcripts under their own names
+    Export(ExportArgs),
+    /// Show the last events, and follow
+    Tail(TailArgs),
+    /// Show one event
+    Show(ShowArgs),
+    /// List sessions, the latest first
+    Sessions(SessionsArgs),
+    /// Query the mirror with SQL, read-only
+    Query(QueryArgs),
+    /// Count events and bytes
+    Stats,
+    /// Check the whole chain and every payload's hash
+    Verify,
+    /// Compare ledger and mirror
+    Parity(ParityArgs),
+    /// Replay the whole ledger into the mirror; makes a missing or corrupt mirror anew
+    Replay,
+    /// Restore one side from the other, where they differ: your decision which one is right
+    Repair(RepairArgs),
+    /// Check everything at a glance, with the command that mends each finding
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Where the demo's store goes; a new temporary folder if left out
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct AppendArgs {
+    /// Payloads, JSON each; `-`, or none, reads one a line from standard input
+    #[arg(value_name = "PAYLOAD", allow_negative_numbers = true)]
+    pub payloads: Vec<String>,
+    /// Event type, as in tool_call.v1
+    #[arg(long = "type", value_name = "TYPE", default_value = "system_note.v1")]
+    pub event_type: EventType,
+    /// Session that the events belong to
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// Where they come from: user, runtime, tool:NAME, child_agent:MODEL, external_outcome, manual_correction
+    #[arg(long, default_value = "runtime", value_parser = source)]
+    pub source: Source<'static>,
+    /// Event id of the caller's own: appending it twice records it once (one payload only)
+    #[arg(long, value_name = "EVT_ID")]
+    pub id: Option<EventId>,
+    /// Trace that they belong to
+    #[arg(long, value_name = "TRC_ID")]
+    pub trace: Option<TraceId>,
+    /// Event that caused them
+    #[arg(long, value_name = "EVT_ID")]
+    pub caused_by: Option<EventId>,
+    /// Free label; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// When it happened (RFC 3339); else the moment of recording
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub observed_at: Option<Timestamp>,
+    /// What a receipt waits for
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Ledger)]
+    pub durability: DurabilityArg,
+    /// All payloads as one batch: all of them are recorded, or none
+    #[arg(long)]
+    pub atomic: bool,
+    /// Only if the last event of the session has this session_seq (one payload, or --atomic)
+    #[arg(long, value_name = "N", requires = "session")]
+    pub expect_session_seq: Option<u64>,
+    /// Only if the session has no event yet (one payload, or --atomic)
+    #[arg(long, requires = "session", conflicts_with = "expect_session_seq")]
+    pub expect_new_session: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityArg {
+    /// Durable in the ledger
+    Ledger,
+    /// And its row committed in the mirror
+    Mirrored,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Transcripts, or folders that hold some (.jsonl, .traj)
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// claude-code, codex, openhands, swe-agent or jsonl; told from the content if left out
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// Record a note for a bad line and go on, rather than stop the file there
+    #[arg(long)]
+    pub skip_bad: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Only events of this session
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// Only events from this seq on
+    #[arg(long, value_name = "SEQ")]
+    pub from: Option<u64>,
+    /// Only events up to this seq
+    #[arg(long, value_name = "SEQ")]
+    pub to: Option<u64>,
+    /// Write every imported JSONL transcript into this folder, under its own name
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["session", "from", "to"])]
+    pub original: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// How many events
+    #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10)]
+    pub count: u64,
+    /// Go on with what is appended from now on
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// A seq, or an event id
+    #[arg(value_name = "SEQ|ID")]
+    pub event: String,
+}
+
+#[derive(Debug, Args)]
+pub struct SessionsArgs {
+    /// How many sessions at most; 0 shows all
+    #[arg(long, default_value_t = 100)]
+    pub limit: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct QueryArgs {
+    /// SQL to run; tables: events, events_text (hashes as hex), segments, mirrored_through
+    pub sql: String,
+    /// How many rows a table shows at most; 0 shows all. JSON is never cut
+    #[arg(long, default_value_t = 1000)]
+    pub limit: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct ParityArgs {
+    /// Compare every line with every row, byte for byte, rather than only how far each side is
+    #[arg(long)]
+    pub full: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// The side that is right
+    #[arg(long, value_enum)]
+    pub from: Leg,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Leg {
+    /// Derive the rows that differ from the ledger, once its whole chain verifies
+    Ledger,
+    /// Write lines and segments that the ledger has lost back from the mirror, byte for byte
+    Mirror,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Read every line and every row, however many there are
+    #[arg(long)]
+    pub full: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+impl Cli {
+    /// Whether the store was named on the command line, so that commands to run next must name it too.
+    pub fn names_store() -> bool {
+        let named = |arg: OsString| arg == "--store" || arg.to_string_lossy().starts_with("--store=");
+        std::env::args_os().any(named)
+    }
+}
+
+fn source(text: &str) -> Result<Source<'static>, String> {
+    let (kind, name) = text.split_once(':').map_or((text, None), |(kind, name)| (kind, Some(name)));
+    match (kind, name) {
+        ("user", None) => Ok(Source::User),
+        ("runtime", None) => Ok(Source::Runtime),
+        ("external_outcome", None) => Ok(Source::ExternalOutcome),
+        ("manual_correction", None) => Ok(Source::ManualCorrection),
+        ("tool", Some(name)) if !name.is_empty() => Ok(Source::tool(name)),
+        ("child_agent", Some(model)) if !model.is_empty() => Ok(Source::child_agent(model)),
+        _ => Err("write user, runtime, tool:NAME, child_agent:MODEL, external_outcome or manual_correction".to_owned()),
+    }
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse_lenient(text).ok_or_else(|| "write a time of the form 2026-11-24T05:37:00Z, between the years 0 and 9999".to_owned())
+}

@@ -1,0 +1,119 @@
+//! `verify` and `parity`: checks that only read. Beside a live writer the mirror may be behind; that is lag, no
+//! inconsistency.
+
+use counterfoil::{Finding, LedgerReader, ParityKind, ParityReport, Seq, parity_full, parity_quick};
+use serde::Serialize;
+
+use crate::args::ParityArgs;
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::out::Out;
+use crate::progress;
+
+#[derive(Serialize)]
+struct Judged<T: Serialize> {
+    clean: bool,
+    #[serde(flatten)]
+    report: T,
+}
+
+pub fn verify(context: &Context, out: &mut Out) -> Result<Exit, Failure> {
+    let ledger = context.ledger()?;
+    let bar = progress::bytes("verifying", ledger_bytes(&ledger)?);
+    let report = counterfoil::verify(&ledger, &mut |bytes| bar.set_position(bytes))?;
+    bar.finish_and_clear();
+    let clean = report.is_clean();
+    if out.is_json() {
+        out.json(&Judged { clean, report })?;
+    } else {
+        out.text(context.local(&report.to_string()))?;
+    }
+    Ok(Exit::consistent(clean))
+}
+
+/// Bytes of all segments.
+pub fn ledger_bytes(ledger: &LedgerReader) -> Result<u64, Failure> {
+    Ok(ledger.segments()?.iter().map(|segment| std::fs::metadata(&segment.path).map_or(0, |meta| meta.len())).sum())
+}
+
+/// A comparison, and who was writing meanwhile.
+pub struct Compared {
+    pub report: ParityReport,
+    pub writer: Option<String>,
+}
+
+impl Compared {
+    /// Whether both legs are equal, but for what a live writer has not mirrored yet.
+    pub fn is_consistent(&self) -> bool {
+        // A mirror that is missing beside a writer is being made.
+        let is_lag = |finding: &Finding| matches!(finding, Finding::MissingMirror { .. });
+        let lag_only =
+            self.report.missing_in_jsonl.is_empty() && self.report.mismatched_count == 0 && self.report.findings.iter().all(is_lag);
+        self.report.is_consistent() || (self.writer.is_some() && lag_only)
+    }
+}
+
+/// Compares both legs, bounded by the mirror's watermark where a writer is at work.
+pub fn compare(context: &Context, ledger: &LedgerReader, kind: ParityKind) -> Result<Compared, Failure> {
+    let before = context.writer();
+    let report = match kind {
+        ParityKind::Quick => parity_quick(ledger, &context.options)?,
+        ParityKind::Full => {
+            let mark = context.mirror(ledger).and_then(|mirror| Ok(mirror.watermark(ledger.manifest().ledger_id)?.seq)).ok();
+            let through = mark.filter(|_| before.is_some());
+            let bar = progress::events("comparing", through.map_or_else(|| ledger.head().map_or(0, |head| head.seq.get()), Seq::get));
+            let report = parity_full(ledger, &context.options, through, &mut |events| {
+                if events.is_multiple_of(256) {
+                    bar.set_position(events);
+                }
+            })?;
+            bar.finish_and_clear();
+            report
+        }
+    };
+    Ok(Compared { report, writer: before.or_else(|| context.writer()) })
+}
+
+pub fn parity(args: &ParityArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
+    let ledger = context.ledger()?;
+    let kind = if args.full { ParityKind::Full } else { ParityKind::Quick };
+    let compared = compare(context, &ledger, kind)?;
+    print(&compared, context, out)?;
+    Ok(Exit::consistent(compared.is_consistent()))
+}
+
+#[derive(Serialize)]
+struct Parity<'r> {
+    consistent: bool,
+    /// Who was writing meanwhile.
+    writer: Option<&'r str>,
+    #[serde(flatten)]
+    report: &'r ParityReport,
+}
+
+fn print(compared: &Compared, context: &Context, out: &mut Out) -> Result<(), Failure> {
+    let Compared { report, writer } = compared;
+    let consistent = compared.is_consistent();
+    if out.is_json() {
+        return out.json(&Parity { consistent, writer: writer.as_deref(), report });
+    }
+    match writer {
+        Some(writer) if consistent => {
+            out.line(format_args!("parity ({}): consistent up to seq {}", name(report.kind), report.mirrored_through))?;
+            out.line(format_args!("  {writer} is writing to the store; the mirror follows"))?;
+            out.line(format_args!("  events compared        {}", report.jsonl_event_count.min(report.sqlite_event_count)))?;
+            if !report.missing_in_sqlite.is_empty() {
+                out.line(format_args!("  not mirrored yet       {}", report.missing_in_sqlite))?;
+            }
+            Ok(())
+        }
+        _ => out.text(context.local(&report.to_string())),
+    }
+}
+
+fn name(kind: ParityKind) -> &'static str {
+    match kind {
+        ParityKind::Quick => "quick",
+        ParityKind::Full => "full",
+    }
+}

@@ -1,0 +1,104 @@
+//! `replay` and `repair`: what makes both legs equal again. They take the lock.
+
+use std::io::IsTerminal;
+
+use counterfoil::{
+    FullReplay, ParityKind, ParityReport, RecoveryReport, RepairReport, repair_from_ledger, repair_from_mirror, replay_store,
+};
+use serde::Serialize;
+
+use crate::args::{Leg, RepairArgs};
+use crate::check;
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::out::Out;
+use crate::{progress, text};
+
+pub fn replay(context: &Context, out: &mut Out) -> Result<Exit, Failure> {
+    let bar = progress::events("replaying", 0);
+    let done = replay_store(&context.store, &context.options, &mut |through, head| {
+        bar.set_length(head.get());
+        bar.set_position(through.get());
+    })?;
+    bar.finish_and_clear();
+    let exit = Exit::consistent(done.parity.is_consistent());
+    if out.is_json() {
+        out.json(&done)?;
+        return Ok(exit);
+    }
+    let FullReplay { recovery, mirror_set_aside, replay, parity, .. } = done;
+    recovered(&recovery, out)?;
+    if let Some(aside) = mirror_set_aside {
+        out.line(format_args!("the old mirror was of no use; it is kept as {}", aside.display()))?;
+    }
+    let (written, there) = (text::number(replay.replayed), text::number(replay.skipped_existing));
+    out.line(format_args!("replayed up to seq {}: {written} rows written, {there} were right already", replay.through))?;
+    out.text(context.local(&parity.to_string()))?;
+    Ok(exit)
+}
+
+/// Says what recovery found, where there is something to say.
+pub fn recovered(recovery: &RecoveryReport, out: &mut Out) -> Result<(), Failure> {
+    let Some(torn) = &recovery.torn else { return Ok(()) };
+    let (bytes, segment, saved) = (text::bytes(torn.bytes), torn.segment.display(), torn.saved.display());
+    out.line(format_args!("a torn tail of {bytes} was cut from {segment} (byte {}) and kept as {saved}", torn.offset))
+}
+
+#[derive(Serialize)]
+struct Repaired {
+    repair: RepairReport,
+    consistent: bool,
+    parity: ParityReport,
+}
+
+pub fn repair(args: &RepairArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
+    // Both count in seqs; how many there are is known only by the way.
+    let bar = progress::events("repairing", context.ledger().ok().and_then(|ledger| ledger.head().ok()).map_or(0, |head| head.seq.get()));
+    let mut done = |seq: u64| bar.set_position(seq);
+    let (store, options) = (context.store.as_path(), &context.options);
+    let repair = match args.from {
+        Leg::Ledger => repair_from_ledger(store, options, &mut done)?,
+        Leg::Mirror => repair_from_mirror(store, options, &mut done)?,
+    };
+    bar.finish_and_clear();
+    let compared = check::compare(context, &context.ledger()?, ParityKind::Full)?;
+    let consistent = compared.is_consistent();
+    if out.is_json() {
+        out.json(&Repaired { repair, consistent, parity: compared.report })?;
+        return Ok(Exit::consistent(consistent));
+    }
+    print(&repair, args.from, out)?;
+    out.text(context.local(&compared.report.to_string()))?;
+    if std::io::stdout().is_terminal() && !consistent {
+        out.line(format_args!("`{}` says what is left to do", context.command("doctor")))?;
+    }
+    Ok(Exit::consistent(consistent))
+}
+
+fn print(repair: &RepairReport, from: Leg, out: &mut Out) -> Result<(), Failure> {
+    let RepairReport { rows_written, rows_removed, segments_written, lines_restored, set_aside, manifest_restored, .. } = repair;
+    match from {
+        Leg::Ledger if rows_written + rows_removed == 0 => out.line("repair: every row was right already")?,
+        Leg::Ledger => {
+            out.line(format_args!("repair: {} written from the ledger", text::count(*rows_written, "row")))?;
+            if *rows_removed > 0 {
+                out.line(format_args!("  {} removed that the ledger does not have", text::count(*rows_removed, "row")))?;
+            }
+        }
+        Leg::Mirror if segments_written.is_empty() => out.line("repair: the ledger has all that the mirror has")?,
+        Leg::Mirror => {
+            let (lines, segments) = (text::count(*lines_restored, "line"), text::count(segments_written.len() as u64, "segment"));
+            out.line(format_args!("repair: {lines} restored from the mirror, {segments} written"))?;
+            for segment in segments_written {
+                out.line(format_args!("  wrote {}", segment.display()))?;
+            }
+        }
+    }
+    if *manifest_restored {
+        out.line("  wrote ledger.json")?;
+    }
+    for aside in set_aside {
+        out.line(format_args!("  what was there before is kept as {}", aside.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! What can go wrong with a transcript. No I/O of its own.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::ledger::LedgerError;
+
+/// Why a transcript can't be imported, or not be written back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The disk said no.
+    #[error("{action} {path}: {source}; {advice}", advice = crate::ledger::io_advice(source))]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the disk said.
+        #[source]
+        source: io::Error,
+    },
+    /// A line can't be recorded. What came before it was yielded.
+    #[error("{path}, line {line}: {reason}; mend the line, or import with --skip-bad to note it and go on")]
+    BadLine {
+        /// The transcript.
+        path: PathBuf,
+        /// Number of the line (of the step, in a trajectory), from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: BadLine,
+    },
+    /// The path is no regular file.
+    #[error("{path} is not a regular file; name a transcript, or a folder that holds some")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file is no SWE-agent trajectory, and was to be read as one.
+    #[error(
+        "{path}, line {line}: no trajectory: {reason}; a trajectory is one JSON object with a `trajectory` array; try another --format"
+    )]
+    NotATrajectory {
+        /// The file.
+        path: PathBuf,
+        /// Line at which that showed, from 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A trajectory is read whole, and this one is too large for that.
+    #[error("{path} has {bytes} bytes, but a trajectory may have at most {max}; split it")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Bytes it has.
+        bytes: u64,
+        /// Bytes it may have.
+        max: u64,
+    },
+    /// The file to export to is there already, with other content (or is no regular file).
+    #[error("{path} is already there and is not the same; move it away, or export to another folder")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The ledger can't be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl ImportError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImportError {
+        let path = path.to_owned();
+        move |source| ImportError::Io { action, path, source }
+    }
+
+    /// Whether it is about one bad line, which `skip_bad` would have passed over.
+    pub fn is_bad_line(&self) -> bool {
+        matches!(self, ImportError::BadLine { .. })
+    }
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadLine {
+    /// It is longer than `line_bytes_max`.
+    #[error("it has {bytes} bytes, but at most {max} are read")]
+    TooLong {
+        /// Bytes it has.
+        bytes: u64,
+        /// Bytes it may have.
+        max: usize,
+    },
+    /// It begins with U+FEFF.
+    #[error("it begins with a byte order mark")]
+    ByteOrderMark,
+    /// It holds NUL bytes, as files do that lost a write.
+    #[error("it holds {count} NUL bytes, the first at byte {at}")]
+    Nul {
+        /// Where the first one is, from 0.
+        at: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// It is not UTF-8.
+    #[error("it is not UTF-8 at byte {at}")]
+    NotUtf8 {
+        /// Where, from 0.
+        at: usize,
+    },
+    /// It ends within a value.
+    #[error("it is incomplete: it ends within a JSON value")]
+    Incomplete,
+    /// A second value follows the first one.
+    #[error("a second value begins at byte {at}: records fused into one line, or bytes after the record")]
+    Fused {
+        /// Where, from 0.
+        at: usize,
+    },
+    /// It is no JSON.
+    #[error("it is not valid JSON: {0}")]
+    NotJson(String),
+}
+
+/// A text that names no format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no transcript format; write claude-code, codex, openhands, swe-agent or jsonl")]
+pub struct FormatError(pub(crate) String);

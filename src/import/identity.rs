@@ -1,0 +1,146 @@
+//! Which transcript a file is, and the ids of its events. Called by the reader. Pure but for the look ahead.
+//!
+//! A transcript's identity never depends on the folder that the file lies in, and doesn't change when the file
+//! grows:
+//!
+//! | format | identity | where |
+//! |---|---|---|
+//! | claude-code | the first `sessionId`, with `/` and the `agentId` behind it in a sub-agent's file | else the file's stem |
+//! | codex | the first `session_meta`'s id | else the file's stem |
+//! | openhands | the first event's id | else the file's stem |
+//! | swe-agent | BLAKE3 of the first step's payload | |
+//! | jsonl | BLAKE3 of the first line that is not blank (of its first MiB, white space around it trimmed) | |
+//!
+//! "First" looks at [`IDENTITY_LINES_MAX`] lines. Limits that follow:
+//! - A Claude Code file that was imported before it named its session is a new transcript once it does, unless its
+//!   stem is its session id (as Claude Code has it).
+//! - A Claude Code file that begins with lines copied from another session, under that one's id, is taken for it.
+//! - Two JSONL files with the same first line, or trajectories with the same first step, are one transcript.
+//!
+//! Nothing is lost where two files are one transcript: lines that both have are recorded once, all others too. But
+//! they are exported as one file, which is not exact.
+
+use std::path::Path;
+
+use super::error::ImportError;
+use super::facts;
+use super::format::{Format, look_ahead};
+use super::object::Object;
+use super::{claude_code, codex, openhands};
+use crate::event::{EventId, Timestamp};
+
+/// Lines that are looked at for a transcript's identity. 256: Claude Code writes a few snapshots before its session id.
+const IDENTITY_LINES_MAX: u64 = 256;
+/// Bytes of a first line that make the identity of a JSONL file. 1 MiB: enough to tell two apart.
+const FIRST_LINE_BYTES_MAX: usize = 1 << 20;
+
+const ID_CONTEXT: &str = "counterfoil 2026-11-24 import id v1";
+const TRANSCRIPT_CONTEXT: &str = "counterfoil 2026-11-24 import transcript v1";
+
+/// Which transcript it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub format: Format,
+    /// Its name in the format's own terms, or a hash.
+    pub text: String,
+    /// The stream of lines that name none.
+    pub session: Option<String>,
+}
+
+/// What an id is derived for. Each kind is a space of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// The n-th occurrence, from 0, of a line.
+    Line(u64),
+    /// A record of a skipped line.
+    Skipped,
+    /// A layout note.
+    Layout,
+}
+
+impl Identity {
+    /// The identity of a JSONL transcript.
+    pub fn of_file(path: &Path, format: Format) -> Result<Identity, ImportError> {
+        let found = look_ahead(path, IDENTITY_LINES_MAX, |raw| {
+            let core = raw.parts().core;
+            if format == Format::Jsonl {
+                let hash = blake3::hash(core.get(..FIRST_LINE_BYTES_MAX).unwrap_or(core)).to_hex().to_string();
+                return Some((hash.clone(), hash));
+            }
+            let line = Object::parse(std::str::from_utf8(core).ok()?)?;
+            match format {
+                Format::ClaudeCode => claude_code::identity(&line),
+                Format::Codex => codex::identity(&line).map(|id| (id.clone(), id)),
+                _ => openhands::identity(&line).map(|id| (id.clone(), id)),
+            }
+        })?;
+        let (text, session) = found.unwrap_or_else(|| {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            (stem.clone(), stem)
+        });
+        Ok(Identity { format, text, session: facts::session(session) })
+    }
+
+    /// The identity of a trajectory with this first step.
+    pub fn of_steps(first: Option<&str>) -> Identity {
+        let text = blake3::hash(first.unwrap_or_default().as_bytes()).to_hex().to_string();
+        Identity { format: Format::SweAgent, session: Some(text.clone()), text }
+    }
+
+    /// `transcript:<16 hex>`: what all its drafts are tagged with.
+    pub fn tag(&self) -> String {
+        transcript_tag(self.format.name(), &self.text)
+    }
+
+    /// `format:<format>`, the other tag.
+    pub fn format_tag(&self) -> String {
+        format!("{FORMAT_TAG}{}", self.format)
+    }
+
+    /// The id of what these bytes become: 48 bits of time, then 80 bits of a hash over everything else. Every part
+    /// of the hash's input is preceded by its length or has a fixed one, so that no two inputs run together.
+    pub fn event_id(&self, time: Option<Timestamp>, kind: Kind, bytes: &[u8]) -> EventId {
+        let mut hasher = blake3::Hasher::new_derive_key(ID_CONTEXT);
+        for part in [self.format.name().as_bytes(), self.text.as_bytes(), bytes] {
+            push(&mut hasher, part);
+        }
+        let (kind, occurrence) = match kind {
+            Kind::Line(occurrence) => (0u8, occurrence),
+            Kind::Skipped => (1, 0),
+            Kind::Layout => (2, 0),
+        };
+        hasher.update(&occurrence.to_le_bytes());
+        hasher.update(&[kind]);
+        let mut low = [0; 16];
+        hasher.finalize_xof().fill(&mut low);
+        let millis = time.map_or(0, Timestamp::id_millis);
+        EventId::from_u128(u128::from(millis) << 80 | u128::from_le_bytes(low) >> 48)
+    }
+}
+
+const TRANSCRIPT_TAG: &str = "transcript:";
+const FORMAT_TAG: &str = "format:";
+
+/// The tag of the transcript with this format and identity.
+pub(crate) fn transcript_tag(format: &str, identity: &str) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key(TRANSCRIPT_CONTEXT);
+    push(&mut hasher, format.as_bytes());
+    push(&mut hasher, identity.as_bytes());
+    let hex = hasher.finalize().to_hex();
+    format!("{TRANSCRIPT_TAG}{}", hex.get(..16).unwrap_or_default())
+}
+
+/// The 16 hex digits of a transcript's tag, where it is one.
+pub(crate) fn transcript_of_tag(tag: &str) -> Option<&str> {
+    tag.strip_prefix(TRANSCRIPT_TAG).filter(|hex| hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+}
+
+/// The format that a tag names.
+pub(crate) fn format_of_tag(tag: &str) -> Option<Format> {
+    tag.strip_prefix(FORMAT_TAG)?.parse().ok()
+}
+
+fn push(hasher: &mut blake3::Hasher, part: &[u8]) {
+    hasher.update(&(part.len() as u64).to_le_bytes());
+    hasher.update(part);
+}

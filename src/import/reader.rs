@@ -1,0 +1,308 @@
+//! The reader of a transcript: one draft a line or step, in order, then the layout note. Called by whoever appends
+//! them. Never appends anything itself, and holds one line at a time.
+//!
+//! Memory: the longest line (bounded by [`Settings::line_bytes_max`]), about 100 bytes for each line that was read
+//! (occurrences, and names that later lines refer to), and the layout, bounded by 4 MiB. A trajectory is read whole.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::error::{BadLine, ImportError};
+use super::facts::{Facts, Known};
+use super::format::{Format, detect};
+use super::identity::{Identity, Kind};
+use super::layout::{Builder, LayoutNote};
+use super::object::Object;
+use super::scan::{self, Parts, Scanner};
+use super::{TAG_LAYOUT, TAG_SKIPPED, claude_code, codex, jsonl, openhands, swe_agent};
+use crate::event::{Draft, Payload, Timestamp};
+
+/// How a transcript is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The format; else it is told from the content, see [`detect`].
+    pub format: Option<Format>,
+    /// Whether a bad line is noted and passed over, rather than the end.
+    pub skip_bad: bool,
+    /// Bytes of the longest line; a longer one is a bad line. By default 16 MiB less 64 KiB, so that an event with
+    /// such a payload fits into the longest line of a ledger with default options. Keep it below that of the ledger.
+    pub line_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { format: None, skip_bad: false, line_bytes_max: (16 << 20) - (64 << 10) }
+    }
+}
+
+/// How far a reader has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Bytes that the file had when it was opened; one that grows may have more.
+    pub bytes_total: u64,
+    /// Lines read, blank ones counted; steps of a trajectory.
+    pub lines: u64,
+    /// Bad lines that were passed over.
+    pub skipped: u64,
+}
+
+/// Reads a transcript and yields its drafts.
+///
+/// ```no_run
+/// use counterfoil::import::{Settings, TranscriptReader};
+/// let mut reader = TranscriptReader::open("session.jsonl".as_ref(), &Settings::default())?;
+/// while let Some(draft) = reader.next()? {
+///     println!("{} {}", draft.event_type(), draft.payload_bytes());
+/// }
+/// # Ok::<(), counterfoil::import::ImportError>(())
+/// ```
+#[derive(Debug)]
+pub struct TranscriptReader {
+    path: PathBuf,
+    name: String,
+    settings: Settings,
+    identity: Identity,
+    tag: String,
+    bytes_total: u64,
+    skipped: u64,
+    last_time: Option<Timestamp>,
+    seen: HashMap<[u8; 16], u64>,
+    known: Known,
+    input: Input,
+}
+
+#[derive(Debug)]
+enum Input {
+    Lines { scanner: Box<Scanner>, layout: Builder },
+    Steps { steps: std::vec::IntoIter<Box<RawValue>>, read: u64, model: String },
+    Done { bytes: u64, lines: u64 },
+}
+
+impl TranscriptReader {
+    /// Opens a transcript and tells its format and identity.
+    ///
+    /// # Errors
+    /// [`ImportError::Io`], [`ImportError::NotAFile`]; for a trajectory, which is read here and now, also
+    /// [`ImportError::NotATrajectory`] and [`ImportError::TooLarge`].
+    pub fn open(path: &Path, settings: &Settings) -> Result<TranscriptReader, ImportError> {
+        let format = match settings.format {
+            Some(format) => format,
+            None => detect(path)?,
+        };
+        let (file, bytes_total) = scan::open(path)?;
+        let (identity, input) = if format == Format::SweAgent {
+            let trajectory = swe_agent::load(path, file, bytes_total)?;
+            let first = trajectory.steps.first().and_then(|step| Payload::from_json(step.get()).ok());
+            let steps = Input::Steps { steps: trajectory.steps.into_iter(), read: 0, model: trajectory.model };
+            (Identity::of_steps(first.as_ref().map(Payload::as_str)), steps)
+        } else {
+            let scanner = Box::new(Scanner::new(file, settings.line_bytes_max));
+            (Identity::of_file(path, format)?, Input::Lines { scanner, layout: Builder::new(settings.line_bytes_max) })
+        };
+        Ok(TranscriptReader {
+            path: path.to_owned(),
+            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            settings: settings.clone(),
+            tag: identity.tag(),
+            identity,
+            bytes_total,
+            skipped: 0,
+            last_time: None,
+            seen: HashMap::new(),
+            known: Known::default(),
+            input,
+        })
+    }
+
+    /// Its format.
+    pub fn format(&self) -> Format {
+        self.identity.format
+    }
+
+    /// Its file's name, without the folder.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The tag of all its drafts, `transcript:<16 hex>`.
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        let (bytes, lines) = match &self.input {
+            Input::Lines { scanner, .. } => (scanner.bytes(), scanner.lines()),
+            Input::Steps { read, .. } => (self.bytes_total, *read),
+            Input::Done { bytes, lines } => (*bytes, *lines),
+        };
+        Progress { bytes, bytes_total: self.bytes_total, lines, skipped: self.skipped }
+    }
+
+    /// The next draft; nothing at the end, and nothing after an error.
+    ///
+    /// # Errors
+    /// [`ImportError::BadLine`] where a line can't be recorded, unless bad ones are skipped; [`ImportError::Io`].
+    #[allow(clippy::should_implement_trait)] // it is fallible, as Lines::next_event is
+    pub fn next(&mut self) -> Result<Option<Draft>, ImportError> {
+        let Progress { bytes, lines, .. } = self.progress();
+        match std::mem::replace(&mut self.input, Input::Done { bytes, lines }) {
+            Input::Lines { scanner, layout } => self.next_line(scanner, layout),
+            Input::Steps { steps, read, model } => self.next_step(steps, read, model),
+            Input::Done { .. } => Ok(None),
+        }
+    }
+
+    fn next_line(&mut self, mut scanner: Box<Scanner>, mut layout: Builder) -> Result<Option<Draft>, ImportError> {
+        let line_bytes_max = self.settings.line_bytes_max;
+        loop {
+            let Some(line) = scanner.next().map_err(ImportError::io("reading", &self.path))? else {
+                // An empty file has nothing to record, and no first line to be known by.
+                return Ok((scanner.lines() > 0).then(|| self.layout_note(&scanner, layout)));
+            };
+            let (parts, number) = (line.parts(), line.number);
+            let is_whole = line.len == line.bytes.len() as u64;
+            if parts.core.is_empty() && is_whole {
+                layout.blank(&parts);
+                continue;
+            }
+            let record = if is_whole { scan::check(parts.core) } else { Err(BadLine::TooLong { bytes: line.len, max: line_bytes_max }) };
+            let draft = match record.and_then(|record| Ok((record, to_payload(record)?))) {
+                Ok((record, payload)) => {
+                    layout.line(&parts, payload.as_str() != record);
+                    self.line_draft(record, payload)
+                }
+                Err(reason) if self.settings.skip_bad => {
+                    layout.skipped(&parts, is_whole);
+                    self.skipped_draft(number, line.len, &parts, &reason)
+                }
+                Err(reason) => return Err(ImportError::BadLine { path: self.path.clone(), line: number, reason }),
+            };
+            self.input = Input::Lines { scanner, layout };
+            return Ok(Some(draft));
+        }
+    }
+
+    fn next_step(&mut self, mut steps: std::vec::IntoIter<Box<RawValue>>, read: u64, model: String) -> Result<Option<Draft>, ImportError> {
+        let Some(step) = steps.next() else { return Ok(None) };
+        let (number, len, max) = (read + 1, step.get().len(), self.settings.line_bytes_max);
+        let payload = to_payload(step.get()).and_then(|payload| match payload.as_str().len() {
+            bytes if bytes > max => Err(BadLine::TooLong { bytes: bytes as u64, max }),
+            _ => Ok(payload),
+        });
+        let draft = match payload {
+            // The payload rather than the step's bytes: another indentation of the file is the same step.
+            Ok(payload) => {
+                let record = payload.as_str().to_owned();
+                self.draft(swe_agent::read(&model), &record, payload)
+            }
+            Err(reason) if self.settings.skip_bad => {
+                let parts = Parts { lead: b"", core: step.get().as_bytes(), trail: b"", end: "" };
+                self.skipped_draft(number, len as u64, &parts, &reason)
+            }
+            Err(reason) => return Err(ImportError::BadLine { path: self.path.clone(), line: number, reason }),
+        };
+        self.input = Input::Steps { steps, read: number, model };
+        Ok(Some(draft))
+    }
+
+    fn line_draft(&mut self, record: &str, payload: Payload) -> Draft {
+        let line = Object::parse(record);
+        let mut facts = match (&line, self.identity.format) {
+            (Some(line), Format::ClaudeCode) => claude_code::read(line, &mut self.known),
+            (Some(line), Format::Codex) => codex::read(line, &mut self.known),
+            (Some(line), Format::OpenHands) => openhands::read(line, &mut self.known),
+            (Some(line), _) => jsonl::read(line),
+            // Valid JSON, but no object, or one whose keys no parser can read.
+            (None, _) => Facts::note(),
+        };
+        let names = std::mem::take(&mut facts.names);
+        let draft = self.draft(facts, record, payload);
+        if let Some(id) = draft.given_id() {
+            for name in names {
+                self.known.name_event(name, id);
+            }
+        }
+        draft
+    }
+
+    fn draft(&mut self, facts: Facts, record: &str, payload: Payload) -> Draft {
+        self.last_time = facts.observed_at.or(self.last_time);
+        let mut key = [0; 16];
+        blake3::Hasher::new().update(record.as_bytes()).finalize_xof().fill(&mut key);
+        let seen = self.seen.entry(key).or_default();
+        let occurrence = *seen;
+        *seen += 1;
+        let id = self.identity.event_id(self.last_time, Kind::Line(occurrence), record.as_bytes());
+        let mut draft = self.tagged(Draft::new(facts.event_type, facts.source)).id(id).with_payload(payload);
+        if let Some(at) = facts.observed_at {
+            draft = draft.observed_at(at);
+        }
+        if let Some(session) = facts.session.or_else(|| self.identity.session.clone()) {
+            draft = draft.session(session);
+        }
+        if let Some(cause) = facts.caused_by.filter(|cause| *cause != id) {
+            draft = draft.caused_by(cause);
+        }
+        draft
+    }
+
+    fn tagged(&self, draft: Draft) -> Draft {
+        draft.tag(&self.tag).tag(self.identity.format_tag())
+    }
+
+    fn skipped_draft(&mut self, number: u64, bytes: u64, parts: &Parts<'_>, reason: &BadLine) -> Draft {
+        #[derive(Serialize)]
+        struct Skipped<'a> {
+            file: &'a str,
+            line: u64,
+            reason: String,
+            bytes: u64,
+            /// Of the bytes that were read, white space around them trimmed.
+            blake3: String,
+        }
+        #[derive(Serialize)]
+        struct Wrapped<'a> {
+            import_skipped: Skipped<'a>,
+        }
+        self.skipped += 1;
+        let blake3 = blake3::hash(parts.core).to_hex().to_string();
+        let skipped = Skipped { file: &self.name, line: number, reason: reason.to_string(), bytes, blake3 };
+        // Texts and numbers always make a payload.
+        let payload = Payload::from_serialize(&Wrapped { import_skipped: skipped }).unwrap_or_else(|_| Payload::null());
+        let id = self.identity.event_id(self.last_time, Kind::Skipped, payload.as_str().as_bytes());
+        let facts = Facts::note();
+        let draft = self.tagged(Draft::new(facts.event_type, facts.source)).tag(TAG_SKIPPED).id(id).with_payload(payload);
+        match self.identity.session.clone() {
+            Some(session) => draft.session(session),
+            None => draft,
+        }
+    }
+
+    fn layout_note(&self, scanner: &Scanner, layout: Builder) -> Draft {
+        let (layout, complete) = layout.finish();
+        let note = LayoutNote {
+            format: self.identity.format.name().to_owned(),
+            transcript: self.identity.text.clone(),
+            name: self.name.clone(),
+            lines: scanner.lines(),
+            bytes: scanner.bytes(),
+            blake3: scanner.hash().to_hex().to_string(),
+            complete,
+            layout,
+        };
+        let payload = note.to_payload().ok().and_then(|json| Payload::from_json(json).ok()).unwrap_or_else(Payload::null);
+        let id = self.identity.event_id(self.last_time, Kind::Layout, payload.as_str().as_bytes());
+        let facts = Facts::note();
+        self.tagged(Draft::new(facts.event_type, facts.source)).tag(TAG_LAYOUT).id(id).with_payload(payload)
+    }
+}
+
+fn to_payload(record: &str) -> Result<Payload, BadLine> {
+    Payload::from_json(record).map_err(|error| BadLine::NotJson(error.to_string()))
+}

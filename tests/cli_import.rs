@@ -1,0 +1,75 @@
+//! Goal: import reports each file, adds nothing twice, goes on past a file that fails, and export --original gives the
+//! files back. Method: small transcripts, runs, bytes compared.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
+mod cli_support;
+
+use std::fs;
+
+use cli_support::*;
+use serde_json::Value;
+
+#[test]
+fn import_twice_and_export() {
+    let temp = tempfile::tempdir().unwrap();
+    let (store, out) = (temp.path().join("store"), temp.path().join("out"));
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/transcripts");
+    let first = run(&store, &["import", fixtures]);
+    assert_eq!(first.code, 0, "{first:?}");
+    snapshot!("cli_import", first.out.replace(fixtures, "<fixtures>"));
+    let again = run(&store, &["import", fixtures, "--json"]).fine();
+    let total: Value = serde_json::from_str(again.lines().last().unwrap()).unwrap();
+    assert_eq!((total["total"]["appended"].as_u64(), total["total"]["notes"].as_u64()), (Some(0), Some(0)), "{total}");
+    assert_eq!(total["total"]["files_failed"], 0);
+    run(&store, &["export", "--original", out.to_str().unwrap()]).fine();
+    for entry in fs::read_dir(fixtures).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            assert_eq!(fs::read(&path).unwrap(), fs::read(out.join(path.file_name().unwrap())).unwrap(), "{path:?}");
+        }
+    }
+    assert!(common::parity(&store).is_consistent());
+}
+
+#[test]
+fn a_bad_line_stops_its_file_only() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = temp.path().join("store");
+    let folder = temp.path().canonicalize().unwrap().join("transcripts");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a.jsonl"), "{\"n\":1}\n{\"n\":\n{\"n\":3}\n").unwrap();
+    fs::write(folder.join("b.jsonl"), "{\"n\":4}\n").unwrap();
+    let shown = |run: &Run| run.out.replace(&folder.display().to_string(), "<folder>");
+    let run_folder = |args: &[&str]| run(&store, &[&["import", folder.to_str().unwrap(), "/nonexistent"], args].concat());
+    let failed = run_folder(&[]);
+    assert_eq!(failed.code, 4, "{failed:?}");
+    snapshot!("cli_import_bad_line", shown(&failed));
+    let skipped = run(&store, &["import", folder.to_str().unwrap(), "--skip-bad"]);
+    assert_eq!(skipped.code, 0, "{skipped:?}");
+    snapshot!("cli_import_skip_bad", shown(&skipped));
+    let all = run(&store, &["query", "--json", "SELECT count(*) AS n FROM events WHERE payload LIKE '{\"n\"%'"]).fine();
+    assert_eq!(all.trim(), "[{\"n\":3}]");
+}
+
+#[test]
+fn ctrl_c_closes_the_store_and_reports() {
+    let temp = tempfile::tempdir().unwrap();
+    let (store, transcript) = (temp.path().join("store"), temp.path().join("long.jsonl"));
+    let lines: String = (0..400_000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    fs::write(&transcript, lines).unwrap();
+    let mut import = Running(command(&store, &["import", transcript.to_str().unwrap(), "--json"]).spawn().unwrap());
+    until("some events are there", || run(&store, &["show", "500"]).code == 0);
+    let killed = std::process::Command::new("kill").args(["-INT", &import.0.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let mut out = String::new();
+    std::io::Read::read_to_string(&mut import.0.stdout.take().unwrap(), &mut out).unwrap();
+    assert_eq!(import.0.wait().unwrap().code(), Some(4));
+    let total: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!(total["total"]["interrupted"], true);
+    let parity = common::parity(&store);
+    assert!(parity.is_consistent(), "{parity}");
+    assert_eq!(total["total"]["appended"], parity.jsonl_event_count);
+    assert_eq!(total["total"]["mirrored_through"], parity.jsonl_event_count);
+    assert!(parity.jsonl_event_count < 400_000);
+}
