@@ -72,13 +72,28 @@ fn more_transcripts_than_open_files_and_one_name_for_all() {
 #[test]
 fn the_latest_layout_counts() {
     let mut ledger = TestLedger::new();
-    ledger.append_all(&drafts_of("old.jsonl", b"{\"n\":1}\r\n{\"n\":2}", &Settings::default()).unwrap());
+    ledger.append_all(&drafts_of("log.jsonl", b"{\"n\":1}\r\n{\"n\":2}", &Settings::default()).unwrap());
     let grown = b"{\"n\":1}\n\n{\"n\":2}\n{\"n\":3}";
-    ledger.append_all(&drafts_of("new.jsonl", grown, &Settings::default()).unwrap());
+    ledger.append_all(&drafts_of("log.jsonl", grown, &Settings::default()).unwrap());
     let out = tempfile::tempdir().unwrap();
     let exported = export_originals(&ledger.reader(), out.path()).unwrap();
-    assert_eq!((exported.len(), exported[0].name.as_str(), exported[0].exact), (1, "new.jsonl", true));
+    assert_eq!((exported.len(), exported[0].name.as_str(), exported[0].exact), (1, "log.jsonl", true));
     assert_eq!(read(&exported[0]), grown);
+}
+
+#[test]
+fn other_jsonl_that_begins_alike_is_told_apart_by_name() {
+    let mut ledger = TestLedger::new();
+    let files = [("a.jsonl", "{\"version\":1}\n{\"n\":1}\n"), ("b.jsonl", "{\"version\":1}\n{\"n\":2}\n")];
+    for (name, text) in files {
+        ledger.append_all(&drafts_of(name, text.as_bytes(), &Settings::default()).unwrap());
+    }
+    let out = tempfile::tempdir().unwrap();
+    let exported = export_originals(&ledger.reader(), out.path()).unwrap();
+    assert_eq!(exported.len(), 2);
+    for (file, (name, text)) in exported.iter().zip(files) {
+        assert!(file.name == name && file.exact && read(file) == text.as_bytes());
+    }
 }
 
 #[test]

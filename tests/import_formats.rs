@@ -59,7 +59,7 @@ fn claude_code() {
     );
     assert!(lines(&drafts).iter().all(|draft| draft.session_id() == Some("11111111-aaaa-4bbb-8ccc-000000000001")));
     assert_eq!(checked(&drafts[1]).observed_at().unwrap().to_string(), "2026-03-01T10:00:01.000000Z");
-    assert_eq!(checked(&drafts[0]).observed_at(), None, "a line without a time gets none");
+    assert_eq!(checked(&drafts[0]).observed_at().unwrap().to_string(), "2026-03-01T10:00:00.000000Z", "a snapshot's time is inside it");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn swe_agent() {
     assert_eq!(drafts[2].payload_bytes(), r#"{"action":"submit","observation":"","response":"Done.","state":{}}"#);
     let compact = std::fs::read(fixture("run.traj")).unwrap();
     let compact: serde_json::Value = serde_json::from_slice(&compact).unwrap();
-    let one_line = drafts_of("renamed.json", compact.to_string().as_bytes(), &Settings::default()).unwrap();
+    let one_line = drafts_of("run.json", compact.to_string().as_bytes(), &Settings::default()).unwrap();
     assert_eq!(keys(&one_line), keys(&drafts), "another indentation is the same trajectory");
 }
 
@@ -120,7 +120,7 @@ fn any_other_jsonl() {
     assert_eq!(told(&drafts), ["system_note.v1 runtime"; 6]);
     let times: Vec<_> = drafts.iter().map(|draft| checked(draft).observed_at().map(|at| at.to_string())).collect();
     assert_eq!(times[0].as_deref(), Some("2026-03-04T07:00:00.000000Z"));
-    assert_eq!(times[1], None);
+    assert_eq!(times[1], times[0], "a line without a time has the one before it");
     assert_eq!(times[3].as_deref(), Some("2026-03-04T06:00:02.000000Z"));
 }
 

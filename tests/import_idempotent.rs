@@ -75,11 +75,14 @@ fn a_moved_or_copied_transcript_is_the_same() {
         let bytes = std::fs::read(fixture(name)).unwrap();
         let here = drafts(&fixture(name), &Settings::default()).unwrap();
         assert_eq!(keys(&here), keys(&drafts_of(name, &bytes, &Settings::default()).unwrap()), "{name} in another folder");
+        if ["run.traj", "other.jsonl"].contains(&name) {
+            continue; // they name no transcript themselves, so their file's name is part of what they are
+        }
         let renamed = drafts_of("renamed", &bytes, &Settings::default()).unwrap();
         assert_eq!(keys(&lines(&here)), keys(&lines(&renamed)), "{name} under another name");
         let mut ledger = TestLedger::new();
         ledger.append_all(&here);
-        assert_eq!(ledger.append_all(&renamed), usize::from(name != "run.traj"), "only the note, which has the name");
+        assert_eq!(ledger.append_all(&renamed), 1, "only the note, which has the name");
     }
 }
 

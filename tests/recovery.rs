@@ -101,7 +101,7 @@ impl Case {
                 let outcome = if added == 1 { outcome + ", its LF added" } else { outcome };
                 let mut seen = self.seen.borrow_mut();
                 let count = seen.entry(outcome.clone()).or_default();
-                if *count % 32 == 0 {
+                if count.is_multiple_of(32) {
                     self.goes_on(writer, report.head);
                 }
                 *count += 1;

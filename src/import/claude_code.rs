@@ -69,7 +69,8 @@ pub(crate) fn read(line: &Object<'_>, known: &mut Known) -> Facts {
     };
     facts.caused_by = facts.caused_by.or(parent);
     facts.session = line.text("sessionId").and_then(facts::session);
-    facts.observed_at = facts::time(line, "timestamp");
+    // A file-history-snapshot has its time inside.
+    facts.observed_at = facts::time(line, "timestamp").or_else(|| facts::time(&line.object("snapshot")?, "timestamp"));
     facts.names.extend(line.text("uuid"));
     for call in parts.iter().filter(|part| part.text("type").as_deref() == Some("tool_use")) {
         if let Some(id) = call.text("id") {

@@ -8,14 +8,15 @@
 //! | claude-code | the first `sessionId`, with `/` and the `agentId` behind it in a sub-agent's file | else the file's stem |
 //! | codex | the first `session_meta`'s id | else the file's stem |
 //! | openhands | the first event's id | else the file's stem |
-//! | swe-agent | BLAKE3 of the first step's payload | |
-//! | jsonl | BLAKE3 of the first line that is not blank (of its first MiB, white space around it trimmed) | |
+//! | swe-agent | the file's stem and BLAKE3 of the first step's payload | |
+//! | jsonl | the file's stem and BLAKE3 of the first line that is not blank (of its first MiB, trimmed) | the stem |
 //!
 //! "First" looks at [`IDENTITY_LINES_MAX`] lines. Limits that follow:
 //! - A Claude Code file that was imported before it named its session is a new transcript once it does, unless its
 //!   stem is its session id (as Claude Code has it).
 //! - A Claude Code file that begins with lines copied from another session, under that one's id, is taken for it.
-//! - Two JSONL files with the same first line, or trajectories with the same first step, are one transcript.
+//! - Other JSONL and trajectories name no transcript. Many begin alike, so the file's name (not its folder) tells them
+//!   apart, and a file that is renamed is a new transcript.
 //!
 //! Nothing is lost where two files are one transcript: lines that both have are recorded once, all others too. But
 //! they are exported as one file, which is not exact.
@@ -64,8 +65,7 @@ impl Identity {
         let found = look_ahead(path, IDENTITY_LINES_MAX, |raw| {
             let core = raw.parts().core;
             if format == Format::Jsonl {
-                let hash = blake3::hash(core.get(..FIRST_LINE_BYTES_MAX).unwrap_or(core)).to_hex().to_string();
-                return Some((hash.clone(), hash));
+                return Some(named_by(path, core.get(..FIRST_LINE_BYTES_MAX).unwrap_or(core)));
             }
             let line = Object::parse(std::str::from_utf8(core).ok()?)?;
             match format {
@@ -75,16 +75,16 @@ impl Identity {
             }
         })?;
         let (text, session) = found.unwrap_or_else(|| {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let stem = stem_of(path);
             (stem.clone(), stem)
         });
         Ok(Identity { format, text, session: facts::session(session) })
     }
 
     /// The identity of a trajectory with this first step.
-    pub fn of_steps(first: Option<&str>) -> Identity {
-        let text = blake3::hash(first.unwrap_or_default().as_bytes()).to_hex().to_string();
-        Identity { format: Format::SweAgent, session: Some(text.clone()), text }
+    pub fn of_steps(path: &Path, first: Option<&str>) -> Identity {
+        let (text, session) = named_by(path, first.unwrap_or_default().as_bytes());
+        Identity { format: Format::SweAgent, session: facts::session(session), text }
     }
 
     /// `transcript:<16 hex>`: what all its drafts are tagged with.
@@ -116,6 +116,16 @@ impl Identity {
         let millis = time.map_or(0, Timestamp::id_millis);
         EventId::from_u128(u128::from(millis) << 80 | u128::from_le_bytes(low) >> 48)
     }
+}
+
+fn stem_of(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Identity and stream of a transcript that names neither: by its file's stem and how it begins.
+fn named_by(path: &Path, beginning: &[u8]) -> (String, String) {
+    let (stem, hash) = (stem_of(path), blake3::hash(beginning).to_hex());
+    (format!("{stem}/{hash}"), format!("{stem}-{}", hash.get(..8).unwrap_or_default()))
 }
 
 const TRANSCRIPT_TAG: &str = "transcript:";

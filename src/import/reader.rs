@@ -99,7 +99,7 @@ impl TranscriptReader {
             let trajectory = swe_agent::load(path, file, bytes_total)?;
             let first = trajectory.steps.first().and_then(|step| Payload::from_json(step.get()).ok());
             let steps = Input::Steps { steps: trajectory.steps.into_iter(), read: 0, model: trajectory.model };
-            (Identity::of_steps(first.as_ref().map(Payload::as_str)), steps)
+            (Identity::of_steps(path, first.as_ref().map(Payload::as_str)), steps)
         } else {
             let scanner = Box::new(Scanner::new(file, settings.line_bytes_max));
             (Identity::of_file(path, format)?, Input::Lines { scanner, layout: Builder::new(settings.line_bytes_max) })
@@ -240,7 +240,8 @@ impl TranscriptReader {
         *seen += 1;
         let id = self.identity.event_id(self.last_time, Kind::Line(occurrence), record.as_bytes());
         let mut draft = self.tagged(Draft::new(facts.event_type, facts.source)).id(id).with_payload(payload);
-        if let Some(at) = facts.observed_at {
+        // A line without a time happened after the line before it; one with nothing before it is dated when it is sealed.
+        if let Some(at) = self.last_time {
             draft = draft.observed_at(at);
         }
         if let Some(session) = facts.session.or_else(|| self.identity.session.clone()) {

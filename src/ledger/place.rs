@@ -55,7 +55,8 @@ impl Expected {
             return Err(LineFault::Link { expected: self.head.event_hash, found: event.prev_event_hash });
         }
         if let Some((session_id, found)) = &event.session {
-            let known = self.sessions.get(session_id.as_ref()).copied().or_else(|| Some((base(session_id)?, self.lost)));
+            // A stream that is seen for the first time may have begun in a line that was lost.
+            let known = self.sessions.get(session_id.as_ref()).copied().or_else(|| Some((base(session_id)?, 0)));
             if let Some((last, lost)) = known {
                 // Lines that were lost since may have been of this stream.
                 let fits = if lost == self.lost { *found == last + 1 } else { *found > last };

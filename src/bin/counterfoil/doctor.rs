@@ -137,21 +137,19 @@ impl Doctor<'_> {
                 self.ok("store", format!("{store}: ledger {}, format 1, created {}", manifest.ledger_id, manifest.created_at));
                 return Some(ledger);
             }
-            Err(LedgerError::NoStore { .. }) if has_mirror => {
-                self.wrong("store", &format!("{} is missing; the mirror has what was in it", path.display()), Some("repair --from mirror"));
-            }
-            Err(LedgerError::NoStore { .. }) if files(&self.context.store.join("segments"), |_| true).count > 0 => {
-                self.wrong(
-                    "store",
-                    &format!("{} is missing, and so is a mirror that knows it; restore it from a backup", path.display()),
-                    None,
-                );
+            Err(LedgerError::Refused(refusal)) if matches!(*refusal, Refusal::NoManifest { .. }) => {
+                let (text, mend) = if has_mirror {
+                    ("is missing; the mirror has what was in it", Some("repair --from mirror"))
+                } else {
+                    ("is missing, and so is a mirror that knows it; restore it from a backup", None)
+                };
+                self.wrong("store", &format!("{} {text}", path.display()), mend);
             }
             Err(LedgerError::NoStore { .. }) => {
                 self.wrong("store", "this folder holds no store; name another with --store, or create one", Some("init"))
             }
             Err(error @ LedgerError::Manifest { .. }) if has_mirror => {
-                self.wrong("store", &format!("{error}, or let the mirror write it anew"), None);
+                self.wrong("store", &error.to_string(), None);
                 let (from, to) = (text::quoted(&path), text::quoted(&path.with_extension("json.damaged")));
                 if let Some(finding) = self.findings.last_mut() {
                     finding.mend = Some(format!("mv {from} {to} && {}", self.context.command("repair --from mirror")));
@@ -235,7 +233,7 @@ impl Doctor<'_> {
                 .ok("mirror", format!("readable, schema version {SCHEMA_VERSION}, through seq {}, SQLite's quick_check is ok", mark.seq)),
             Err(error @ MirrorError::Missing { .. }) => self.wrong("mirror", &error.to_string(), Some("replay")),
             Err(error) if error.fault() == MirrorFault::Broken => {
-                self.wrong("mirror", &format!("{error}; it is of no use: a replay sets it aside and builds a new one"), Some("replay"));
+                self.wrong("mirror", &format!("{error}"), Some("replay"));
             }
             Err(error) => self.wrong("mirror", &error.to_string(), None),
         }
