@@ -235,7 +235,7 @@ async fn pipelined(
     }
 }
 
-fn print(receipt: &Receipt, out: &mut Out) -> Result<(), Failure> {
+pub fn print(receipt: &Receipt, out: &mut Out) -> Result<(), Failure> {
     if out.is_json() {
         return out.json(receipt);
     }

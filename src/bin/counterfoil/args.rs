@@ -138,6 +138,9 @@ pub struct ImportArgs {
     /// Record a note for a bad line and go on, rather than stop the file there
     #[arg(long)]
     pub skip_bad: bool,
+    /// Print each event's receipt as it comes, before the counts
+    #[arg(long)]
+    pub receipts: bool,
 }
 
 #[derive(Debug, Args)]

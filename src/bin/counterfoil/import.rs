@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::append::{Answer, IN_FLIGHT_MAX, open, runtime};
+use crate::append::{Answer, IN_FLIGHT_MAX, open, print as print_receipt, runtime};
 use crate::args::ImportArgs;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -100,9 +100,9 @@ pub fn run(args: ImportArgs, context: &Context, out: &mut Out) -> Result<Exit, F
     runtime()?.block_on(async {
         let ledger = open(context, out).await?;
         let import = Import::start(&args, &reports, &ledger, context);
-        let done = import.run(&mut reports, &ledger).await;
+        let done = import.run(&mut reports, &ledger, args.receipts.then_some(&mut *out)).await;
         let closed = ledger.close().await;
-        let (interrupted, fatal) = done;
+        let (interrupted, fatal) = done?;
         let mirrored_through = closed.as_ref().map_or(Seq::ZERO, |report| report.mirrored_through);
         let exit = print(&reports, mirrored_through, interrupted, context, out)?;
         match (fatal, closed) {
@@ -149,9 +149,16 @@ impl Import {
         Import { steps, stop, bar }
     }
 
-    /// Takes the answers in order. Answers whether Ctrl-C ended it, and what else did.
-    async fn run(mut self, reports: &mut [FileReport], ledger: &Ledger) -> (bool, Option<AppendError>) {
+    /// Takes the answers in order, and prints the receipts where that is asked for. Answers whether Ctrl-C ended it, and
+    /// what else did.
+    async fn run(
+        mut self,
+        reports: &mut [FileReport],
+        ledger: &Ledger,
+        mut receipts_to: Option<&mut Out>,
+    ) -> Result<(bool, Option<AppendError>), Failure> {
         let (mut interrupted, mut fatal, mut last) = (false, None, Seq::ZERO);
+        let mut printed = Ok(());
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
             let step = tokio::select! {
@@ -171,7 +178,15 @@ impl Import {
                     report.error = report.error.take().or(error);
                 }
                 What::Sent { answer, is_note } => match answer.await {
-                    Ok(receipts) => last = receipts.iter().fold(last, |last, receipt| report.take(receipt, is_note).max(last)),
+                    Ok(receipts) => {
+                        last = receipts.iter().fold(last, |last, receipt| report.take(receipt, is_note).max(last));
+                        if let (Some(out), Ok(())) = (receipts_to.as_mut(), &printed) {
+                            printed = receipts.iter().try_for_each(|receipt| print_receipt(receipt, out)).and_then(|()| out.flush());
+                            if printed.is_err() {
+                                self.stop.store(true, Ordering::Relaxed);
+                            }
+                        }
+                    }
                     Err(error @ AppendError::Conflict { .. }) => {
                         report.counts.conflicts += 1;
                         report.error.get_or_insert_with(|| {
@@ -191,7 +206,7 @@ impl Import {
         if fatal.is_none() {
             fatal = ledger.mirrored(last).await.err();
         }
-        (interrupted, fatal)
+        printed.map(|()| (interrupted, fatal))
     }
 }
 
