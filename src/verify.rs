@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
 use crate::ledger::place::{Expected, check_blob};
-use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, lock, place, segment};
+use crate::ledger::{Head, LedgerError, LedgerLine, LedgerReader, LineFault, lock, place, segment};
 
 /// Failures that a report lists at most; the count goes on.
 const LISTED_MAX: usize = 10_000;
@@ -155,94 +155,125 @@ struct Attachment {
 /// # Errors
 /// [`LedgerError`] where the ledger can't be read. What is wrong with lines is in the report.
 pub fn verify(reader: &LedgerReader, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
-    let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
-    let mut report = VerifyReport {
-        events: 0,
-        segments: 0,
-        bytes: 0,
-        head: genesis,
-        erased: 0,
-        signed: 0,
-        failures_count: 0,
-        failures: Vec::new(),
-        unfinished: None,
-    };
-    let mut expected = Expected::after(genesis);
-    let mut waiting: BTreeMap<Seq, (PayloadHash, Failure)> = BTreeMap::new();
+    let mut verifier = Verifier::new(reader);
     let mut lines = reader.lines_from(Seq::FIRST)?;
-    let (mut segment_first, mut line_number) = (Seq::ZERO, 0);
     while let Some(found) = lines.next_raw()? {
-        let raw = found.raw;
-        if found.active && !raw.terminated {
-            if raw.bytes.iter().all(|b| *b == 0) {
-                break;
-            }
-            let path = segment::segment_path(reader.dir(), found.segment);
-            if lock::is_held(reader.storage(), reader.dir()) {
-                report.unfinished = Some(Unfinished { path, offset: raw.offset, bytes: raw.len });
-                break;
-            }
+        if verifier.is_unfinished(&found) {
+            break;
         }
-        if found.segment != segment_first {
-            (segment_first, line_number) = (found.segment, 0);
-            report.segments += 1;
-        }
-        line_number += 1;
-        report.bytes += raw.end() - raw.offset;
-        progress(report.bytes);
-        let decoded = line::decode(raw.bytes);
-        let failure = |seq: Seq, id: Option<EventId>, reason: LineFault| Failure {
-            path: segment::segment_path(reader.dir(), found.segment),
-            line: line_number,
-            offset: raw.offset,
-            seq,
-            id,
-            reason,
+        verifier.line(&found);
+        progress(verifier.report.bytes);
+    }
+    Ok(verifier.finish())
+}
+
+struct Verifier<'r> {
+    reader: &'r LedgerReader,
+    expected: Expected,
+    report: VerifyReport,
+    /// The segment that the last line was in, and which line of it that was.
+    segment: Seq,
+    line_number: u64,
+    /// Erased events that no erasure has named yet.
+    waiting: BTreeMap<Seq, (PayloadHash, Failure)>,
+}
+
+impl Verifier<'_> {
+    fn new(reader: &LedgerReader) -> Verifier<'_> {
+        let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
+        let report = VerifyReport {
+            events: 0,
+            segments: 0,
+            bytes: 0,
+            head: genesis,
+            erased: 0,
+            signed: 0,
+            failures_count: 0,
+            failures: Vec::new(),
+            unfinished: None,
         };
-        let event = match decoded {
-            Ok(event) if raw.terminated => event,
+        Verifier { reader, expected: Expected::after(genesis), report, segment: Seq::ZERO, line_number: 0, waiting: BTreeMap::new() }
+    }
+
+    /// Whether the ledger ends here: in fill, or in what a live writer has begun to write.
+    fn is_unfinished(&mut self, found: &LedgerLine<'_>) -> bool {
+        let raw = found.raw;
+        if !found.active || raw.terminated {
+            return false;
+        }
+        if raw.bytes.iter().all(|b| *b == 0) {
+            return true;
+        }
+        let written = lock::is_held(self.reader.storage(), self.reader.dir());
+        if written {
+            let path = segment::segment_path(self.reader.dir(), found.segment);
+            self.report.unfinished = Some(Unfinished { path, offset: raw.offset, bytes: raw.len });
+        }
+        written
+    }
+
+    fn line(&mut self, found: &LedgerLine<'_>) {
+        let raw = found.raw;
+        if found.segment != self.segment {
+            (self.segment, self.line_number) = (found.segment, 0);
+            self.report.segments += 1;
+        }
+        self.line_number += 1;
+        self.report.bytes += raw.end() - raw.offset;
+        match line::decode(raw.bytes) {
+            Ok(event) if raw.terminated => self.event(found, &event),
             Ok(event) => {
-                report.fail(failure(event.seq, Some(event.id), LineFault::Unterminated));
-                expected.step_over(&event);
-                continue;
+                self.report.fail(self.failure(found, event.seq, Some(event.id), LineFault::Unterminated));
+                self.expected.step_over(&event);
             }
             Err(error) => {
                 let id = line::decode_unhashed(raw.bytes).ok().map(|event| event.id);
-                report.fail(failure(expected.head().seq.next(), id, error.into()));
-                expected.lose_line();
-                continue;
+                self.report.fail(self.failure(found, self.expected.head().seq.next(), id, error.into()));
+                self.expected.lose_line();
             }
-        };
-        match check(reader, &mut expected, &event, line_number == 1, found.segment) {
+        }
+    }
+
+    fn event(&mut self, found: &LedgerLine<'_>, event: &Event<'_>) {
+        match check(self.reader, &mut self.expected, event, self.line_number == 1, found.segment) {
             Ok(()) => {
-                report.events += 1;
-                report.head = expected.head();
-                report.signed += u64::from(event.signature.is_some());
+                self.report.events += 1;
+                self.report.head = self.expected.head();
+                self.report.signed += u64::from(event.signature.is_some());
             }
             Err(reason) => {
-                report.fail(failure(event.seq, Some(event.id), reason));
-                if event.seq > expected.head().seq.next() {
-                    expected.lose_lines_before(event.seq);
+                self.report.fail(self.failure(found, event.seq, Some(event.id), reason));
+                if event.seq > self.expected.head().seq.next() {
+                    self.expected.lose_lines_before(event.seq);
                 }
-                expected.step_over(&event);
+                self.expected.step_over(event);
             }
         }
         if event.body == Body::Erased {
-            waiting.insert(event.seq, (event.payload_hash, failure(event.seq, Some(event.id), LineFault::NotErased)));
+            let unnamed = self.failure(found, event.seq, Some(event.id), LineFault::NotErased);
+            self.waiting.insert(event.seq, (event.payload_hash, unnamed));
         } else if event.event_type == "counterfoil.erasure.v1" {
             let erasure: Option<Erasure> = event.payload().and_then(|json| serde_json::from_str(json).ok());
             for named in erasure.map(|erasure| erasure.erased).unwrap_or_default() {
-                if waiting.get(&named.seq).is_some_and(|(hash, _)| *hash == named.payload_hash) {
-                    waiting.remove(&named.seq);
-                    report.erased += 1;
+                if self.waiting.get(&named.seq).is_some_and(|(hash, _)| *hash == named.payload_hash) {
+                    self.waiting.remove(&named.seq);
+                    self.report.erased += 1;
                 }
             }
         }
     }
-    for (_, failure) in waiting.into_values() {
-        report.fail(failure);
+
+    fn failure(&self, found: &LedgerLine<'_>, seq: Seq, id: Option<EventId>, reason: LineFault) -> Failure {
+        let path = segment::segment_path(self.reader.dir(), found.segment);
+        Failure { path, line: self.line_number, offset: found.raw.offset, seq, id, reason }
     }
-    Ok(report)
+
+    fn finish(mut self) -> VerifyReport {
+        for (_, failure) in self.waiting.into_values() {
+            self.report.fail(failure);
+        }
+        self.report
+    }
 }
 
 fn check(reader: &LedgerReader, expected: &mut Expected, event: &Event<'_>, first_line: bool, segment: Seq) -> Result<(), LineFault> {

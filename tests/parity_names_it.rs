@@ -9,20 +9,12 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::*;
 use counterfoil::*;
 use rusqlite::Connection;
 use rusqlite::types::Value;
-
-fn store() -> (tempfile::TempDir, PathBuf, Options) {
-    let temp = tempfile::tempdir().unwrap();
-    let dir = temp.path().join("store");
-    let options = small_segments();
-    filled(&dir, &options);
-    (temp, dir, options)
-}
 
 fn sql(dir: &Path, sql: &str) {
     Connection::open(mirror_path(dir)).unwrap().execute_batch(sql).unwrap();

@@ -7,19 +7,11 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::*;
 use counterfoil::*;
 use rusqlite::Connection;
-
-fn store() -> (tempfile::TempDir, PathBuf, Options) {
-    let temp = tempfile::tempdir().unwrap();
-    let dir = temp.path().join("store");
-    let options = small_segments();
-    filled(&dir, &options);
-    (temp, dir, options)
-}
 
 fn mirror(dir: &Path, options: &Options) -> (LedgerReader, Mirror) {
     let reader = LedgerReader::open(dir, options).unwrap();

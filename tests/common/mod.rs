@@ -220,3 +220,12 @@ pub fn snapshots(run: impl FnOnce()) {
     settings.set_omit_expression(true);
     settings.bind(run);
 }
+
+/// A store of several small segments, filled and closed.
+pub fn store() -> (tempfile::TempDir, std::path::PathBuf, Options) {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    let options = small_segments();
+    filled(&dir, &options);
+    (temp, dir, options)
+}
