@@ -126,7 +126,8 @@ impl LedgerState {
             Some(reader) => Writer::open(&context.dir, &context.manifest, watermark, reader, options)?,
             None => Writer::open(&context.dir, &context.manifest, None, &mut none, options)?,
         };
-        lookup.as_ref().map(MirrorReader::end_snapshot).transpose()?;
+        // A reader that has met damage may not come out of its snapshot; it is opened anew once the mirror is ready.
+        lookup = lookup.filter(|reader| reader.end_snapshot().is_ok());
         tracing::info!(
             actor = "ledger",
             seq = writer.head().seq.get(),
@@ -134,7 +135,7 @@ impl LedgerState {
             rewritten_bytes = recovery.rewritten_bytes,
             "recovered"
         );
-        let covered = watermark.map_or(Seq::ZERO, |mark| mark.seq) >= writer.floor();
+        let covered = lookup.is_some() && watermark.map_or(Seq::ZERO, |mark| mark.seq) >= writer.floor();
         context.shared.durable.send_replace(writer.head());
         Ok(LedgerState {
             context,
@@ -208,11 +209,10 @@ impl LedgerState {
             total: self.writer.head().seq.get(),
         };
         let staged = self.writer.stage(&append.drafts, &append.conditions, append.fresh, &mut lookup);
-        if let Err(AppendError::Lookup(reason)) = staged {
-            // The file under the reader is damaged or gone. Its actor will see that too, and have it rebuilt.
-            tracing::warn!(actor = "ledger", %reason, "the mirror can't be read");
+        if let Err(AppendError::Lookup(LookupError::Broken(reason))) = staged {
+            tracing::warn!(actor = "ledger", %reason, "the mirror is damaged; it will be rebuilt");
             (self.covered, self.lookup) = (false, None);
-            let _ = self.context.supervisor.cast(Inner::MirrorUnreadable { reason }.into());
+            let _ = self.context.supervisor.cast(Inner::MirrorDamaged { reason }.into());
             return Err(AppendError::Rebuilding { done: 0, total: self.writer.head().seq.get() });
         }
         staged

@@ -14,8 +14,9 @@ use crate::{
 };
 
 pub(crate) enum ParityTask {
-    /// Bring the mirror up to the durable head. The only writer of the mirror while it runs.
-    Replay,
+    /// Bring the mirror up to the durable head. The only writer of the mirror while it runs. `set_aside`: what is
+    /// there now was found to be of no use.
+    Replay { set_aside: bool },
     /// Compare, answer the caller where there is one, and keep the report for the status.
     Compare { kind: ParityKind, reply: Option<RpcReplyPort<Result<ParityReport, Error>>> },
 }
@@ -57,7 +58,10 @@ impl ThreadLocalActor for ParityActor {
     async fn handle(&self, me: ActorRef<ParityMsg>, message: ParityMsg, state: &mut ParityState) -> Result<(), ActorProcessingErr> {
         match message {
             ParityMsg::Step => match &mut state.task {
-                ParityTask::Replay => state.replay(&me),
+                ParityTask::Replay { set_aside } => {
+                    let set_aside = std::mem::take(set_aside);
+                    state.replay(&me, set_aside);
+                }
                 ParityTask::Compare { kind, reply } => {
                     let (kind, reply) = (*kind, reply.take());
                     state.compare(kind, reply).await;
@@ -70,23 +74,21 @@ impl ThreadLocalActor for ParityActor {
 }
 
 impl ParityState {
-    fn replay(&mut self, me: &ActorRef<ParityMsg>) {
-        let done = match self.step() {
+    fn replay(&mut self, me: &ActorRef<ParityMsg>, broken: bool) {
+        let stepped = if broken { self.set_aside("it was found damaged") } else { self.step() };
+        let done = match stepped {
             Ok((ReplayStep::More, _)) => {
                 let _ = me.cast(ParityMsg::Step);
                 return;
             }
             Ok((ReplayStep::Done, report)) => Ok(report),
             Err(ReplayError::Mirror(error)) if error.fault() == MirrorFault::Broken && self.set_aside < SET_ASIDE_MAX => {
-                self.set_aside += 1;
-                self.replaying = None;
-                match set_aside(&self.context.dir) {
-                    Ok(aside) => {
-                        tracing::warn!(actor = "parity", %error, aside = %aside.display(), "set the mirror aside; rebuilding it");
+                match self.set_aside(&error.to_string()) {
+                    Ok(_) => {
                         let _ = me.cast(ParityMsg::Step);
                         return;
                     }
-                    Err(error) => Err(ReplayError::Mirror(error)),
+                    Err(error) => Err(error),
                 }
             }
             Err(error) => Err(error),
@@ -104,6 +106,14 @@ impl ParityState {
         self.replaying = None;
         let _ = self.context.supervisor.cast(Inner::Replayed(done).into());
         me.stop(None);
+    }
+
+    fn set_aside(&mut self, reason: &str) -> Result<(ReplayStep, ReplayReport), ReplayError> {
+        self.set_aside += 1;
+        self.replaying = None;
+        let aside = set_aside(&self.context.dir)?;
+        tracing::warn!(actor = "parity", %reason, aside = %aside.display(), "set the mirror aside; rebuilding it");
+        Ok((ReplayStep::More, ReplayReport::default()))
     }
 
     fn step(&mut self) -> Result<(ReplayStep, ReplayReport), ReplayError> {

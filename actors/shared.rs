@@ -213,6 +213,8 @@ pub(crate) struct MirrorWaiters {
 struct Waiting {
     by_seq: BTreeMap<(Seq, u64), Waiter>,
     number: u64,
+    /// Someone sees to the next deadline.
+    watched: bool,
 }
 
 struct Waiter {
@@ -239,8 +241,8 @@ impl MirrorWaiters {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets an append wait; where too many wait already, it gets `MirrorBehind` at once. Answers whether it is the
-    /// first to wait, so that someone must see to its deadline.
+    /// Lets an append wait; where too many wait already, it gets `MirrorBehind` at once. Answers whether nobody
+    /// sees to deadlines yet, so that someone must.
     pub(crate) fn push(&self, receipts: Vec<Receipt>, reply: Reply, deadline: Instant) -> bool {
         let Some(seq) = receipts.iter().map(|receipt| receipt.seq).max() else { return false };
         let waiter = Waiter { deadline, receipts, reply };
@@ -253,7 +255,7 @@ impl MirrorWaiters {
         waiting.number += 1;
         let key = (seq, waiting.number);
         waiting.by_seq.insert(key, waiter);
-        waiting.by_seq.len() == 1
+        !std::mem::replace(&mut waiting.watched, true)
     }
 
     pub(crate) fn answer_through(&self, seq: Seq) {
@@ -275,7 +277,9 @@ impl MirrorWaiters {
             let mut waiting = self.lock();
             let over: Vec<_> = waiting.by_seq.iter().filter(|(_, waiter)| waiter.deadline <= now).map(|(key, _)| *key).collect();
             expired.extend(over.into_iter().filter_map(|key| waiting.by_seq.remove(&key)));
-            waiting.by_seq.values().map(|waiter| waiter.deadline).min()
+            let next = waiting.by_seq.values().map(|waiter| waiter.deadline).min();
+            waiting.watched = next.is_some();
+            next
         };
         expired.into_iter().for_each(|waiter| waiter.answer(MirrorAck::MirrorBehind));
         next

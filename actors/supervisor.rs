@@ -57,8 +57,8 @@ pub(crate) enum Inner {
     },
     /// ParityActor has replayed.
     Replayed(Result<ReplayReport, ReplayError>),
-    /// LedgerActor can't read the mirror.
-    MirrorUnreadable {
+    /// LedgerActor has found the mirror damaged.
+    MirrorDamaged {
         reason: String,
     },
     /// Someone waits for the mirror's acknowledgement.
@@ -128,6 +128,8 @@ pub(crate) struct SupervisorState {
     /// The ParityActor that replays. Those that compare come and go by themselves.
     parity: Option<Child<ParityMsg>>,
     replayed: Option<Result<ReplayReport, ReplayError>>,
+    /// The mirror's file was found to be of no use: the next replay sets it aside, whatever it looks like at first.
+    mirror_is_broken: bool,
     /// Children that have ended, by id: an end can come before the word that they have started.
     exits: HashMap<ActorId, (Option<Exit>, String)>,
     /// Appends that came while no LedgerActor was there. Bounded by their permits.
@@ -159,6 +161,7 @@ impl Actor for SupervisorActor {
             sqlite: None,
             parity: None,
             replayed: None,
+            mirror_is_broken: false,
             exits: HashMap::new(),
             pending: VecDeque::new(),
             restarts: VecDeque::new(),
@@ -186,7 +189,7 @@ impl Actor for SupervisorActor {
             Inner::Respawn(role) => state.respawn(&me, role),
             Inner::Replaying { through } => state.tell_ledger(MirrorLink::Replaying { through }),
             Inner::Replayed(result) => state.replayed = Some(result),
-            Inner::MirrorUnreadable { reason } => state.mirror_unreadable(&reason),
+            Inner::MirrorDamaged { reason } => state.mirror_damaged(&reason),
             Inner::WatchDeadlines | Inner::DeadlineOver => state.watch_deadlines(&me),
             Inner::Parity(kind, reply) => state.compare(&me, kind, reply),
             Inner::Children(reply) => state.children(reply),
@@ -290,7 +293,8 @@ impl SupervisorState {
     fn spawn_replay(&mut self, me: &Me) {
         self.replayed = None;
         if let Some(context) = self.context.clone() {
-            spawn::<ParityActor>(me, (context, ParityTask::Replay), Inner::ParitySpawned);
+            let set_aside = std::mem::take(&mut self.mirror_is_broken);
+            spawn::<ParityActor>(me, (context, ParityTask::Replay { set_aside }), Inner::ParitySpawned);
         }
     }
 
@@ -379,7 +383,8 @@ impl SupervisorState {
             (Role::Ledger, Some(exit)) => self.poisoned(me, exit),
             (Role::Ledger, None) => self.restart(me, Role::Ledger, reason),
             (Role::Sqlite, Some(Exit::MirrorDisagrees { reason })) => self.mirror_failed(me, reason),
-            (Role::Sqlite, _) => {
+            (Role::Sqlite, exit) => {
+                self.mirror_is_broken |= matches!(exit, Some(Exit::MirrorBroken { .. }));
                 self.tell_ledger(MirrorLink::Gone);
                 self.restart(me, Role::Parity, reason);
             }
@@ -471,9 +476,10 @@ impl SupervisorState {
         self.close_when_possible(me);
     }
 
-    fn mirror_unreadable(&mut self, reason: &str) {
-        tracing::warn!(actor = "supervisor", %reason, "the mirror can't be read; replaying it");
-        // Its end sets off the replay, which sets the file aside where it is broken.
+    fn mirror_damaged(&mut self, reason: &str) {
+        tracing::warn!(actor = "supervisor", %reason, "the mirror is damaged; rebuilding it");
+        self.mirror_is_broken = true;
+        // Its end sets off the replay.
         match &self.sqlite {
             Some(sqlite) => sqlite.actor.get_cell().kill(),
             None => self.tell_ledger(MirrorLink::Gone),
@@ -482,6 +488,7 @@ impl SupervisorState {
 
     // ---- the rest ------------------------------------------------------------------------------------------
 
+    /// Answers those whose deadline is over, and comes back for the next. There is one timer at a time.
     fn watch_deadlines(&self, me: &Me) {
         if let Some(next) = self.shared.waiters.expire(Instant::now()) {
             me.send_after(next.saturating_duration_since(Instant::now()), || Inner::DeadlineOver.into());

@@ -180,3 +180,42 @@ async fn being_rebuilt() {
 fn futures_block<T>(future: impl Future<Output = T>) -> T {
     tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_while_it_is_open_and_too_large_to_be_checked_at_open() {
+    let temp = tempfile::tempdir().unwrap();
+    let text = "x".repeat(2000);
+    let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
+    let mut events = 0;
+    for _ in 0..5 {
+        let batch = (0..2000).map(|n| common::note(&text).session("s").id(common::id(events + n))).collect();
+        ledger.append_batch(batch).await.unwrap();
+        events += 2000;
+    }
+    ledger.close().await.unwrap();
+    let path = mirror_path(temp.path());
+    assert!(std::fs::metadata(&path).unwrap().len() > 16 << 20, "larger than what is checked at open");
+
+    // Every page of the index of ids turns to garbage.
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    let pages: Vec<u64> = {
+        let mut pages = conn.prepare("SELECT pageno FROM dbstat WHERE name = 'sqlite_autoindex_events_1'").unwrap();
+        pages.query_map([], |row| row.get::<_, i64>(0)).unwrap().map(|page| page.unwrap() as u64).collect()
+    };
+    drop(conn);
+    let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for page in &pages {
+        use std::io::{Seek, SeekFrom, Write};
+        file.seek(SeekFrom::Start((page - 1) * 16384)).unwrap();
+        file.write_all(&[0xa5; 16384]).unwrap();
+    }
+    drop(file);
+
+    let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
+    let again = ledger.append(common::note(&text).session("s").id(common::id(7))).await.unwrap();
+    assert!(again.duplicate && again.seq.get() == 8, "{again:?}");
+    let fresh = ledger.append(common::note("on").session("s")).await.unwrap();
+    assert_eq!(fresh.session_seq, Some(events + 1));
+    finish(ledger, temp.path(), events + 1).await;
+    assert!(temp.path().join("mirror.sqlite3.aside-1").exists(), "the damaged file is kept");
+}

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::memory::LookupError;
 use super::recovery::Refusal;
 use crate::event::{DraftError, EventHash, EventId, LineError, Seq};
 
@@ -250,7 +251,7 @@ pub enum AppendError {
     },
     /// The id could not be looked up.
     #[error("looking up the event id: {0}; append again once that is mended (`counterfoil doctor` says how)")]
-    Lookup(String),
+    Lookup(#[source] LookupError),
     /// As many appends are in flight as may.
     #[error("as many appends are in flight as may be; append again in a moment, or use `append`, which waits")]
     Busy,

@@ -39,9 +39,12 @@ pub enum LookupError {
         /// Events in the ledger.
         total: u64,
     },
-    /// The mirror could not be read.
-    #[error("{0}")]
+    /// The mirror could not be read just now.
+    #[error("the mirror can't be read: {0}")]
     Failed(String),
+    /// The mirror is damaged where the answer is.
+    #[error("the mirror is damaged: {0}")]
+    Broken(String),
 }
 
 /// There is no mirror (yet).

@@ -418,7 +418,7 @@ impl From<LookupError> for AppendError {
     fn from(error: LookupError) -> AppendError {
         match error {
             LookupError::Rebuilding { done, total } => AppendError::Rebuilding { done, total },
-            LookupError::Failed(reason) => AppendError::Lookup(reason),
+            error => AppendError::Lookup(error),
         }
     }
 }

@@ -168,7 +168,7 @@ impl MirrorError {
     }
 }
 
-fn fault_of(error: &rusqlite::Error) -> MirrorFault {
+pub(super) fn fault_of(error: &rusqlite::Error) -> MirrorFault {
     use rusqlite::ErrorCode;
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => MirrorFault::Broken,

@@ -2,14 +2,22 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::error::fault_of;
 use super::row::Row;
-use super::{Mirror, MirrorReader, SELECT};
+use super::{Mirror, MirrorFault, MirrorReader, SELECT};
 use crate::event::EventId;
 use crate::ledger::recovery::TailEvent;
 use crate::ledger::{Lookup, LookupError, Stored};
 
-fn failed(error: impl std::fmt::Display) -> LookupError {
-    LookupError::Failed(format!("the mirror can't be read: {error}"))
+fn failed(error: rusqlite::Error) -> LookupError {
+    match fault_of(&error) {
+        MirrorFault::Broken => LookupError::Broken(error.to_string()),
+        MirrorFault::Passing | MirrorFault::Disagrees => LookupError::Failed(error.to_string()),
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> LookupError {
+    LookupError::Broken(error.to_string())
 }
 
 fn by_id(conn: &Connection, id: EventId) -> Result<Option<Stored>, LookupError> {
@@ -21,7 +29,7 @@ fn by_id(conn: &Connection, id: EventId) -> Result<Option<Stored>, LookupError> 
         .optional()
         .map_err(failed)?
         .transpose()
-        .map_err(failed)
+        .map_err(broken)
 }
 
 fn session_seq(conn: &Connection, session_id: &str) -> Result<Option<u64>, LookupError> {
@@ -34,7 +42,7 @@ fn session_seq(conn: &Connection, session_id: &str) -> Result<Option<u64>, Looku
 
 fn id_max(conn: &Connection) -> Result<Option<EventId>, LookupError> {
     let last: Option<String> = conn.query_row("SELECT max(id) FROM events", [], |row| row.get(0)).map_err(failed)?;
-    last.map(|id| id.parse().map_err(failed)).transpose()
+    last.map(|id| id.parse().map_err(broken)).transpose()
 }
 
 macro_rules! lookup {
