@@ -90,9 +90,10 @@ impl Ledger {
         let at = dir.clone();
         // The mirror is closed again at once: from now on it belongs to its actors.
         let prepared = blocking(move || prepare(&at, &store).map(|(prepared, _mirror)| prepared)).await?;
-        let Prepared { lock, manifest, .. } = prepared;
+        let Prepared { lock, manifest, mirror_set_aside, .. } = prepared;
         let genesis = Head { seq: Seq::ZERO, event_hash: manifest.genesis() };
         let shared = Arc::new(Shared::new(manifest.ledger_id, genesis, options));
+        shared.live.send_modify(|live| live.mirror_set_aside = mirror_set_aside);
         let (ready, opened) = oneshot::channel();
         let args = SupervisorArgs { dir: dir.clone(), manifest: manifest.clone(), shared: shared.clone(), lock, ready };
         let spawned = match parent {

@@ -137,6 +137,7 @@ impl LedgerState {
         );
         let covered = lookup.is_some() && watermark.map_or(Seq::ZERO, |mark| mark.seq) >= writer.floor();
         context.shared.durable.send_replace(writer.head());
+        context.shared.live.send_modify(|live| live.recovery = Some(recovery));
         Ok(LedgerState {
             context,
             writer,

@@ -113,6 +113,7 @@ impl ParityState {
         self.replaying = None;
         let aside = set_aside(&self.context.dir)?;
         tracing::warn!(actor = "parity", %reason, aside = %aside.display(), "set the mirror aside; rebuilding it");
+        self.context.shared.live.send_modify(|live| live.mirror_set_aside = Some(aside));
         Ok((ReplayStep::More, ReplayReport::default()))
     }
 

@@ -1,6 +1,7 @@
 //! What the actors and the handle share outside messages: small, named, and each behind one lock or channel.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
@@ -13,7 +14,7 @@ use super::LedgerOptions;
 use super::ledger::LedgerMsg;
 use super::message::Reply;
 use super::permits::Permits;
-use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, Seq};
+use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, Seq};
 
 /// Where a store's actors are in their life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -94,6 +95,10 @@ pub struct Status {
     pub restarts: u64,
     /// What the last comparison of both legs found.
     pub last_parity: Option<ParityReport>,
+    /// What recovery did with the ledger when it was opened, or when LedgerActor last came back.
+    pub recovery: Option<RecoveryReport>,
+    /// Where the mirror that was of no use is now, if one was set aside since (or when) the store was opened.
+    pub mirror_set_aside: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -102,6 +107,8 @@ pub(crate) struct Live {
     pub mirror: MirrorHealth,
     pub restarts: u64,
     pub last_parity: Option<ParityReport>,
+    pub recovery: Option<RecoveryReport>,
+    pub mirror_set_aside: Option<PathBuf>,
 }
 
 /// Shared by the handle, the supervisor and its children.
@@ -123,7 +130,14 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(ledger_id: LedgerId, head: Head, options: LedgerOptions) -> Shared {
-        let live = Live { phase: Phase::Starting, mirror: MirrorHealth::CatchingUp, restarts: 0, last_parity: None };
+        let live = Live {
+            phase: Phase::Starting,
+            mirror: MirrorHealth::CatchingUp,
+            restarts: 0,
+            last_parity: None,
+            recovery: None,
+            mirror_set_aside: None,
+        };
         Shared {
             ledger_id,
             permits: Permits::new(&options),
@@ -189,6 +203,8 @@ impl Shared {
             events: self.events.load(Ordering::Relaxed),
             restarts: live.restarts,
             last_parity: live.last_parity,
+            recovery: live.recovery,
+            mirror_set_aside: live.mirror_set_aside,
         }
     }
 

@@ -58,6 +58,14 @@ pub async fn open(context: &Context, out: &Out) -> Result<Ledger, Failure> {
     if created {
         out::note(out, format_args!("created the store {}", context.store.display()));
     }
+    let status = ledger.status();
+    if let Some(torn) = status.recovery.and_then(|recovery| recovery.torn) {
+        let (bytes, segment, saved) = (torn.bytes, torn.segment.display(), torn.saved.display());
+        out::note(out, format_args!("a crash had left a torn tail: {bytes} bytes at byte {} of {segment} are now in {saved}", torn.offset));
+    }
+    if let Some(aside) = status.mirror_set_aside {
+        out::note(out, format_args!("the mirror was of no use and is rebuilt; the old one is {}", aside.display()));
+    }
     Ok(ledger)
 }
 

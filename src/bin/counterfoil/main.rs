@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let (context, mut out) = (Context::new(&cli), Out::new(cli.json));
-    let done = start_log(&cli).and_then(|()| run(cli.command, &context, &mut out)).and_then(|exit| out.flush().map(|()| exit));
+    let done = start_log().and_then(|()| run(cli.command, &context, &mut out)).and_then(|exit| out.flush().map(|()| exit));
     match done {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -88,12 +88,10 @@ fn refuse(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(failure::USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// Logs go to standard error, as `COUNTERFOIL_LOG` asks for; by default only warnings of commands that open a store
-/// to append, whose recovery nobody would hear of otherwise (with --json none, so that errors alone are there).
-fn start_log(cli: &Cli) -> Result<(), Failure> {
-    let appends = matches!(cli.command, Command::Append(_) | Command::Import(_));
-    let default = if appends && !cli.json { "counterfoil::ledger=warn,counterfoil::mirror=warn" } else { "off" };
-    let wanted = std::env::var("COUNTERFOIL_LOG").unwrap_or_else(|_| default.to_owned());
+/// Logs go to standard error, as `COUNTERFOIL_LOG` asks for; by default there are none: what a person must know, the
+/// commands say.
+fn start_log() -> Result<(), Failure> {
+    let wanted = std::env::var("COUNTERFOIL_LOG").unwrap_or_else(|_| "off".to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(&wanted)
         .map_err(|error| Failure::usage(format!("COUNTERFOIL_LOG: {error}; write a level, as in COUNTERFOIL_LOG=debug")))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).compact().init();
