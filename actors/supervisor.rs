@@ -311,6 +311,10 @@ impl SupervisorState {
                 self.check_exits(me);
                 self.close_when_possible(me);
             }
+            // A mirror that can't be read just now keeps LedgerActor from coming back, but not for good.
+            Err(StartError::Store(Error::Mirror(error))) if self.ready.is_none() && error.fault() == MirrorFault::Passing => {
+                self.restart(me, Role::Ledger, error.to_string());
+            }
             // What recovery refuses it refuses again; anything else may pass.
             Err(StartError::Store(error)) => self.give_up(me, error),
             Err(StartError::Other(reason)) => self.restart(me, Role::Ledger, reason),

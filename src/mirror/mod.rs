@@ -244,12 +244,14 @@ impl MirrorReader {
     }
 
     /// Holds on to what is committed now, until [`MirrorReader::end_snapshot`]; answers the watermark of that moment.
+    #[cfg(feature = "actors")]
     pub(crate) fn begin_snapshot(&self, ledger_id: LedgerId) -> Result<Watermark, MirrorError> {
         self.sqlite("reading", self.conn.execute_batch("BEGIN"))?;
         self.watermark(ledger_id)
     }
 
     /// Lets go of the snapshot.
+    #[cfg(feature = "actors")]
     pub(crate) fn end_snapshot(&self) -> Result<(), MirrorError> {
         self.sqlite("reading", self.conn.execute_batch("COMMIT"))
     }
