@@ -140,12 +140,14 @@ fn formats_are_told_from_content() {
         assert_eq!(detect(&path).unwrap(), format, "{name}");
         assert_eq!(format.to_string().parse::<Format>().unwrap(), format);
     }
-    let near_misses: [&[u8]; 7] = [
+    let near_misses: [&[u8]; 9] = [
         b"",
         b"\n\n  \n",
         b"not json",
         b"{\"trajectory\":7}",
         b"[{\"trajectory\":[]}]",
+        b"[[{\"action\":\"ls\"}]]",
+        b" \n[[1],null]\n",
         b"{\"type\":\"session_meta\",\"payload\":7}\n",
         b"{\"a\":1}\n{\"trajectory\":[]}\n",
     ];
@@ -167,6 +169,18 @@ fn a_format_can_be_forced() {
     let settings = Settings { format: Some(Format::SweAgent), ..Settings::default() };
     let error = TranscriptReader::open(&fixture("other.jsonl"), &settings).unwrap_err();
     assert!(matches!(error, ImportError::NotATrajectory { line: 1, .. }), "{error}");
+    let error = drafts_of("list.json", b"[[{\"action\":\"ls\"}]]", &settings).unwrap_err();
+    assert!(matches!(error, ImportError::NotATrajectory { line: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_trajectory_that_was_cut_is_refused_as_a_whole() {
+    let whole = std::fs::read(fixture("run.traj")).unwrap();
+    for len in [1, 2, whole.len() / 2, whole.len() - 3] {
+        let error = drafts_of("cut.traj", &whole[..len], &skipping()).unwrap_err();
+        assert!(matches!(error, ImportError::NotATrajectory { .. }), "{len}: {error}");
+    }
+    assert_eq!(lines(&drafts_of("lines.traj", b"{\"a\":1}\n{\"a\":2}\n", &Settings::default()).unwrap()).len(), 2);
 }
 
 #[test]

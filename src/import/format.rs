@@ -89,8 +89,8 @@ pub(crate) fn look_ahead<T>(
 }
 
 /// The format of the transcript in this file, told from its first 16 lines that are not blank: the first line that
-/// is one of a known format decides. A JSON object with a `trajectory` array is SWE-agent's. All else is
-/// [`Format::Jsonl`], an empty file too.
+/// is one of a known format decides. A JSON object with a `trajectory` array is SWE-agent's, and so is a file that is
+/// called `.traj` and begins with half a JSON object: one that was cut. All else is [`Format::Jsonl`], an empty file too.
 ///
 /// # Errors
 /// [`ImportError::Io`], [`ImportError::NotAFile`].
@@ -109,7 +109,19 @@ pub fn detect(path: &Path) -> Result<Format, ImportError> {
     })?;
     match found {
         Some(format) => Ok(format),
-        None if swe_agent::is_trajectory(path)? => Ok(Format::SweAgent),
+        None if swe_agent::is_trajectory(path)? || is_cut_trajectory(path)? => Ok(Format::SweAgent),
         None => Ok(Format::Jsonl),
     }
+}
+
+/// Whether a trajectory was to be here: read as one, it is refused as a whole, rather than line by line.
+fn is_cut_trajectory(path: &Path) -> Result<bool, ImportError> {
+    if path.extension().is_none_or(|extension| extension != "traj") {
+        return Ok(false);
+    }
+    let half = look_ahead(path, 1, |raw| {
+        let core = raw.parts().core;
+        Some(core.starts_with(b"{") && scan::check(core).is_err())
+    })?;
+    Ok(half.unwrap_or(false))
 }

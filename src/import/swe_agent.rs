@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -49,6 +49,10 @@ pub(crate) fn load(path: &Path, file: File, bytes: u64) -> Result<Trajectory, Im
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(too_large(text.len() as u64));
     }
+    // serde would take an array for an object, its elements for the fields.
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return Err(wrong(1, "it is no JSON object".to_owned()));
+    }
     let whole: Whole = serde_json::from_slice(&text).map_err(|error| wrong(error.line(), error.to_string()))?;
     let model = whole.replay_config.as_ref().and_then(|config| model(config.get())).unwrap_or_else(|| UNKNOWN.to_owned());
     Ok(Trajectory { steps: whole.trajectory, model })
@@ -68,10 +72,27 @@ pub(crate) fn read(model: &str) -> Facts {
 /// Whether a file is a trajectory. Streams, and stops at the first byte that speaks against it.
 pub(crate) fn is_trajectory(path: &Path) -> Result<bool, ImportError> {
     let (file, _) = super::scan::open(path)?;
-    match serde_json::from_reader::<_, Probe>(BufReader::new(file)) {
+    let mut input = BufReader::new(file);
+    if !is_object(&mut input).map_err(ImportError::io("reading", path))? {
+        return Ok(false);
+    }
+    match serde_json::from_reader::<_, Probe>(input) {
         Ok(_) => Ok(true),
         Err(error) if error.is_io() => Err(ImportError::io("reading", path)(error.into())),
         Err(_) => Ok(false),
+    }
+}
+
+/// Whether a brace comes first, white space passed over: serde would take an array for an object too.
+fn is_object(input: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let bytes = input.fill_buf()?;
+        let spaces = bytes.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        match bytes.get(spaces) {
+            Some(first) => return Ok(*first == b'{'),
+            None if bytes.is_empty() => return Ok(false),
+            None => input.consume(spaces),
+        }
     }
 }
 
