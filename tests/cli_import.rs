@@ -73,3 +73,22 @@ fn ctrl_c_closes_the_store_and_reports() {
     assert_eq!(total["total"]["mirrored_through"], parity.jsonl_event_count);
     assert!(parity.jsonl_event_count < 400_000);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn odd_names_are_told_and_steer_no_terminal() {
+    use std::os::unix::ffi::OsStrExt;
+    let temp = tempfile::tempdir().unwrap();
+    let store = temp.path().join("store");
+    let folder = temp.path().join("transcripts");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join(std::ffi::OsStr::from_bytes(b"no\xffutf.jsonl")), "{\"n\":1}\n").unwrap();
+    fs::write(folder.join("a\n\x1b[31m.jsonl"), "{\"n\":2}\n").unwrap();
+    let json = run(&store, &["--json", "import", folder.to_str().unwrap()]).fine();
+    let rows: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 3, "{json}");
+    assert_eq!((&rows[0]["appended"], &rows[1]["appended"], &rows[2]["total"]["appended"]), (&1.into(), &1.into(), &2.into()));
+    let told = run(&store, &["import", folder.to_str().unwrap()]).fine();
+    assert_eq!(told.lines().count(), 3, "{told}");
+    assert!(!told.contains('\x1b'), "{told}");
+}

@@ -26,7 +26,7 @@ fn real_transcripts() {
         eprintln!("SKIPPED: ../shared/data is not here");
         return;
     }
-    let found = transcripts_in(&data).unwrap();
+    let found: Vec<_> = transcripts_in(&data).into_iter().map(Result::unwrap).collect();
     assert_eq!(found, COUNTS.map(|(name, _)| data.join(name)));
     let mut ledger = TestLedger::new();
     let mut total = 0;

@@ -11,12 +11,15 @@ use super::swe_agent;
 /// sorted order, the files that end in `.jsonl`, `.traj`, or `.json` if they are trajectories. Symbolic links are
 /// followed, but no folder is entered twice. Links that lead nowhere are passed over.
 ///
+/// What can't be looked at (a folder that can't be listed, say) is an error in its place, and the others are found.
+///
 /// # Errors
-/// [`ImportError::Io`] where the path is not there, or a folder can't be listed.
-pub fn transcripts_in(path: &Path) -> Result<Vec<PathBuf>, ImportError> {
-    let metadata = std::fs::metadata(path).map_err(ImportError::io("opening", path))?;
-    if !metadata.is_dir() {
-        return Ok(vec![path.to_owned()]);
+/// In the list: [`ImportError::Io`] where a path is not there, or can't be looked at.
+pub fn transcripts_in(path: &Path) -> Vec<Result<PathBuf, ImportError>> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return vec![Ok(path.to_owned())],
+        Err(error) => return vec![Err(ImportError::io("opening", path)(error))],
     }
     let (mut found, mut entered) = (Vec::new(), HashSet::new());
     // A stack instead of recursion, so that no depth of folders is too much.
@@ -24,17 +27,30 @@ pub fn transcripts_in(path: &Path) -> Result<Vec<PathBuf>, ImportError> {
     while let Some(path) = waiting.pop() {
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
         if metadata.is_dir() {
-            let real = path.canonicalize().map_err(ImportError::io("opening", &path))?;
-            if entered.insert(real) {
-                let mut entries = entries(&path)?;
-                entries.sort_unstable_by(|a, b| b.cmp(a));
-                waiting.append(&mut entries);
+            match enter(&path, &mut entered) {
+                Ok(mut entries) => waiting.append(&mut entries),
+                Err(error) => found.push(Err(error)),
             }
-        } else if metadata.is_file() && is_transcript(&path)? {
-            found.push(path);
+        } else if metadata.is_file() {
+            match is_transcript(&path) {
+                Ok(true) => found.push(Ok(path)),
+                Ok(false) => {}
+                Err(error) => found.push(Err(error)),
+            }
         }
     }
-    Ok(found)
+    found
+}
+
+/// What a folder holds, the last first; nothing where it was entered before.
+fn enter(path: &Path, entered: &mut HashSet<PathBuf>) -> Result<Vec<PathBuf>, ImportError> {
+    let real = path.canonicalize().map_err(ImportError::io("opening", path))?;
+    if !entered.insert(real) {
+        return Ok(Vec::new());
+    }
+    let mut entries = entries(path)?;
+    entries.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(entries)
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, ImportError> {

@@ -53,7 +53,7 @@ fn originals(ledger: &LedgerReader, dir: &Path, context: &Context, out: &mut Out
     }
     for file in &files {
         let exact = if file.exact { "exact" } else { "NOT exact: what the ledger has of it" };
-        let path = file.path.display();
+        let path = text::plain(&file.path.display().to_string());
         out.line(format_args!("{path}  {}, {}, {exact}", text::count(file.lines, "line"), text::bytes(file.bytes)))?;
     }
     if files.is_empty() {

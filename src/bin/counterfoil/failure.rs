@@ -7,6 +7,7 @@ use counterfoil::import::ImportError;
 use counterfoil::{AppendError, DraftError, Error, LedgerError, MirrorError, QueryError, RepairError, io_advice};
 
 use crate::context::Context;
+use crate::text;
 
 /// A wrong command line, or bad input.
 pub const USAGE: u8 = 2;
@@ -69,7 +70,7 @@ impl Failure {
             Failure::ReaderGone => ExitCode::SUCCESS,
             Failure::Told { code, message } if context.json => report_json(code, &context.local(&message)),
             Failure::Told { code, message } => {
-                let _ = writeln!(io::stderr(), "counterfoil: {}", context.local(&message));
+                let _ = writeln!(io::stderr(), "counterfoil: {}", text::plain(&context.local(&message)));
                 ExitCode::from(code)
             }
         }

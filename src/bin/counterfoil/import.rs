@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use counterfoil::actors::{Durability, Ledger};
-use counterfoil::import::{Format, Settings, TAG_LAYOUT, TAG_SKIPPED, TranscriptReader, transcripts_in};
+use counterfoil::import::{Format, ImportError, Settings, TAG_LAYOUT, TAG_SKIPPED, TranscriptReader, transcripts_in};
 use counterfoil::{AppendError, Conditions, Receipt, Seq};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -22,11 +22,17 @@ use crate::{progress, text};
 /// What became of a file.
 #[derive(Debug, Default, Serialize)]
 struct FileReport {
+    #[serde(serialize_with = "lossy")]
     file: PathBuf,
     format: Option<&'static str>,
     #[serde(flatten)]
     counts: Counts,
     error: Option<String>,
+}
+
+/// A name that is no UTF-8 is no reason to print nothing.
+fn lossy<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -81,12 +87,13 @@ enum What {
 pub fn run(args: ImportArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
     let mut reports = Vec::new();
     for path in &args.paths {
-        match transcripts_in(path) {
-            Ok(found) => reports.extend(found.into_iter().map(|file| FileReport { file, ..FileReport::default() })),
+        reports.extend(transcripts_in(path).into_iter().map(|found| match found {
+            Ok(file) => FileReport { file, ..FileReport::default() },
             Err(error) => {
-                reports.push(FileReport { file: path.clone(), error: Some(message(Failure::from(error))), ..FileReport::default() })
+                let file = if let ImportError::Io { path, .. } = &error { path.clone() } else { path.clone() };
+                FileReport { file, error: Some(message(error.into())), ..FileReport::default() }
             }
-        }
+        }));
     }
     if reports.is_empty() {
         return Err(Failure::other(
@@ -298,9 +305,10 @@ fn print(reports: &[FileReport], mirrored_through: Seq, interrupted: bool, conte
             out.json(report)?;
         } else {
             let format = report.format.unwrap_or("-");
-            out.line(format_args!("{}  ({format})  {}", report.file.display(), shown(report.counts)))?;
+            let file = text::plain(&report.file.display().to_string());
+            out.line(format_args!("{file}  ({format})  {}", shown(report.counts)))?;
             if let Some(error) = &report.error {
-                out.line(format_args!("  FAILED: {}", context.local(error)))?;
+                out.line(format_args!("  FAILED: {}", text::plain(&context.local(error))))?;
             }
         }
     }
