@@ -92,3 +92,20 @@ fn odd_names_are_told_and_steer_no_terminal() {
     assert_eq!(told.lines().count(), 3, "{told}");
     assert!(!told.contains('\x1b'), "{told}");
 }
+
+#[test]
+fn a_mirror_that_cant_be_written_holds_nothing_up() {
+    let (_temp, store) = sample();
+    let transcript = store.join("../new.jsonl");
+    fs::write(&transcript, "{\"n\":1}\n").unwrap();
+    let other = counterfoil::rusqlite::Connection::open(store.join("mirror.sqlite3")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let import = run(&store, &["import", transcript.to_str().unwrap()]);
+    assert_eq!(import.code, 4, "{import:?}");
+    assert!(import.out.contains("1 appended") && import.err.contains("the mirror is behind: "), "{import:?}");
+    let append = run(&store, &["append", "1"]);
+    assert_eq!((append.code, append.err.matches("the mirror is behind: ").count()), (0, 1), "{append:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    run(&store, &["append", "2"]).fine();
+    assert!(common::parity(&store).is_consistent());
+}

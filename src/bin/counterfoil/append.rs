@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io::{BufRead, IsTerminal, Read};
 use std::pin::Pin;
 
-use counterfoil::actors::{AppendReply, Durability, Ledger};
+use counterfoil::actors::{AppendReply, CloseReport, Durability, Ledger};
 use counterfoil::{Conditions, Draft, MirrorAck, Payload, Receipt};
 use tokio::sync::mpsc;
 
@@ -40,7 +40,9 @@ pub fn run(args: AppendArgs, context: &Context, out: &mut Out) -> Result<Exit, F
         };
         let closed = ledger.close().await;
         appended?;
-        closed?;
+        if let Some(reason) = mirror_behind(&closed?) {
+            out::note(out, context.local(&format!("all of it is durable, but the mirror is behind: {reason}; {CATCH_UP}")));
+        }
         Ok(Exit::Fine)
     })
 }
@@ -67,6 +69,15 @@ pub async fn open(context: &Context, out: &Out) -> Result<Ledger, Failure> {
         out::note(out, format_args!("the mirror was of no use and is rebuilt; the old one is {}", aside.display()));
     }
     Ok(ledger)
+}
+
+/// What helps where the mirror is behind.
+pub const CATCH_UP: &str = "the next append catches up, or run `counterfoil replay`";
+
+/// Why the mirror lacks events at the end, if it does.
+pub fn mirror_behind(closed: &CloseReport) -> Option<String> {
+    let is_behind = closed.mirror_error.is_some() || closed.mirrored_through < closed.head.seq;
+    is_behind.then(|| closed.mirror_error.clone().unwrap_or_else(|| "it could not be written".to_owned()))
 }
 
 fn conditions(args: &AppendArgs, from_stdin: bool) -> Result<Conditions, Failure> {

@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::append::{Answer, IN_FLIGHT_MAX, open, print as print_receipt, runtime};
+use crate::append::{Answer, CATCH_UP, IN_FLIGHT_MAX, mirror_behind, open, print as print_receipt, runtime};
 use crate::args::ImportArgs;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -107,7 +107,7 @@ pub fn run(args: ImportArgs, context: &Context, out: &mut Out) -> Result<Exit, F
     runtime()?.block_on(async {
         let ledger = open(context, out).await?;
         let import = Import::start(&args, &reports, &ledger, context);
-        let done = import.run(&mut reports, &ledger, args.receipts.then_some(&mut *out)).await;
+        let done = import.run(&mut reports, args.receipts.then_some(&mut *out)).await;
         let closed = ledger.close().await;
         let (interrupted, fatal) = done?;
         let mirrored_through = closed.as_ref().map_or(Seq::ZERO, |report| report.mirrored_through);
@@ -115,10 +115,9 @@ pub fn run(args: ImportArgs, context: &Context, out: &mut Out) -> Result<Exit, F
         match (fatal, closed) {
             (Some(error), _) => Err(error.into()),
             (None, Err(error)) => Err(error.into()),
-            (None, Ok(report)) => match report.mirror_error {
-                Some(reason) => {
-                    Err(Failure::other(format!("all is in the ledger, but the mirror is behind: {reason}; run `counterfoil replay`")))
-                }
+            // Closing has waited for the mirror, though not for ever.
+            (None, Ok(report)) => match mirror_behind(&report) {
+                Some(reason) => Err(Failure::other(format!("all of it is in the ledger, but the mirror is behind: {reason}; {CATCH_UP}"))),
                 None if interrupted => Err(Failure::other("interrupted; import again to go on: what is recorded is recognised")),
                 None => Ok(exit),
             },
@@ -158,13 +157,8 @@ impl Import {
 
     /// Takes the answers in order, and prints the receipts where that is asked for. Answers whether Ctrl-C ended it, and
     /// what else did.
-    async fn run(
-        mut self,
-        reports: &mut [FileReport],
-        ledger: &Ledger,
-        mut receipts_to: Option<&mut Out>,
-    ) -> Result<(bool, Option<AppendError>), Failure> {
-        let (mut interrupted, mut fatal, mut last) = (false, None, Seq::ZERO);
+    async fn run(mut self, reports: &mut [FileReport], mut receipts_to: Option<&mut Out>) -> Result<(bool, Option<AppendError>), Failure> {
+        let (mut interrupted, mut fatal) = (false, None);
         let mut printed = Ok(());
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
@@ -186,7 +180,7 @@ impl Import {
                 }
                 What::Sent { answer, is_note } => match answer.await {
                     Ok(receipts) => {
-                        last = receipts.iter().fold(last, |last, receipt| report.take(receipt, is_note).max(last));
+                        receipts.iter().for_each(|receipt| report.take(receipt, is_note));
                         if let (Some(out), Ok(())) = (receipts_to.as_mut(), &printed) {
                             printed = receipts.iter().try_for_each(|receipt| print_receipt(receipt, out)).and_then(|()| out.flush());
                             if printed.is_err() {
@@ -210,22 +204,18 @@ impl Import {
             }
         }
         self.bar.finish_and_clear();
-        if fatal.is_none() {
-            fatal = ledger.mirrored(last).await.err();
-        }
         printed.map(|()| (interrupted, fatal))
     }
 }
 
 impl FileReport {
-    fn take(&mut self, receipt: &Receipt, is_note: bool) -> Seq {
+    fn take(&mut self, receipt: &Receipt, is_note: bool) {
         match (is_note, receipt.duplicate) {
             (true, false) => self.counts.notes += 1,
             (true, true) => {}
             (false, false) => self.counts.appended += 1,
             (false, true) => self.counts.duplicate += 1,
         }
-        receipt.seq
     }
 }
 
