@@ -106,6 +106,7 @@ pub fn forecast(dir: impl AsRef<Path>, options: &Options) -> Result<RecoveryRepo
         }
         None => return Err(Box::new(Refusal::NoManifest { path: Manifest::path(dir) }).into()),
     };
+    recovery::check_genesis(options.storage.as_ref(), dir, &manifest, options.line_bytes_max)?;
     // A mirror of no use would be set aside and rebuilt, so it proves nothing.
     let mirror = MirrorReader::open(dir, manifest.ledger_id, options.mirror_busy_timeout);
     let mirror = mirror.and_then(|mirror| Ok((mirror.watermark(manifest.ledger_id)?, mirror))).ok();

@@ -80,6 +80,59 @@ fn mirror_of_another_ledger() {
     });
 }
 
+#[test]
+fn only_the_mirror_is_left() {
+    let break_it = |store: &Path| {
+        fs::remove_file(store.join("ledger.json")).unwrap();
+        fs::remove_dir_all(store.join("segments")).unwrap();
+    };
+    mends("only_the_mirror_is_left", break_it, "repair --from mirror", true);
+}
+
+/// A store of its own, with some events.
+fn other_store() -> (tempfile::TempDir, PathBuf) {
+    let temp = tempfile::tempdir().unwrap();
+    let store = temp.path().join("other");
+    run(&store, &["append", "1", "2", "3"]).fine();
+    (temp, store)
+}
+
+#[test]
+fn ledger_json_of_another_ledger() {
+    let (_temp, other) = other_store();
+    mends_without_snapshot(|store| {
+        fs::copy(other.join("ledger.json"), store.join("ledger.json")).unwrap();
+    });
+}
+
+#[test]
+fn segment_of_another_ledger() {
+    let (_temp, other) = other_store();
+    mends_without_snapshot(|store| {
+        fs::copy(&segments(&other)[0], &segments(store)[0]).unwrap();
+    });
+}
+
+#[test]
+fn nothing_is_advised_that_would_be_refused() {
+    let (_temp, store) = sample();
+    let path = &segments(&store)[1];
+    let text = fs::read_to_string(path).unwrap();
+    fs::write(path, text.replacen("\"seq\":", "\"sEq\":", 1)).unwrap();
+    remove_mirror(&store);
+    let report = run(&store, &["doctor"]);
+    assert_eq!((report.code, report.out.matches("run: ").count()), (1, 0), "{report:?}");
+    snapshot!(
+        "cli_doctor_nobody_can_help",
+        report
+            .shown(&store)
+            .lines()
+            .filter(|line| !line.contains("  disk ") && !line.contains("  sqlite "))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    );
+}
+
 fn mends_without_snapshot(break_it: impl Fn(&Path)) {
     let (_temp, store) = sample();
     break_it(&store);

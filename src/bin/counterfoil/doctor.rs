@@ -114,8 +114,8 @@ impl Doctor<'_> {
         let ledger = self.store(mirror.is_some());
         self.lock();
         self.segments();
-        let recovers = self.recovery(mirror.is_some());
-        self.mirror(ledger.as_ref(), mirror);
+        let recovers = self.recovery(ledger.as_ref(), mirror.as_ref());
+        self.mirror(ledger.as_ref(), mirror, recovers);
         if let Some(ledger) = ledger {
             self.contents(&ledger, recovers, full);
         }
@@ -127,6 +127,12 @@ impl Doctor<'_> {
     /// The mirror, whatever ledger it belongs to; and that ledger's manifest.
     fn mirror_as_such(&self) -> Option<Manifest> {
         MirrorReader::open_any(&self.context.store, self.context.options.mirror_busy_timeout).ok()?.manifest().ok()
+    }
+
+    /// Whether the mirror of this ledger has anything that a repair could write back.
+    fn has_rows(&self, manifest: &Manifest) -> bool {
+        let mirror = MirrorReader::open(&self.context.store, manifest.ledger_id, self.context.options.mirror_busy_timeout);
+        mirror.and_then(|mirror| mirror.count()).is_ok_and(|(rows, _)| rows > 0)
     }
 
     fn store(&mut self, has_mirror: bool) -> Option<LedgerReader> {
@@ -145,19 +151,29 @@ impl Doctor<'_> {
                 };
                 self.wrong("store", &format!("{} {text}", path.display()), mend);
             }
+            Err(LedgerError::NoStore { .. }) if has_mirror => {
+                let text = format!("{} and all segments are missing; the mirror has what was in them", path.display());
+                self.wrong("store", &text, Some("repair --from mirror"));
+            }
             Err(LedgerError::NoStore { .. }) => {
                 self.wrong("store", "this folder holds no store; name another with --store, or create one", Some("init"))
             }
             Err(error @ LedgerError::Manifest { .. }) if has_mirror => {
                 self.wrong("store", &error.to_string(), None);
-                let (from, to) = (text::quoted(&path), text::quoted(&path.with_extension("json.damaged")));
-                if let Some(finding) = self.findings.last_mut() {
-                    finding.mend = Some(format!("mv {from} {to} && {}", self.context.command("repair --from mirror")));
-                }
+                self.mend_manifest();
             }
             Err(error) => self.wrong("store", &error.to_string(), None),
         }
         None
+    }
+
+    /// The finding told last is mended by having ledger.json written anew.
+    fn mend_manifest(&mut self) {
+        let path = Manifest::path(&self.context.store);
+        let (from, to) = (text::quoted(&path), text::quoted(&path.with_extension("json.damaged")));
+        if let Some(finding) = self.findings.last_mut() {
+            finding.mend = Some(format!("mv {from} {to} && {}", self.context.command("repair --from mirror")));
+        }
     }
 
     fn lock(&mut self) {
@@ -173,12 +189,12 @@ impl Doctor<'_> {
     }
 
     /// What the next open would find. Answers whether it would go well.
-    fn recovery(&mut self, has_mirror: bool) -> bool {
+    fn recovery(&mut self, ledger: Option<&LedgerReader>, mirror: Option<&Manifest>) -> bool {
         if self.context.writer().is_some() {
             self.ok("recovery", "nothing to recover while a writer is at work");
             return true;
         }
-        let from_mirror = has_mirror.then_some("repair --from mirror");
+        let from_mirror = mirror.filter(|mirror| self.has_rows(mirror)).map(|_| "repair --from mirror");
         match forecast(&self.context.store, &self.context.options) {
             Ok(report) => match report.torn {
                 None => self.ok("recovery", format!("the ledger ends cleanly at seq {}", report.head.seq)),
@@ -192,15 +208,25 @@ impl Doctor<'_> {
                 }
             },
             // It was told already.
-            Err(LedgerError::NoStore { .. } | LedgerError::Manifest { .. } | LedgerError::FutureFormat { .. }) => {}
+            Err(_) if ledger.is_none() => return false,
             Err(LedgerError::Refused(refusal)) => {
                 let mend = match *refusal {
-                    Refusal::NoManifest { .. } => return false,
                     Refusal::TwoHistories { .. } => Some("repair --from ledger"),
                     _ => from_mirror,
                 };
-                let unmended = if mend.is_none() { "; the mirror is of no help, so restore the store from a backup" } else { "" };
-                self.wrong("recovery", &format!("open would refuse: {refusal}{unmended}"), mend);
+                let is_other = matches!(*refusal, Refusal::OtherManifest { .. });
+                let agree = ledger.zip(mirror).is_some_and(|(ledger, mirror)| ledger.manifest().ledger_id == mirror.ledger_id);
+                let text = match mend {
+                    None => format!("open would refuse: {refusal} (but the mirror can't help: restore the store from a backup)"),
+                    Some(_) if is_other && agree => {
+                        "open would refuse: the segments belong to another ledger than ledger.json and the mirror".to_owned()
+                    }
+                    Some(_) => format!("open would refuse: {refusal}"),
+                };
+                self.wrong("recovery", &text, mend);
+                if is_other && mend.is_some() && !agree {
+                    self.mend_manifest();
+                }
                 return false;
             }
             Err(error) => {
@@ -212,7 +238,7 @@ impl Doctor<'_> {
         true
     }
 
-    fn mirror(&mut self, ledger: Option<&LedgerReader>, as_such: Option<Manifest>) {
+    fn mirror(&mut self, ledger: Option<&LedgerReader>, as_such: Option<Manifest>, recovers: bool) {
         let ledger_id = ledger.map(|ledger| ledger.manifest().ledger_id).or(as_such.map(|manifest| manifest.ledger_id));
         let Some(ledger_id) = ledger_id else {
             return self.note("mirror", "not looked at: without ledger.json nobody knows whose it is");
@@ -231,6 +257,11 @@ impl Doctor<'_> {
         match checked {
             Ok(mark) => self
                 .ok("mirror", format!("readable, schema version {SCHEMA_VERSION}, through seq {}, SQLite's quick_check is ok", mark.seq)),
+            // What mends it would be refused until the ledger is well.
+            Err(MirrorError::Missing { .. }) if !recovers => self.note("mirror", "missing; it can be rebuilt once the ledger is well"),
+            Err(MirrorError::OtherLedger { .. }) if !recovers => {
+                self.note("mirror", "it belongs to another ledger than ledger.json does; mend the ledger first");
+            }
             Err(error @ MirrorError::Missing { .. }) => self.wrong("mirror", &error.to_string(), Some("replay")),
             Err(error) if error.fault() == MirrorFault::Broken => {
                 self.wrong("mirror", &format!("{error}"), Some("replay"));
@@ -266,7 +297,7 @@ impl Doctor<'_> {
                 format!("not done: the ledger has more than {}; doctor --full reads all of it", text::bytes(DEEP_BYTES_MAX)),
             );
         }
-        if self.findings.iter().any(|finding| finding.check == "mirror" && finding.state == State::Wrong) {
+        if self.findings.iter().any(|finding| finding.check == "mirror" && finding.state != State::Ok) {
             return self.note("parity", "not compared: there is no mirror to compare with");
         }
         if !recovers {
@@ -277,9 +308,10 @@ impl Doctor<'_> {
             Err(Failure::Told { message, .. }) => self.wrong("parity", &message, None),
             Err(Failure::ReaderGone) => {}
             Ok(compared) if compared.is_consistent() => {
-                let (lines, rows) = (text::number(compared.report.jsonl_event_count), text::number(compared.report.sqlite_event_count));
+                let lines = text::count(compared.report.jsonl_event_count, "line");
+                let rows = text::count(compared.report.sqlite_event_count, "row");
                 let depth = if deep { "byte for byte" } else { "by the watermark; doctor --full compares every row" };
-                self.ok("parity", format!("{lines} lines, {rows} rows, equal {depth}"));
+                self.ok("parity", format!("{lines}, {rows}, equal {depth}"));
             }
             Ok(compared) => self.parity(&compared.report),
         }
@@ -294,12 +326,15 @@ impl Doctor<'_> {
             let text = format!("the mirror lacks events that the ledger has: {}", report.missing_in_sqlite);
             self.wrong("parity", &text, Some("replay"));
         }
+        // A line that is wrong was told by `verify`, or by `recovery` where it is a tail.
+        let told = self.findings.iter().any(|finding| matches!(finding.check, "verify" | "recovery") && finding.state == State::Wrong);
         if let Some(first) = report.mismatched.first() {
             let differ = text::count(report.mismatched_count, "row");
             let text = format!("{differ} unlike the ledger's line, the first at seq {}, in {}", first.seq, first.columns.join(", "));
             self.wrong("parity", &text, Some("repair --from ledger"));
         }
-        if let Some(finding) = report.findings.first() {
+        let is_news = |finding: &&ParityFinding| !(told && matches!(finding, ParityFinding::BrokenChain { .. }));
+        if let Some(finding) = report.findings.iter().find(is_news) {
             let mend = match finding {
                 ParityFinding::MissingMirror { .. } => Some("replay"),
                 ParityFinding::MissingLedger { .. } | ParityFinding::BrokenChain { .. } => Some("repair --from mirror"),
