@@ -14,11 +14,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ractor::concurrency::JoinHandle;
 use ractor::thread_local::{ThreadLocalActor, ThreadLocalActorSpawner};
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SpawnErr, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SupervisionEvent};
 use tokio::sync::oneshot;
 
+use super::children::{Child, StartError, close_children, spawn};
 use super::handle::{Children, CloseReport};
 use super::ledger::{LedgerActor, LedgerMsg, MirrorLink};
 use super::message::{Append, Message};
@@ -80,22 +80,6 @@ pub(crate) enum Role {
     Ledger,
     Sqlite,
     Parity,
-}
-
-/// A child that lives.
-#[derive(Debug)]
-pub(crate) struct Child<M: Send + 'static> {
-    actor: ActorRef<M>,
-    join: Option<JoinHandle<()>>,
-}
-
-/// Why a child did not start.
-#[derive(Debug)]
-pub(crate) enum StartError {
-    /// Its `pre_start` said so.
-    Store(Error),
-    /// Anything else.
-    Other(String),
 }
 
 /// What every child is given.
@@ -214,15 +198,17 @@ impl Actor for SupervisorActor {
         state.check_exits(&me);
         Ok(())
     }
+}
 
-    async fn post_stop(&self, _: Me, state: &mut SupervisorState) -> Result<(), ActorProcessingErr> {
-        state.shared.publish(None);
-        if state.shared.phase() != Phase::Closed {
-            state.shared.set_phase(Phase::Stopped { reason: "the supervisor was stopped".to_owned() });
+/// However the supervisor ends, killed too: nobody waits for it any more.
+impl Drop for SupervisorState {
+    fn drop(&mut self) {
+        self.shared.publish(None);
+        if self.shared.refusal().is_none() || self.shared.phase() == Phase::Closing {
+            self.shared.set_phase(Phase::Stopped { reason: "its supervisor was stopped".to_owned() });
         }
-        state.shared.permits.close();
-        state.shared.waiters.give_up();
-        Ok(())
+        self.shared.permits.close();
+        self.shared.waiters.give_up();
     }
 }
 
@@ -566,81 +552,10 @@ impl SupervisorState {
         if self.shared.phase() == Phase::Closing {
             self.shared.set_phase(Phase::Closed);
         }
-        self.shared.permits.close();
-        self.shared.waiters.give_up();
         self.context = None;
         if let Some(Some(reply)) = self.closing.take() {
             let _ = reply.send(report);
         }
         me.stop(None);
-    }
-}
-
-fn spawn<A: ThreadLocalActor>(me: &Me, args: A::Arguments, wrap: fn(Result<Child<A::Msg>, StartError>) -> Inner) {
-    // No name: names are global to the process, and two stores may live in it.
-    let spawned = A::spawn_linked_instant(None, args, me.get_cell(), ThreadLocalActorSpawner::new());
-    let me = me.clone();
-    ractor::concurrency::spawn(async move {
-        let started = match spawned {
-            Ok((actor, starting)) => match starting.await {
-                Ok(Ok(join)) => Ok(Child { actor, join: Some(join) }),
-                Ok(Err(error)) => Err(error),
-                Err(error) => Err(SpawnErr::StartupFailed(error.into())),
-            },
-            Err(error) => Err(error),
-        };
-        let child = started.map_err(start_error);
-        let _ = me.cast(wrap(child).into());
-    });
-}
-
-/// What `pre_start` said; ractor wraps it once for each layer that it comes through.
-fn start_error(error: SpawnErr) -> StartError {
-    match error {
-        SpawnErr::StartupFailed(error) => match error.downcast::<SpawnErr>() {
-            Ok(inner) => start_error(*inner),
-            Err(error) => match error.downcast::<Error>() {
-                Ok(error) => StartError::Store(*error),
-                Err(error) => StartError::Other(error.to_string()),
-            },
-        },
-        error => StartError::Other(error.to_string()),
-    }
-}
-
-async fn close_children(
-    ledger: Option<Child<LedgerMsg>>,
-    sqlite: Option<Child<SqliteMsg>>,
-    parity: Option<Child<ParityMsg>>,
-    shared: &Shared,
-) -> CloseReport {
-    let mut mirror_error = None;
-    if let Some(parity) = parity {
-        end_child(parity).await;
-    }
-    if let Some(ledger) = ledger {
-        match ractor::call!(ledger.actor, LedgerMsg::Close) {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "closing the ledger"),
-            Err(error) => tracing::warn!(%error, "closing the ledger"),
-        }
-        end_child(ledger).await;
-    }
-    if let Some(sqlite) = sqlite {
-        match ractor::call!(sqlite.actor, SqliteMsg::Close) {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => mirror_error = Some(error),
-            Err(error) => mirror_error = Some(error.to_string()),
-        }
-        end_child(sqlite).await;
-    }
-    CloseReport { head: *shared.durable.borrow(), mirrored_through: *shared.mirrored.borrow(), mirror_error }
-}
-
-/// Stops a child and awaits its thread's letting go.
-async fn end_child<M: Send + 'static>(child: Child<M>) {
-    child.actor.get_cell().stop(None);
-    if let Some(join) = child.join {
-        let _ = join.await;
     }
 }

@@ -183,3 +183,39 @@ async fn a_handle_that_is_dropped_closes_the_store() {
     assert_eq!(again.status().durable.seq.get(), 1);
     again.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_that_is_killed_leaves_nobody_waiting() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut options = LedgerOptions::default();
+    options.store.mirror_busy_timeout = Duration::from_millis(5);
+    options.mirrored_deadline = Duration::from_secs(3600);
+    let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
+    ledger.append(common::note("first")).await.unwrap();
+    ledger.mirrored(Seq::new(1)).await.unwrap();
+    let other = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // One waits for its row, one for a seq, and then nobody is left who could commit it.
+    let (one, two) = (ledger.clone(), ledger.clone());
+    let row = tokio::spawn(async move { one.append_with(common::note("x"), Expect::Any, Durability::Mirrored).await });
+    let seq = tokio::spawn(async move { two.mirrored(Seq::new(2)).await });
+    until("the line", || ledger.status().durable.seq.get() == 2).await;
+    ledger.address().get_cell().kill();
+    let answered = row.await.unwrap();
+    assert!(
+        matches!(&answered, Ok(receipt) if receipt.mirror == MirrorAck::MirrorBehind)
+            || matches!(answered, Err(AppendError::OutcomeUnknown { .. })),
+        "{answered:?}"
+    );
+    assert!(seq.await.unwrap().is_err());
+    let refused = ledger.append(common::note("y")).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Stopped { .. }), "{refused}");
+    assert!(ledger.close().await.is_err());
+    other.execute_batch("ROLLBACK").unwrap();
+    let mut options = Options::default();
+    options.lock_wait = Duration::from_secs(20);
+    let again = Ledger::open_with(temp.path(), options).await.unwrap();
+    assert_eq!(again.status().durable.seq.get(), 2);
+    again.close().await.unwrap();
+    assert!(common::parity(temp.path()).is_consistent());
+}

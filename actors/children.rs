@@ -1,0 +1,101 @@
+//! Children of the supervisor: how they are spawned, and how they are closed.
+
+use ractor::concurrency::JoinHandle;
+use ractor::thread_local::{ThreadLocalActor, ThreadLocalActorSpawner};
+use ractor::{ActorRef, SpawnErr};
+
+use super::handle::CloseReport;
+use super::ledger::LedgerMsg;
+use super::message::Message;
+use super::parity::ParityMsg;
+use super::shared::Shared;
+use super::sqlite::SqliteMsg;
+use super::supervisor::Inner;
+use crate::Error;
+
+/// A child that lives.
+#[derive(Debug)]
+pub(crate) struct Child<M: Send + 'static> {
+    pub actor: ActorRef<M>,
+    pub join: Option<JoinHandle<()>>,
+}
+
+/// Why a child did not start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// Its `pre_start` said so.
+    Store(Error),
+    /// Anything else.
+    Other(String),
+}
+
+/// Spawns a child on a thread of its own, and casts to the supervisor what came of it.
+pub(crate) fn spawn<A: ThreadLocalActor>(me: &ActorRef<Message>, args: A::Arguments, wrap: fn(Result<Child<A::Msg>, StartError>) -> Inner) {
+    // No name: names are global to the process, and two stores may live in it.
+    let spawned = A::spawn_linked_instant(None, args, me.get_cell(), ThreadLocalActorSpawner::new());
+    let me = me.clone();
+    ractor::concurrency::spawn(async move {
+        let started = match spawned {
+            Ok((actor, starting)) => match starting.await {
+                Ok(Ok(join)) => Ok(Child { actor, join: Some(join) }),
+                Ok(Err(error)) => Err(error),
+                Err(error) => Err(SpawnErr::StartupFailed(error.into())),
+            },
+            Err(error) => Err(error),
+        };
+        let child = started.map_err(start_error);
+        let _ = me.cast(wrap(child).into());
+    });
+}
+
+/// What `pre_start` said; ractor wraps it once for each layer that it comes through.
+fn start_error(error: SpawnErr) -> StartError {
+    match error {
+        SpawnErr::StartupFailed(error) => match error.downcast::<SpawnErr>() {
+            Ok(inner) => start_error(*inner),
+            Err(error) => match error.downcast::<Error>() {
+                Ok(error) => StartError::Store(*error),
+                Err(error) => StartError::Other(error.to_string()),
+            },
+        },
+        error => StartError::Other(error.to_string()),
+    }
+}
+
+/// Lets the children write what they have, in the order that they need each other in, and awaits their threads.
+pub(crate) async fn close_children(
+    ledger: Option<Child<LedgerMsg>>,
+    sqlite: Option<Child<SqliteMsg>>,
+    parity: Option<Child<ParityMsg>>,
+    shared: &Shared,
+) -> CloseReport {
+    let mut mirror_error = None;
+    if let Some(parity) = parity {
+        end_child(parity).await;
+    }
+    if let Some(ledger) = ledger {
+        match ractor::call!(ledger.actor, LedgerMsg::Close) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "closing the ledger"),
+            Err(error) => tracing::warn!(%error, "closing the ledger"),
+        }
+        end_child(ledger).await;
+    }
+    if let Some(sqlite) = sqlite {
+        match ractor::call!(sqlite.actor, SqliteMsg::Close) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => mirror_error = Some(error),
+            Err(error) => mirror_error = Some(error.to_string()),
+        }
+        end_child(sqlite).await;
+    }
+    CloseReport { head: *shared.durable.borrow(), mirrored_through: *shared.mirrored.borrow(), mirror_error }
+}
+
+/// Stops a child and awaits its thread's letting go.
+async fn end_child<M: Send + 'static>(child: Child<M>) {
+    child.actor.get_cell().stop(None);
+    if let Some(join) = child.join {
+        let _ = join.await;
+    }
+}
