@@ -24,6 +24,8 @@ pub(crate) struct Permits {
     bytes: Arc<Semaphore>,
     events_max: usize,
     bytes_max: usize,
+    group_events_max: usize,
+    group_bytes_max: usize,
 }
 
 impl Permits {
@@ -31,10 +33,22 @@ impl Permits {
         // A semaphore hands out at most u32::MAX at once.
         let bytes_max = options.inflight_bytes_max.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let events_max = options.inflight_events_max.max(options.store.group_events_max).min(u32::MAX as usize);
-        Permits { events: Arc::new(Semaphore::new(events_max)), bytes: Arc::new(Semaphore::new(bytes_max)), events_max, bytes_max }
+        Permits {
+            events: Arc::new(Semaphore::new(events_max)),
+            bytes: Arc::new(Semaphore::new(bytes_max)),
+            events_max,
+            bytes_max,
+            group_events_max: options.store.group_events_max,
+            group_bytes_max: options.store.group_bytes_max,
+        }
     }
 
     fn sizes(&self, events: usize, bytes: usize) -> Result<(u32, u32), AppendError> {
+        // What can never be in flight as a whole does not fit a group either, unless the bounds are set so.
+        let (events_max, bytes_max) = (self.group_events_max, self.group_bytes_max);
+        if events > events_max || bytes > bytes_max {
+            return Err(AppendError::BatchTooLarge { events, bytes, events_max, bytes_max });
+        }
         if bytes > self.bytes_max || events > self.events_max {
             return Err(AppendError::TooLargeForFlight { bytes, max: self.bytes_max });
         }

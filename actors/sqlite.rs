@@ -201,6 +201,7 @@ impl SqliteState {
 
     fn close(&mut self, reply: RpcReplyPort<Result<Seq, String>>) -> Result<(), Exit> {
         let deadline = Instant::now() + self.context.shared.options.close_deadline;
+        let mut backoff = BACKOFF_MIN;
         let caught_up = loop {
             match self.try_step() {
                 Ok(ReplayStep::Done) => break Ok(self.watermark()),
@@ -208,7 +209,8 @@ impl SqliteState {
                 Err(ReplayError::Mirror(error)) if error.fault() == MirrorFault::Passing && Instant::now() < deadline => {
                     self.replay = None;
                     // This thread is this actor's own, and nothing else is left for it to do.
-                    std::thread::sleep(BACKOFF_MIN);
+                    std::thread::sleep(backoff);
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
                 Err(error) => break Err(error.to_string()),
             }

@@ -88,7 +88,8 @@ impl VerifyReport {
 impl std::fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "verify: {}", if self.is_clean() { "every line is right" } else { "DAMAGED" })?;
-        writeln!(f, "  events    {} in {} segments, {} bytes", self.events, self.segments, self.bytes)?;
+        let plural = if self.segments == 1 { "" } else { "s" };
+        writeln!(f, "  events    {} in {} segment{plural}, {} bytes", self.events, self.segments, self.bytes)?;
         writeln!(f, "  head      seq {} {}", self.head.seq, self.head.event_hash)?;
         if self.erased > 0 {
             writeln!(f, "  erased    {}", self.erased)?;

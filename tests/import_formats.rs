@@ -246,7 +246,7 @@ fn a_folder_that_cant_be_listed_hides_no_other() {
     std::fs::create_dir(at("closed")).unwrap();
     std::fs::write(at("a.jsonl"), "{}\n").unwrap();
     std::fs::write(at("z.jsonl"), "{}\n").unwrap();
-    std::fs::set_permissions(at("closed"), std::fs::Permissions::from_mode(0o0)).unwrap();
+    std::fs::set_permissions(at("closed"), std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read_dir(at("closed")).is_ok() {
         eprintln!("SKIPPED: to this user no folder is closed");
         return;

@@ -191,6 +191,18 @@ fn a_spliced_line_goes_to_torn() {
 }
 
 #[test]
+fn a_segment_under_a_wrong_name_goes_to_torn() {
+    let case = Case::new();
+    let (right, wrong) = (&case.paths[0], case.paths[0].with_file_name(format!("{:020}.jsonl", 2)));
+    assert!(wrong < case.paths[1], "a seq within the first segment");
+    let bytes = fs::read(right).unwrap();
+    fs::rename(right, &wrong).unwrap();
+    let (_, report) = case.refused_then_restored("renamed");
+    assert_eq!(fs::read(&report.set_aside[0]).unwrap(), bytes);
+    assert!(!wrong.exists());
+}
+
+#[test]
 fn lines_that_the_mirror_lacks_are_kept() {
     let case = Case::new();
     unmirrored_groups(&case.dir, &case.options, vec![vec![note("13"), note("14")], vec![note("15")], vec![note("16")]]);

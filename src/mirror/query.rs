@@ -25,7 +25,7 @@ pub enum QueryError {
     Mirror(#[from] super::MirrorError),
     /// SQLite refused it.
     #[error(
-        "the query was refused: {0}; the tables are events, events_text, segments and mirrored_through (`.schema events` in sqlite3 shows the columns), and only reading is allowed"
+        "the query was refused: {0}; the tables are events, events_text, segments and mirrored_through (`PRAGMA table_info(events)` lists the columns), and only reading is allowed"
     )]
     Refused(#[source] rusqlite::Error),
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{Finding, check};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::Expected;
-use crate::ledger::segment::{self, LineReader};
+use crate::ledger::segment::{self, LineReader, Segment};
 use crate::ledger::storage::{StorageFile, read_range};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Manifest, StoreLock, Watermark};
 use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, mirror_path, set_aside};
@@ -192,11 +192,27 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
         report,
     };
     let known = mirror.segments()?;
-    let there = segment::list(storage, dir)?;
+    // A file that begins within a segment that the mirror knows was renamed or copied there: it is no segment.
+    let is_stray = |file: &Segment| known.iter().any(|(first, last)| *first < file.first && file.first <= *last);
+    let (strays, there): (Vec<_>, Vec<_>) = segment::list(storage, dir)?.into_iter().partition(is_stray);
+    let mirrored = known.iter().map(|(_, last)| *last).max().unwrap_or(Seq::ZERO);
+    for stray in &strays {
+        if repair.candidates(&stray.path)?.by_seq.keys().any(|seq| *seq > mirrored) {
+            let reason = format!("the mirror has no row, but {} does: it is not named after its first seq", stray.path.display());
+            return Err(RepairError::Unrecoverable { seq: mirrored.next(), reason });
+        }
+    }
     for (first, last) in &known {
         let next_first = known.iter().map(|(first, _)| *first).chain(there.iter().map(|s| s.first)).filter(|f| f > first).min();
         repair.segment(*first, *last, next_first)?;
         progress(last.get());
+    }
+    for stray in &strays {
+        repair.keep_damaged(&stray.path, stray.first)?;
+        storage.remove(&stray.path).map_err(LedgerError::io("removing", &stray.path))?;
+    }
+    if !strays.is_empty() {
+        storage.sync_dir(&segments_dir).map_err(LedgerError::io("syncing", &segments_dir))?;
     }
     Ok(repair.report)
 }
@@ -361,7 +377,7 @@ impl FromMirror<'_> {
         self.expected.check(&event, &mut |_| Some(0)).map_err(|fault: LineFault| unrecoverable(format!("the mirror's row: {fault}")))
     }
 
-    /// Copies the damaged file to torn/ before it is replaced.
+    /// Copies the damaged file to torn/ before it is replaced or removed.
     fn keep_damaged(&mut self, path: &Path, first: Seq) -> Result<(), LedgerError> {
         let storage = self.options.storage.as_ref();
         let torn = self.dir.join("torn");
