@@ -86,11 +86,13 @@ impl Writer {
     ) -> Result<(Writer, RecoveryReport), LedgerError> {
         let context = Context { storage: options.storage.as_ref(), dir, manifest, line_bytes_max: options.line_bytes_max, watermark };
         let recovered = recovery::recover(&context, lookup)?;
-        // Ids below the highest one are looked up; where the mirror can't say which that is, all are.
-        let mirrored = if recovered.head.seq == Seq::ZERO { Ok(None) } else { lookup.id_max() };
-        let id_max = match mirrored {
-            Ok(mirrored) => mirrored.max(recovered.id_max),
-            Err(_) => Some(EventId::from_u128(u128::MAX)),
+        // Ids below the highest one are looked up; where the mirror can't say which that is, all are: it may have to be
+        // replayed yet, and knows nothing of what lies between its watermark and the floor.
+        let covered = watermark.map_or(Seq::ZERO, |mark| mark.seq) >= recovered.floor;
+        let id_max = match lookup.id_max() {
+            _ if recovered.floor == Seq::ZERO => recovered.id_max,
+            Ok(mirrored) if covered => mirrored.max(recovered.id_max),
+            _ => Some(EventId::from_u128(u128::MAX)),
         };
         let writer = Writer {
             options: options.clone(),
