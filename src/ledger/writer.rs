@@ -148,7 +148,9 @@ impl Writer {
     ) -> Result<Stage, AppendError> {
         self.check_well()?;
         let bytes = drafts.iter().map(CheckedDraft::line_bytes_max).sum::<usize>();
-        let (events_max, bytes_max) = (self.options.group_events_max, self.options.group_bytes_max);
+        // A batch that is larger than what may wait for the mirror would wait for ever.
+        let events_max = self.options.group_events_max.min(self.options.unmirrored_events_max);
+        let bytes_max = self.options.group_bytes_max;
         match drafts.len() {
             0 => return Err(AppendError::EmptyBatch),
             events if events > events_max || bytes > bytes_max => {
