@@ -289,6 +289,8 @@ impl Ledger {
             if *mirrored.borrow_and_update() >= seq {
                 return Ok(());
             }
+            // Marked as seen before it is looked at, so that no change falls in between.
+            live.mark_unchanged();
             if let Some(refusal) = self.inner.shared.refusal() {
                 return Err(refusal);
             }

@@ -212,14 +212,17 @@ impl Actor for SupervisorActor {
         Ok(())
     }
 
-    async fn post_stop(&self, _: Me, state: &mut SupervisorState) -> Result<(), ActorProcessingErr> {
-        state.shared.publish(None);
-        if state.shared.phase() != Phase::Closed {
-            state.shared.set_phase(Phase::Stopped { reason: "the supervisor was stopped".to_owned() });
+}
+
+impl Drop for SupervisorState {
+    /// However it ends, by a stop, a kill (as when its parent ends) or a panic: whoever waits for it is told.
+    fn drop(&mut self) {
+        self.shared.publish(None);
+        if matches!(self.shared.phase(), Phase::Starting | Phase::Running | Phase::Closing) {
+            self.shared.set_phase(Phase::Stopped { reason: "its supervisor was stopped from outside".to_owned() });
         }
-        state.shared.permits.close();
-        state.shared.waiters.give_up();
-        Ok(())
+        self.shared.permits.close();
+        self.shared.waiters.give_up();
     }
 }
 
