@@ -128,6 +128,8 @@ pub(crate) struct SupervisorState {
     /// The ParityActor that replays. Those that compare come and go by themselves.
     parity: Option<Child<ParityMsg>>,
     replayed: Option<Result<ReplayReport, ReplayError>>,
+    /// The first replay was begun: from then on the mirror's side goes on by itself.
+    replay_begun: bool,
     /// Children that have ended, by id: an end can come before the word that they have started.
     exits: HashMap<ActorId, (Option<Exit>, String)>,
     /// Appends that came while no LedgerActor was there. Bounded by their permits.
@@ -159,6 +161,7 @@ impl Actor for SupervisorActor {
             sqlite: None,
             parity: None,
             replayed: None,
+            replay_begun: false,
             exits: HashMap::new(),
             pending: VecDeque::new(),
             restarts: VecDeque::new(),
@@ -291,7 +294,7 @@ impl SupervisorState {
     }
 
     fn spawn_replay(&mut self, me: &Me) {
-        self.replayed = None;
+        (self.replayed, self.replay_begun) = (None, true);
         if let Some(context) = self.context.clone() {
             spawn::<ParityActor>(me, (context, ParityTask::Replay), Inner::ParitySpawned);
         }
@@ -301,9 +304,9 @@ impl SupervisorState {
         match child {
             Ok(child) => {
                 self.ledger = Some(child);
-                if self.ready.is_some() {
+                if !self.replay_begun {
                     self.spawn_replay(me);
-                } else {
+                } else if self.ready.is_none() || self.sqlite.is_some() || self.mirror_has_failed() {
                     self.connect();
                     self.let_in();
                 }
