@@ -135,7 +135,8 @@ pub(crate) struct SupervisorState {
     /// Appends that came while no LedgerActor was there. Bounded by their permits.
     pending: VecDeque<Append>,
     restarts: VecDeque<Instant>,
-    closing: Option<Option<RpcReplyPort<CloseReport>>>,
+    /// Closing, and who waits for it.
+    closing: Option<Vec<RpcReplyPort<CloseReport>>>,
     /// The children have been asked to close.
     closing_children: bool,
 }
@@ -516,19 +517,9 @@ impl SupervisorState {
     // ---- closing -------------------------------------------------------------------------------------------
 
     fn close(&mut self, me: &Me, reply: Option<RpcReplyPort<CloseReport>>) {
-        match &mut self.closing {
-            // A caller that asks replaces a handle that was merely dropped.
-            Some(waiting) => {
-                if reply.is_some() {
-                    *waiting = reply;
-                }
-            }
-            None => {
-                self.closing = Some(reply);
-                if self.shared.refusal().is_none() {
-                    self.shared.set_phase(Phase::Closing);
-                }
-            }
+        self.closing.get_or_insert_default().extend(reply);
+        if self.shared.refusal().is_none() {
+            self.shared.set_phase(Phase::Closing);
         }
         for append in self.pending.drain(..) {
             append.reply.send(Err(AppendError::Closed));
@@ -564,8 +555,8 @@ impl SupervisorState {
         self.shared.permits.close();
         self.shared.waiters.give_up();
         self.context = None;
-        if let Some(Some(reply)) = self.closing.take() {
-            let _ = reply.send(report);
+        for reply in self.closing.take().into_iter().flatten() {
+            let _ = reply.send(report.clone());
         }
         me.stop(None);
     }
