@@ -314,7 +314,10 @@ impl SupervisorState {
                 self.check_exits(me);
                 self.close_when_possible(me);
             }
-            // What recovery refuses it refuses again; anything else may pass.
+            // A mirror that can't be read just now passes; what recovery refuses it refuses again.
+            Err(StartError::Store(Error::Mirror(error))) if self.ready.is_none() && error.fault() == MirrorFault::Passing => {
+                self.restart(me, Role::Ledger, error.to_string());
+            }
             Err(StartError::Store(error)) => self.give_up(me, error),
             Err(StartError::Other(reason)) => self.restart(me, Role::Ledger, reason),
         }
