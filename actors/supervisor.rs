@@ -376,7 +376,7 @@ impl SupervisorState {
         ended(me, &mut self.exits, &mut self.sqlite, Role::Sqlite);
         ended(me, &mut self.exits, &mut self.parity, Role::Parity);
         // Ends of ParityActors that only compared.
-        if self.ledger.is_some() && self.sqlite.is_some() && self.parity.is_none() {
+        if self.ledger.is_some() && (self.sqlite.is_some() || self.mirror_has_failed()) && self.parity.is_none() {
             self.exits.clear();
         }
     }
