@@ -127,7 +127,11 @@ impl LedgerState {
             Some(reader) => Writer::open(&context.dir, &context.manifest, watermark, reader, options)?,
             None => Writer::open(&context.dir, &context.manifest, None, &mut none, options)?,
         };
-        lookup.as_ref().map(MirrorReader::end_snapshot).transpose()?;
+        if let Some(Err(error)) = lookup.as_ref().map(MirrorReader::end_snapshot) {
+            // Something of it could not be read meanwhile. Its replay comes next, and looks into that.
+            let _ = context.supervisor.cast(Inner::MirrorUnreadable { reason: error.to_string() }.into());
+            lookup = None;
+        }
         tracing::info!(
             actor = "ledger",
             seq = writer.head().seq.get(),
@@ -135,7 +139,7 @@ impl LedgerState {
             rewritten_bytes = recovery.rewritten_bytes,
             "recovered"
         );
-        let covered = watermark.map_or(Seq::ZERO, |mark| mark.seq) >= writer.floor();
+        let covered = lookup.is_some() && watermark.map_or(Seq::ZERO, |mark| mark.seq) >= writer.floor();
         context.shared.durable.send_replace(writer.head());
         Ok(LedgerState {
             context,

@@ -14,8 +14,9 @@ use crate::{
 };
 
 pub(crate) enum ParityTask {
-    /// Bring the mirror up to the durable head. The only writer of the mirror while it runs.
-    Replay,
+    /// Bring the mirror up to the durable head. The only writer of the mirror while it runs. Where the mirror could not
+    /// be read, all of it is checked first: what is broken may lie where a replay does not look.
+    Replay { check: bool },
     /// Compare, answer the caller where there is one, and keep the report for the status.
     Compare { kind: ParityKind, reply: Option<RpcReplyPort<Result<ParityReport, Error>>> },
 }
@@ -57,7 +58,10 @@ impl ThreadLocalActor for ParityActor {
     async fn handle(&self, me: ActorRef<ParityMsg>, message: ParityMsg, state: &mut ParityState) -> Result<(), ActorProcessingErr> {
         match message {
             ParityMsg::Step => match &mut state.task {
-                ParityTask::Replay => state.replay(&me),
+                ParityTask::Replay { check } => {
+                    let check = *check;
+                    state.replay(&me, check);
+                }
                 ParityTask::Compare { kind, reply } => {
                     let (kind, reply) = (*kind, reply.take());
                     state.compare(kind, reply).await;
@@ -70,8 +74,8 @@ impl ThreadLocalActor for ParityActor {
 }
 
 impl ParityState {
-    fn replay(&mut self, me: &ActorRef<ParityMsg>) {
-        let done = match self.step() {
+    fn replay(&mut self, me: &ActorRef<ParityMsg>, check: bool) {
+        let done = match self.step(check) {
             Ok((ReplayStep::More, _)) => {
                 let _ = me.cast(ParityMsg::Step);
                 return;
@@ -106,7 +110,7 @@ impl ParityState {
         me.stop(None);
     }
 
-    fn step(&mut self) -> Result<(ReplayStep, ReplayReport), ReplayError> {
+    fn step(&mut self, check: bool) -> Result<(ReplayStep, ReplayReport), ReplayError> {
         let shared = &self.context.shared;
         let store = &shared.options.store;
         let failed = |source| MirrorError::Io { action: "replaying into", path: crate::mirror_path(&self.context.dir), source };
@@ -116,6 +120,10 @@ impl ParityState {
             Some(replaying) => replaying,
             none => {
                 let mirror = Mirror::open(&self.context.dir, &self.context.manifest, store)?;
+                if check && !mirror.indexes_fit() {
+                    let reason = "an index does not fit its table".to_owned();
+                    return Err(MirrorError::Corrupt { path: mirror.path().to_owned(), reason }.into());
+                }
                 let through = mirror.watermark().seq;
                 let _ = self.context.supervisor.cast(Inner::Replaying { through }.into());
                 let reader = LedgerReader::open(&self.context.dir, store)?;

@@ -130,6 +130,8 @@ pub(crate) struct SupervisorState {
     replayed: Option<Result<ReplayReport, ReplayError>>,
     /// The first replay was begun: from then on the mirror's side goes on by itself.
     replay_begun: bool,
+    /// LedgerActor could not read the mirror, and no replay has looked into that yet.
+    suspect: bool,
     /// Children that have ended, by id: an end can come before the word that they have started.
     exits: HashMap<ActorId, (Option<Exit>, String)>,
     /// Appends that came while no LedgerActor was there. Bounded by their permits.
@@ -163,6 +165,7 @@ impl Actor for SupervisorActor {
             parity: None,
             replayed: None,
             replay_begun: false,
+            suspect: false,
             exits: HashMap::new(),
             pending: VecDeque::new(),
             restarts: VecDeque::new(),
@@ -215,7 +218,6 @@ impl Actor for SupervisorActor {
         state.check_exits(&me);
         Ok(())
     }
-
 }
 
 impl Drop for SupervisorState {
@@ -297,7 +299,8 @@ impl SupervisorState {
     fn spawn_replay(&mut self, me: &Me) {
         (self.replayed, self.replay_begun) = (None, true);
         if let Some(context) = self.context.clone() {
-            spawn::<ParityActor>(me, (context, ParityTask::Replay), Inner::ParitySpawned);
+            let task = ParityTask::Replay { check: self.suspect };
+            spawn::<ParityActor>(me, (context, task), Inner::ParitySpawned);
         }
     }
 
@@ -400,7 +403,10 @@ impl SupervisorState {
 
     fn replay_ended(&mut self, me: &Me, reason: String) {
         match self.replayed.take() {
-            Some(Ok(_)) => self.spawn_sqlite(me),
+            Some(Ok(_)) => {
+                self.suspect = false;
+                self.spawn_sqlite(me);
+            }
             // It can't be written just now. Its actor tries again; appends go on meanwhile.
             Some(Err(ReplayError::Mirror(error))) if error.fault() == MirrorFault::Passing => {
                 self.shared.set_mirror(MirrorHealth::Blocked { reason: error.to_string() });
@@ -484,6 +490,7 @@ impl SupervisorState {
     fn mirror_unreadable(&mut self, reason: &str) {
         tracing::warn!(actor = "supervisor", %reason, "the mirror can't be read; replaying it");
         // Its end sets off the replay, which sets the file aside where it is broken.
+        self.suspect = true;
         match &self.sqlite {
             Some(sqlite) => sqlite.actor.get_cell().kill(),
             None => self.tell_ledger(MirrorLink::Gone),

@@ -59,7 +59,11 @@ async fn supervisor_ends(kill: bool) {
     });
     until("the fsync", || reached.load(Ordering::SeqCst)).await;
     let supervisor = ledger.address().get_cell();
-    if kill { supervisor.kill() } else { supervisor.stop(None) }
+    if kill {
+        supervisor.kill()
+    } else {
+        supervisor.stop(None)
+    }
     until("the end", || supervisor.get_status() == ractor::ActorStatus::Stopped).await;
     hold.store(false, Ordering::SeqCst);
     match soon("the append", appending).await.unwrap() {

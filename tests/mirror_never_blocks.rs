@@ -219,6 +219,32 @@ async fn out_of_reach_while_ledger_actor_restarts() {
     finish(ledger, temp.path(), 2).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_broken_in_a_large_mirror() {
+    let temp = tempfile::tempdir().unwrap();
+    let large = |n: u64| common::note(&"x".repeat(1 << 20)).id(common::id(n));
+    let (mut store, _) = Store::open(temp.path(), &Options::default()).unwrap();
+    for n in 0..20 {
+        store.append(large(n)).unwrap();
+    }
+    store.close().unwrap();
+    let mirror = mirror_path(temp.path());
+    let root: i64 = {
+        let conn = rusqlite::Connection::open(&mirror).unwrap();
+        conn.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_events_1'", [], |row| row.get(0)).unwrap()
+    };
+    let mut bytes = std::fs::read(&mirror).unwrap();
+    assert!(bytes.len() > 16 << 20, "so large that open does not check it as a whole");
+    bytes[(root as usize - 1) * 16384..root as usize * 16384].fill(0xff);
+    std::fs::write(&mirror, bytes).unwrap();
+
+    let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
+    let again = tokio::time::timeout(Duration::from_secs(20), ledger.append(large(3))).await.expect("an answer").unwrap();
+    assert!(again.duplicate && again.seq.get() == 4, "{again:?}");
+    assert!(ledger.status().restarts <= 3, "{} restarts", ledger.status().restarts);
+    finish(ledger, temp.path(), 20).await;
+}
+
 /// Runs a future inside a condition that is polled.
 fn futures_block<T>(future: impl Future<Output = T>) -> T {
     tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
