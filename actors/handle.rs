@@ -168,7 +168,8 @@ impl Ledger {
     }
 
     /// Sends an append and returns at once with what will be its answer: appends that one task submits in turn are
-    /// recorded in that order, without a wait for each one's fsync. Waits only for room.
+    /// recorded in that order, without a wait for each one's fsync; but for one that has to wait for the mirror, or that
+    /// is repeated since its answer was lost with a dying actor: others may come before it. Waits only for room.
     ///
     /// # Errors
     /// As [`Ledger::append`].
@@ -290,10 +291,12 @@ impl Ledger {
             if *mirrored.borrow_and_update() >= seq {
                 return Ok(());
             }
+            // Marked as seen before it is looked at, so that no change falls in between.
+            live.mark_unchanged();
             if let Some(refusal) = self.inner.shared.refusal() {
                 return Err(refusal);
             }
-            if let super::MirrorHealth::Failed { reason } = &live.borrow_and_update().mirror {
+            if let super::MirrorHealth::Failed { reason } = &live.borrow().mirror {
                 return Err(AppendError::Stopped { reason: reason.clone() });
             }
             tokio::select! {

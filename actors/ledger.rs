@@ -16,6 +16,7 @@ use ractor::thread_local::ThreadLocalActor;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::message::{Append, Durability, Reply};
+use super::parity::Doubt;
 use super::permits::Permit;
 use super::sqlite::SqliteMsg;
 use super::supervisor::{Context, Exit, Inner};
@@ -95,7 +96,8 @@ impl ThreadLocalActor for LedgerActor {
             LedgerMsg::Append(append) => state.append(&me, append),
             LedgerMsg::Flush => {
                 state.flush_cast = false;
-                state.flush()
+                // A group that was dropped leaves room, and no word of the mirror's will come for it.
+                state.flush().and_then(|()| state.stage_deferred(&me))
             }
             LedgerMsg::Mirrored { through, credit, caught_up } => state.mirrored(&me, through, credit, caught_up),
             LedgerMsg::Mirror(link) => state.mirror(&me, link),
@@ -126,8 +128,12 @@ impl LedgerState {
             Some(reader) => Writer::open(&context.dir, &context.manifest, watermark, reader, options)?,
             None => Writer::open(&context.dir, &context.manifest, None, &mut none, options)?,
         };
-        // A reader that has met damage may not come out of its snapshot; it is opened anew once the mirror is ready.
-        lookup = lookup.filter(|reader| reader.end_snapshot().is_ok());
+        if let Some(Err(error)) = lookup.as_ref().map(MirrorReader::end_snapshot) {
+            // Something of it could not be read meanwhile. Its replay comes next, and looks into that.
+            let doubt = Inner::MirrorUnreadable { doubt: Doubt::Unread, reason: error.to_string() };
+            let _ = context.supervisor.cast(doubt.into());
+            lookup = None;
+        }
         tracing::info!(
             actor = "ledger",
             seq = writer.head().seq.get(),
@@ -210,10 +216,12 @@ impl LedgerState {
             total: self.writer.head().seq.get(),
         };
         let staged = self.writer.stage(&append.drafts, &append.conditions, append.fresh, &mut lookup);
-        if let Err(AppendError::Lookup(LookupError::Broken(reason))) = staged {
-            tracing::warn!(actor = "ledger", %reason, "the mirror is damaged; it will be rebuilt");
-            (self.covered, self.lookup) = (false, None);
-            let _ = self.context.supervisor.cast(Inner::MirrorDamaged { reason }.into());
+        if let Err(AppendError::Lookup(error)) = staged {
+            // A replay looks into that; the append waits for it, or is told.
+            tracing::warn!(actor = "ledger", %error, "looking up in the mirror");
+            let doubt = if matches!(error, LookupError::Broken(_)) { Doubt::Broken } else { Doubt::Unread };
+            (self.covered, self.lookup, self.sqlite) = (false, None, None);
+            let _ = self.context.supervisor.cast(Inner::MirrorUnreadable { doubt, reason: error.to_string() }.into());
             return Err(AppendError::Rebuilding { done: 0, total: self.writer.head().seq.get() });
         }
         staged
@@ -314,8 +322,16 @@ impl LedgerState {
     }
 
     fn mirrored(&mut self, me: &Me, through: Seq, credit: usize, caught_up: bool) -> Result<(), Exit> {
+        if self.sqlite.is_none() {
+            // A new SqliteActor can be quicker than the word of it: until then the reader here may be of a file that
+            // is gone, which knows nothing of what would be forgotten.
+            return Ok(());
+        }
         self.credit_used = self.credit_used.saturating_sub(credit);
-        self.covered |= self.lookup.is_some() && through >= self.writer.floor();
+        if !self.covered && through >= self.writer.floor() {
+            self.open_lookup();
+            self.covered = self.lookup.is_some();
+        }
         self.writer.mirrored_through(through);
         if caught_up && self.behind {
             self.behind = false;
@@ -338,21 +354,32 @@ impl LedgerState {
                 self.failed = Some(reason);
             }
             MirrorLink::Ready { sqlite, through } => {
-                let options = &self.context.shared.options.store;
+                self.lookup = None;
+                self.open_lookup();
                 let ledger_id = self.context.manifest.ledger_id;
-                self.lookup = MirrorReader::open(&self.context.dir, ledger_id, options.mirror_busy_timeout).ok();
                 // Its actor may have committed more than it has told yet.
                 let committed = self.lookup.as_ref().and_then(|reader| reader.watermark(ledger_id).ok()).map_or(Seq::ZERO, |mark| mark.seq);
                 self.covered = committed.max(through) >= self.writer.floor() && self.lookup.is_some();
                 self.writer.mirrored_through(through);
                 self.sqlite = Some(sqlite);
                 (self.credit_used, self.behind) = (0, false);
-                if through < self.writer.head().seq {
+                // Where it could not be opened, the answer to this is when to try again.
+                if through < self.writer.head().seq || self.lookup.is_none() {
                     self.tell_behind();
                 }
             }
         }
         self.stage_deferred(me)
+    }
+
+    fn open_lookup(&mut self) {
+        if self.lookup.is_none() {
+            let (dir, timeout) = (&self.context.dir, self.context.shared.options.store.mirror_busy_timeout);
+            match MirrorReader::open(dir, self.context.manifest.ledger_id, timeout) {
+                Ok(reader) => self.lookup = Some(reader),
+                Err(error) => tracing::warn!(actor = "ledger", %error, "the mirror can't be read just now"),
+            }
+        }
     }
 
     /// Tries those again that wait for the mirror, in their order, until one has to wait on.

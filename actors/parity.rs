@@ -13,10 +13,21 @@ use crate::{
     parity_full, parity_quick, set_aside,
 };
 
+/// What is held against the mirror's file before a replay: what is broken may lie where a replay does not look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Doubt {
+    /// Nothing.
+    #[default]
+    None,
+    /// It could not be read: all of it is checked first.
+    Unread,
+    /// It was found damaged: it is set aside.
+    Broken,
+}
+
 pub(crate) enum ParityTask {
-    /// Bring the mirror up to the durable head. The only writer of the mirror while it runs. `set_aside`: what is
-    /// there now was found to be of no use.
-    Replay { set_aside: bool },
+    /// Bring the mirror up to the durable head. The only writer of the mirror while it runs.
+    Replay(Doubt),
     /// Compare, answer the caller where there is one, and keep the report for the status.
     Compare { kind: ParityKind, reply: Option<RpcReplyPort<Result<ParityReport, Error>>> },
 }
@@ -58,9 +69,9 @@ impl ThreadLocalActor for ParityActor {
     async fn handle(&self, me: ActorRef<ParityMsg>, message: ParityMsg, state: &mut ParityState) -> Result<(), ActorProcessingErr> {
         match message {
             ParityMsg::Step => match &mut state.task {
-                ParityTask::Replay { set_aside } => {
-                    let set_aside = std::mem::take(set_aside);
-                    state.replay(&me, set_aside);
+                ParityTask::Replay(doubt) => {
+                    let doubt = std::mem::take(doubt);
+                    state.replay(&me, doubt);
                 }
                 ParityTask::Compare { kind, reply } => {
                     let (kind, reply) = (*kind, reply.take());
@@ -74,8 +85,11 @@ impl ThreadLocalActor for ParityActor {
 }
 
 impl ParityState {
-    fn replay(&mut self, me: &ActorRef<ParityMsg>, broken: bool) {
-        let stepped = if broken { self.set_aside("it was found damaged") } else { self.step() };
+    fn replay(&mut self, me: &ActorRef<ParityMsg>, doubt: Doubt) {
+        let stepped = match doubt {
+            Doubt::Broken => self.set_aside("it was found damaged"),
+            Doubt::None | Doubt::Unread => self.step(doubt == Doubt::Unread),
+        };
         let done = match stepped {
             Ok((ReplayStep::More, _)) => {
                 let _ = me.cast(ParityMsg::Step);
@@ -117,7 +131,7 @@ impl ParityState {
         Ok((ReplayStep::More, ReplayReport::default()))
     }
 
-    fn step(&mut self) -> Result<(ReplayStep, ReplayReport), ReplayError> {
+    fn step(&mut self, check: bool) -> Result<(ReplayStep, ReplayReport), ReplayError> {
         let shared = &self.context.shared;
         let store = &shared.options.store;
         let failed = |source| MirrorError::Io { action: "replaying into", path: crate::mirror_path(&self.context.dir), source };
@@ -127,6 +141,10 @@ impl ParityState {
             Some(replaying) => replaying,
             none => {
                 let mirror = Mirror::open(&self.context.dir, &self.context.manifest, store)?;
+                if check && !mirror.indexes_fit() {
+                    let reason = "an index does not fit its table".to_owned();
+                    return Err(MirrorError::Corrupt { path: mirror.path().to_owned(), reason }.into());
+                }
                 let through = mirror.watermark().seq;
                 let _ = self.context.supervisor.cast(Inner::Replaying { through }.into());
                 let reader = LedgerReader::open(&self.context.dir, store)?;

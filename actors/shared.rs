@@ -229,8 +229,10 @@ pub(crate) struct MirrorWaiters {
 struct Waiting {
     by_seq: BTreeMap<(Seq, u64), Waiter>,
     number: u64,
-    /// Someone sees to the next deadline.
+    /// Someone sees to the deadlines.
     watched: bool,
+    /// Nobody will answer any more: the mirror will not get there, or the supervisor has ended.
+    given_up: bool,
 }
 
 struct Waiter {
@@ -257,13 +259,13 @@ impl MirrorWaiters {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets an append wait; where too many wait already, it gets `MirrorBehind` at once. Answers whether nobody
-    /// sees to deadlines yet, so that someone must.
+    /// Lets an append wait; where too many wait already, it gets `MirrorBehind` at once. Answers whether someone must
+    /// be told to see to the deadlines: one timer does for all.
     pub(crate) fn push(&self, receipts: Vec<Receipt>, reply: Reply, deadline: Instant) -> bool {
         let Some(seq) = receipts.iter().map(|receipt| receipt.seq).max() else { return false };
         let waiter = Waiter { deadline, receipts, reply };
         let mut waiting = self.lock();
-        if waiting.by_seq.len() >= self.max {
+        if waiting.given_up || waiting.by_seq.len() >= self.max {
             drop(waiting);
             waiter.answer(MirrorAck::MirrorBehind);
             return false;
@@ -301,9 +303,13 @@ impl MirrorWaiters {
         next
     }
 
-    /// Answers all: the mirror will not get there any more.
+    /// Answers all, and who comes later at once: the mirror will not get there any more.
     pub(crate) fn give_up(&self) {
-        let all = std::mem::take(&mut self.lock().by_seq);
+        let all = {
+            let mut waiting = self.lock();
+            waiting.given_up = true;
+            std::mem::take(&mut waiting.by_seq)
+        };
         all.into_values().for_each(|waiter| waiter.answer(MirrorAck::MirrorBehind));
     }
 }

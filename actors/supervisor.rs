@@ -22,7 +22,7 @@ use super::children::{Child, StartError, close_children, spawn};
 use super::handle::{Children, CloseReport};
 use super::ledger::{LedgerActor, LedgerMsg, MirrorLink};
 use super::message::{Append, Message};
-use super::parity::{ParityActor, ParityMsg, ParityTask};
+use super::parity::{Doubt, ParityActor, ParityMsg, ParityTask};
 use super::shared::{MirrorHealth, Phase, Shared};
 use super::sqlite::{SqliteActor, SqliteMsg};
 use crate::{AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, ParityReport, ReplayError, ReplayReport, Seq, StoreLock};
@@ -57,8 +57,9 @@ pub(crate) enum Inner {
     },
     /// ParityActor has replayed.
     Replayed(Result<ReplayReport, ReplayError>),
-    /// LedgerActor has found the mirror damaged.
-    MirrorDamaged {
+    /// LedgerActor can't read the mirror.
+    MirrorUnreadable {
+        doubt: Doubt,
         reason: String,
     },
     /// Someone waits for the mirror's acknowledgement.
@@ -112,14 +113,17 @@ pub(crate) struct SupervisorState {
     /// The ParityActor that replays. Those that compare come and go by themselves.
     parity: Option<Child<ParityMsg>>,
     replayed: Option<Result<ReplayReport, ReplayError>>,
-    /// The mirror's file was found to be of no use: the next replay sets it aside, whatever it looks like at first.
-    mirror_is_broken: bool,
+    /// The first replay was begun: from then on the mirror's side goes on by itself.
+    replay_begun: bool,
+    /// What is held against the mirror's file, and no replay has looked into yet.
+    doubt: Doubt,
     /// Children that have ended, by id: an end can come before the word that they have started.
     exits: HashMap<ActorId, (Option<Exit>, String)>,
     /// Appends that came while no LedgerActor was there. Bounded by their permits.
     pending: VecDeque<Append>,
     restarts: VecDeque<Instant>,
-    closing: Option<Option<RpcReplyPort<CloseReport>>>,
+    /// Closing, and who waits for it.
+    closing: Option<Vec<RpcReplyPort<CloseReport>>>,
     /// The children have been asked to close.
     closing_children: bool,
 }
@@ -145,7 +149,8 @@ impl Actor for SupervisorActor {
             sqlite: None,
             parity: None,
             replayed: None,
-            mirror_is_broken: false,
+            replay_begun: false,
+            doubt: Doubt::None,
             exits: HashMap::new(),
             pending: VecDeque::new(),
             restarts: VecDeque::new(),
@@ -173,7 +178,7 @@ impl Actor for SupervisorActor {
             Inner::Respawn(role) => state.respawn(&me, role),
             Inner::Replaying { through } => state.tell_ledger(MirrorLink::Replaying { through }),
             Inner::Replayed(result) => state.replayed = Some(result),
-            Inner::MirrorDamaged { reason } => state.mirror_damaged(&reason),
+            Inner::MirrorUnreadable { doubt, reason } => state.mirror_unreadable(doubt, &reason),
             Inner::WatchDeadlines | Inner::DeadlineOver => state.watch_deadlines(&me),
             Inner::Parity(kind, reply) => state.compare(&me, kind, reply),
             Inner::Children(reply) => state.children(reply),
@@ -200,12 +205,12 @@ impl Actor for SupervisorActor {
     }
 }
 
-/// However the supervisor ends, killed too: nobody waits for it any more.
 impl Drop for SupervisorState {
+    /// However it ends, by a stop, a kill (as when its parent ends) or a panic: whoever waits for it is told.
     fn drop(&mut self) {
         self.shared.publish(None);
-        if self.shared.refusal().is_none() || self.shared.phase() == Phase::Closing {
-            self.shared.set_phase(Phase::Stopped { reason: "its supervisor was stopped".to_owned() });
+        if matches!(self.shared.phase(), Phase::Starting | Phase::Running | Phase::Closing) {
+            self.shared.set_phase(Phase::Stopped { reason: "its supervisor was stopped from outside".to_owned() });
         }
         self.shared.permits.close();
         self.shared.waiters.give_up();
@@ -277,10 +282,10 @@ impl SupervisorState {
     }
 
     fn spawn_replay(&mut self, me: &Me) {
-        self.replayed = None;
+        (self.replayed, self.replay_begun) = (None, true);
         if let Some(context) = self.context.clone() {
-            let set_aside = std::mem::take(&mut self.mirror_is_broken);
-            spawn::<ParityActor>(me, (context, ParityTask::Replay { set_aside }), Inner::ParitySpawned);
+            let task = ParityTask::Replay(self.doubt);
+            spawn::<ParityActor>(me, (context, task), Inner::ParitySpawned);
         }
     }
 
@@ -288,20 +293,19 @@ impl SupervisorState {
         match child {
             Ok(child) => {
                 self.ledger = Some(child);
-                if self.ready.is_some() {
+                if !self.replay_begun {
                     self.spawn_replay(me);
-                } else {
+                } else if self.ready.is_none() || self.sqlite.is_some() || self.mirror_has_failed() {
                     self.connect();
                     self.let_in();
                 }
                 self.check_exits(me);
                 self.close_when_possible(me);
             }
-            // A mirror that can't be read just now keeps LedgerActor from coming back, but not for good.
+            // A mirror that can't be read just now passes; what recovery refuses it refuses again.
             Err(StartError::Store(Error::Mirror(error))) if self.ready.is_none() && error.fault() == MirrorFault::Passing => {
                 self.restart(me, Role::Ledger, error.to_string());
             }
-            // What recovery refuses it refuses again; anything else may pass.
             Err(StartError::Store(error)) => self.give_up(me, error),
             Err(StartError::Other(reason)) => self.restart(me, Role::Ledger, reason),
         }
@@ -360,7 +364,7 @@ impl SupervisorState {
         ended(me, &mut self.exits, &mut self.sqlite, Role::Sqlite);
         ended(me, &mut self.exits, &mut self.parity, Role::Parity);
         // Ends of ParityActors that only compared.
-        if self.ledger.is_some() && self.sqlite.is_some() && self.parity.is_none() {
+        if self.ledger.is_some() && (self.sqlite.is_some() || self.mirror_has_failed()) && self.parity.is_none() {
             self.exits.clear();
         }
     }
@@ -374,7 +378,9 @@ impl SupervisorState {
             (Role::Ledger, None) => self.restart(me, Role::Ledger, reason),
             (Role::Sqlite, Some(Exit::MirrorDisagrees { reason })) => self.mirror_failed(me, reason),
             (Role::Sqlite, exit) => {
-                self.mirror_is_broken |= matches!(exit, Some(Exit::MirrorBroken { .. }));
+                if let Some(Exit::MirrorBroken { .. }) = exit {
+                    self.doubt = Doubt::Broken;
+                }
                 self.tell_ledger(MirrorLink::Gone);
                 self.restart(me, Role::Parity, reason);
             }
@@ -385,7 +391,10 @@ impl SupervisorState {
 
     fn replay_ended(&mut self, me: &Me, reason: String) {
         match self.replayed.take() {
-            Some(Ok(_)) => self.spawn_sqlite(me),
+            Some(Ok(_)) => {
+                self.doubt = Doubt::None;
+                self.spawn_sqlite(me);
+            }
             // It can't be written just now. Its actor tries again; appends go on meanwhile.
             Some(Err(ReplayError::Mirror(error))) if error.fault() == MirrorFault::Passing => {
                 self.shared.set_mirror(MirrorHealth::Blocked { reason: error.to_string() });
@@ -466,10 +475,10 @@ impl SupervisorState {
         self.close_when_possible(me);
     }
 
-    fn mirror_damaged(&mut self, reason: &str) {
-        tracing::warn!(actor = "supervisor", %reason, "the mirror is damaged; rebuilding it");
-        self.mirror_is_broken = true;
-        // Its end sets off the replay.
+    fn mirror_unreadable(&mut self, doubt: Doubt, reason: &str) {
+        tracing::warn!(actor = "supervisor", %reason, ?doubt, "the mirror can't be read; replaying it");
+        self.doubt = self.doubt.max(doubt);
+        // Its end sets off the replay, which sets the file aside where it is broken.
         match &self.sqlite {
             Some(sqlite) => sqlite.actor.get_cell().kill(),
             None => self.tell_ledger(MirrorLink::Gone),
@@ -507,19 +516,9 @@ impl SupervisorState {
     // ---- closing -------------------------------------------------------------------------------------------
 
     fn close(&mut self, me: &Me, reply: Option<RpcReplyPort<CloseReport>>) {
-        match &mut self.closing {
-            // A caller that asks replaces a handle that was merely dropped.
-            Some(waiting) => {
-                if reply.is_some() {
-                    *waiting = reply;
-                }
-            }
-            None => {
-                self.closing = Some(reply);
-                if self.shared.refusal().is_none() {
-                    self.shared.set_phase(Phase::Closing);
-                }
-            }
+        self.closing.get_or_insert_default().extend(reply);
+        if self.shared.refusal().is_none() {
+            self.shared.set_phase(Phase::Closing);
         }
         for append in self.pending.drain(..) {
             append.reply.send(Err(AppendError::Closed));
@@ -553,8 +552,8 @@ impl SupervisorState {
             self.shared.set_phase(Phase::Closed);
         }
         self.context = None;
-        if let Some(Some(reply)) = self.closing.take() {
-            let _ = reply.send(report);
+        for reply in self.closing.take().into_iter().flatten() {
+            let _ = reply.send(report.clone());
         }
         me.stop(None);
     }

@@ -66,7 +66,8 @@ pub struct Options {
     /// Events of the largest group, and so of the largest atomic batch. 4,096: past that one fsync is spread
     /// thin enough that larger groups only add latency.
     pub group_events_max: usize,
-    /// Events that may wait for the mirror before appends wait too. 262,144, about 40 MB of ids and positions.
+    /// Events that may wait for the mirror before appends wait too. 262,144, about 40 MB of ids and positions. No batch
+    /// may have more.
     pub unmirrored_events_max: usize,
     /// How long opening waits for another writer to let go of the store. Zero: answer `Locked` at once.
     pub lock_wait: Duration,

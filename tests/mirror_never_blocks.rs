@@ -176,6 +176,75 @@ async fn being_rebuilt() {
     finish(ledger, temp.path(), events).await;
 }
 
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn its_disk_is_not_there_yet() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, disk) = (temp.path().join("store"), temp.path().join("disk"));
+    common::filled(&dir, &common::small_segments());
+    std::fs::remove_file(mirror_path(&dir)).unwrap();
+    std::os::unix::fs::symlink(disk.join("mirror.sqlite3"), mirror_path(&dir)).unwrap();
+    let ledger = Ledger::open_with(&dir, options()).await.unwrap();
+    until("Blocked", || matches!(ledger.status().mirror, MirrorHealth::Blocked { .. })).await;
+    ledger.append(common::note("fresh")).await.unwrap();
+    let known = common::drafts().swap_remove(0);
+    let refused = ledger.try_append(known.clone()).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Rebuilding { .. }), "{refused}");
+    let waiting = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.append(known).await }
+    });
+    until("one in flight", || ledger.status().in_flight == 1).await;
+    std::fs::create_dir(&disk).unwrap();
+    let again = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it heals without help").unwrap().unwrap();
+    assert!(again.duplicate && again.seq == Seq::FIRST, "{again:?}");
+    finish(ledger, &dir, 13).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn out_of_reach_while_ledger_actor_restarts() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
+    ledger.append_with(in_session("s", 0), Expect::Any, Durability::Mirrored).await.unwrap();
+    let mirror = mirror_path(temp.path());
+    let moved = temp.path().join("moved");
+    std::fs::rename(&mirror, &moved).unwrap();
+    std::fs::create_dir(&mirror).unwrap();
+    ledger.children().await.unwrap().ledger.unwrap().kill();
+    until("a restart", || ledger.status().restarts >= 3).await;
+    std::fs::remove_dir(&mirror).unwrap();
+    std::fs::rename(&moved, &mirror).unwrap();
+    let receipt = ledger.append(in_session("s", 1)).await.unwrap();
+    assert_eq!(receipt.session_seq, Some(2));
+    finish(ledger, temp.path(), 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_broken_in_a_large_mirror() {
+    let temp = tempfile::tempdir().unwrap();
+    let large = |n: u64| common::note(&"x".repeat(1 << 20)).id(common::id(n));
+    let (mut store, _) = Store::open(temp.path(), &Options::default()).unwrap();
+    for n in 0..20 {
+        store.append(large(n)).unwrap();
+    }
+    store.close().unwrap();
+    let mirror = mirror_path(temp.path());
+    let root: i64 = {
+        let conn = rusqlite::Connection::open(&mirror).unwrap();
+        conn.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_events_1'", [], |row| row.get(0)).unwrap()
+    };
+    let mut bytes = std::fs::read(&mirror).unwrap();
+    assert!(bytes.len() > 16 << 20, "so large that open does not check it as a whole");
+    bytes[(root as usize - 1) * 16384..root as usize * 16384].fill(0xff);
+    std::fs::write(&mirror, bytes).unwrap();
+
+    let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
+    let again = tokio::time::timeout(Duration::from_secs(20), ledger.append(large(3))).await.expect("an answer").unwrap();
+    assert!(again.duplicate && again.seq.get() == 4, "{again:?}");
+    assert!(ledger.status().restarts <= 3, "{} restarts", ledger.status().restarts);
+    finish(ledger, temp.path(), 20).await;
+}
+
 /// Runs a future inside a condition that is polled.
 fn futures_block<T>(future: impl Future<Output = T>) -> T {
     tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))

@@ -220,3 +220,29 @@ fn a_row_that_the_ledger_does_not_have_is_no_receipt() {
     repair_from_ledger(&dir, &options, &mut |_| ()).unwrap();
     open_is_clean(&dir, &options);
 }
+
+#[test]
+fn a_high_id_in_a_sealed_segment_is_known_after_the_mirror_was_lost() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    let options = small_segments();
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    // The highest id comes first: an importer's ids follow the transcript's clock, not the ledger's.
+    let high = || note("high").id(id(1 << 40));
+    let first = store.append(high()).unwrap();
+    for n in 0..20 {
+        store.append(note(&n.to_string()).id(id(n))).unwrap();
+    }
+    store.close().unwrap();
+    assert!(segment_paths(&dir).len() > 2);
+    fs::remove_file(mirror_path(&dir)).unwrap();
+
+    let (mut store, report) = Store::open(&dir, &options).unwrap();
+    assert_eq!(report.replay.replayed, 21);
+    let again = store.append(high()).unwrap();
+    assert_eq!((again.seq, again.duplicate), (first.seq, true));
+    let conflict = store.append(note("other").id(id(1 << 40))).unwrap_err();
+    assert!(conflict.is_conflict(), "{conflict}");
+    store.close().unwrap();
+    open_is_clean(&dir, &options);
+}

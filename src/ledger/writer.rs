@@ -86,11 +86,13 @@ impl Writer {
     ) -> Result<(Writer, RecoveryReport), LedgerError> {
         let context = Context { storage: options.storage.as_ref(), dir, manifest, line_bytes_max: options.line_bytes_max, watermark };
         let recovered = recovery::recover(&context, lookup)?;
-        // Ids below the highest one are looked up; where the mirror can't say which that is, all are.
-        let mirrored = if recovered.head.seq == Seq::ZERO { Ok(None) } else { lookup.id_max() };
-        let id_max = match mirrored {
-            Ok(mirrored) => mirrored.max(recovered.id_max),
-            Err(_) => Some(EventId::from_u128(u128::MAX)),
+        // Ids below the highest one are looked up; where the mirror can't say which that is, all are: it may have to be
+        // replayed yet, and knows nothing of what lies between its watermark and the floor.
+        let covered = watermark.map_or(Seq::ZERO, |mark| mark.seq) >= recovered.floor;
+        let id_max = match lookup.id_max() {
+            _ if recovered.floor == Seq::ZERO => recovered.id_max,
+            Ok(mirrored) if covered => mirrored.max(recovered.id_max),
+            _ => Some(EventId::from_u128(u128::MAX)),
         };
         let writer = Writer {
             options: options.clone(),
@@ -146,7 +148,9 @@ impl Writer {
     ) -> Result<Stage, AppendError> {
         self.check_well()?;
         let bytes = drafts.iter().map(CheckedDraft::line_bytes_max).sum::<usize>();
-        let (events_max, bytes_max) = (self.options.group_events_max, self.options.group_bytes_max);
+        // A batch that is larger than what may wait for the mirror would wait for ever.
+        let events_max = self.options.group_events_max.min(self.options.unmirrored_events_max);
+        let bytes_max = self.options.group_bytes_max;
         match drafts.len() {
             0 => return Err(AppendError::EmptyBatch),
             events if events > events_max || bytes > bytes_max => {
