@@ -93,3 +93,27 @@ fn counts_what_is_staged_and_not_yet_durable() {
     assert!(matches!(error, AppendError::WrongSessionSeq { expected: 6, actual: 7, .. }), "{error}");
     stage(note("x").session("s-1"), Conditions::none().session("s-1", 7)).unwrap();
 }
+
+#[test]
+fn many_streams_at_a_mirror_that_does_not_move_cost_no_more_each() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    let mut options = options();
+    disk::without_sync(&mut options);
+    Store::open(&dir, &options).unwrap().0.close().unwrap();
+    let (mut writer, mut mirror) = writer(&dir, &options);
+    let started = std::time::Instant::now();
+    // More than are kept without need: each one that is new must not look through all the others.
+    let streams = (1 << 16) + 8_000;
+    for n in 0..streams {
+        let draft = checked(note("x").session(format!("s-{n}")));
+        while let Stage::GroupFull = writer.stage(std::slice::from_ref(&draft), &Conditions::none(), true, &mut mirror).unwrap() {
+            writer.flush().unwrap();
+        }
+        assert!(started.elapsed() < std::time::Duration::from_secs(60), "{n} of {streams} streams in {:?}", started.elapsed());
+    }
+    writer.flush().unwrap();
+    let known = checked(note("y").session("s-0"));
+    let conditions = Conditions::none().session("s-0", 1);
+    assert!(matches!(writer.stage(&[known], &conditions, true, &mut mirror), Ok(Stage::Staged(_))));
+}

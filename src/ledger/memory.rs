@@ -65,7 +65,8 @@ impl Lookup for NoMirror {
     }
 }
 
-/// Streams whose position is kept although all their events are mirrored. 65,536 of them are some 10 MB.
+/// Streams whose position is kept although all their events are mirrored. 65,536 of them are some 10 MB; while more
+/// streams than that wait for the mirror, up to twice as many are kept as do.
 const SESSIONS_CACHED_MAX: usize = 1 << 16;
 
 /// Events above the floor, by id, and positions of streams.
@@ -74,6 +75,8 @@ pub(crate) struct Memory {
     by_id: HashMap<EventId, TailEvent>,
     in_order: VecDeque<(Seq, EventId)>,
     sessions: HashMap<Box<str>, u64>,
+    /// Streams that were kept when some were last forgotten: those of events that are not mirrored.
+    sessions_needed: usize,
     floor: Seq,
 }
 
@@ -104,7 +107,8 @@ impl Memory {
     }
 
     pub(crate) fn learn_session(&mut self, session_id: &str, session_seq: u64) {
-        if self.sessions.len() >= SESSIONS_CACHED_MAX {
+        // Looking for what can be forgotten costs as much as there is, so there must be as much again since.
+        if self.sessions.len() >= SESSIONS_CACHED_MAX.max(2 * self.sessions_needed) {
             self.forget_sessions();
         }
         self.sessions.insert(session_id.into(), session_seq);
@@ -136,5 +140,6 @@ impl Memory {
     fn forget_sessions(&mut self) {
         let unmirrored: HashSet<&str> = self.by_id.values().filter_map(|event| event.session_id.as_deref()).collect();
         self.sessions.retain(|session_id, _| unmirrored.contains(session_id.as_ref()));
+        self.sessions_needed = self.sessions.len();
     }
 }
