@@ -160,6 +160,11 @@ impl SqliteState {
                 self.report(0, true);
                 Ok(())
             }
+            Err(error) if error.passes() => {
+                self.replay = None;
+                self.blocked(me, error.to_string());
+                Ok(())
+            }
             Err(ReplayError::Mirror(error)) => self.failed(me, &error),
             Err(ReplayError::Ledger(error)) => Err(Exit::MirrorDisagrees { reason: error.to_string() }),
         }
@@ -185,17 +190,21 @@ impl SqliteState {
         self.replay = None;
         match error.fault() {
             MirrorFault::Passing => {
-                tracing::warn!(actor = "sqlite", seq = self.watermark().get(), %error, "the mirror can't be written just now");
-                self.context.shared.set_mirror(MirrorHealth::Blocked { reason: error.to_string() });
-                if !self.stepping {
-                    self.stepping = true;
-                    me.send_after(self.backoff, || SqliteMsg::Step);
-                    self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-                }
+                self.blocked(me, error.to_string());
                 Ok(())
             }
             MirrorFault::Broken => Err(Exit::MirrorBroken { reason: error.to_string() }),
             MirrorFault::Disagrees => Err(Exit::MirrorDisagrees { reason: error.to_string() }),
+        }
+    }
+
+    fn blocked(&mut self, me: &Me, reason: String) {
+        tracing::warn!(actor = "sqlite", seq = self.watermark().get(), %reason, "the mirror can't be written just now");
+        self.context.shared.set_mirror(MirrorHealth::Blocked { reason });
+        if !self.stepping {
+            self.stepping = true;
+            me.send_after(self.backoff, || SqliteMsg::Step);
+            self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         }
     }
 
@@ -206,7 +215,7 @@ impl SqliteState {
             match self.try_step() {
                 Ok(ReplayStep::Done) => break Ok(self.watermark()),
                 Ok(ReplayStep::More) => {}
-                Err(ReplayError::Mirror(error)) if error.fault() == MirrorFault::Passing && Instant::now() < deadline => {
+                Err(error) if error.passes() && Instant::now() < deadline => {
                     self.replay = None;
                     // This thread is this actor's own, and nothing else is left for it to do.
                     std::thread::sleep(backoff);

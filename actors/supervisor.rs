@@ -396,7 +396,7 @@ impl SupervisorState {
                 self.spawn_sqlite(me);
             }
             // It can't be written just now. Its actor tries again; appends go on meanwhile.
-            Some(Err(ReplayError::Mirror(error))) if error.fault() == MirrorFault::Passing => {
+            Some(Err(error)) if error.passes() && (self.ready.is_none() || matches!(error, ReplayError::Mirror(_))) => {
                 self.shared.set_mirror(MirrorHealth::Blocked { reason: error.to_string() });
                 self.spawn_sqlite(me);
             }

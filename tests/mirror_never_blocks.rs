@@ -245,6 +245,26 @@ async fn an_index_that_is_broken_in_a_large_mirror() {
     finish(ledger, temp.path(), 20).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_cannot_be_read_for_a_while() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut options = options();
+    let disk = common::disk::faulty(&mut options.store);
+    let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
+    ledger.append_with(in_session("s", 0), Expect::Any, Durability::Mirrored).await.unwrap();
+    let other = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    ledger.append(in_session("s", 1)).await.unwrap();
+    until("Blocked", || matches!(ledger.status().mirror, MirrorHealth::Blocked { .. })).await;
+    // As where a process has too many files open: what was not committed has to be read from the ledger.
+    disk.fail(common::disk::Op::OpenRead, std::io::ErrorKind::Other);
+    until("word of it", || format!("{:?}", ledger.status().mirror).contains("OpenRead")).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    disk.heal();
+    ledger.append(in_session("s", 2)).await.unwrap();
+    finish(ledger, temp.path(), 3).await;
+}
+
 /// Runs a future inside a condition that is polled.
 fn futures_block<T>(future: impl Future<Output = T>) -> T {
     tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))

@@ -27,6 +27,17 @@ pub enum ReplayError {
     Mirror(#[from] MirrorError),
 }
 
+impl ReplayError {
+    /// Whether it may pass by itself: the mirror can't be written just now, or the ledger's file not read.
+    #[cfg(feature = "actors")]
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            ReplayError::Ledger(error) => matches!(error, LedgerError::Io { .. }),
+            ReplayError::Mirror(error) => error.fault() == crate::mirror::MirrorFault::Passing,
+        }
+    }
+}
+
 /// What a replay did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ReplayReport {

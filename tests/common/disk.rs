@@ -16,6 +16,7 @@ pub enum Op {
     Reserve,
     Create,
     SetLen,
+    OpenRead,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +86,7 @@ impl Storage for Disk {
         FsStorage.list(dir)
     }
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        self.0.at(Op::OpenRead)?;
         FsStorage.open_read(path)
     }
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
