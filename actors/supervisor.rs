@@ -203,11 +203,24 @@ impl Actor for SupervisorActor {
         state.check_exits(&me);
         Ok(())
     }
+
+    async fn post_stop(&self, _: Me, state: &mut SupervisorState) -> Result<(), ActorProcessingErr> {
+        // A parent is given the state, and may keep it.
+        state.tell_all();
+        Ok(())
+    }
 }
 
 impl Drop for SupervisorState {
-    /// However it ends, by a stop, a kill (as when its parent ends) or a panic: whoever waits for it is told.
+    /// A kill (as when its parent ends) and a panic come by here alone.
     fn drop(&mut self) {
+        self.tell_all();
+    }
+}
+
+impl SupervisorState {
+    /// However it ends: whoever waits for it is told.
+    fn tell_all(&self) {
         self.shared.publish(None);
         if matches!(self.shared.phase(), Phase::Starting | Phase::Running | Phase::Closing) {
             self.shared.set_phase(Phase::Stopped { reason: "its supervisor was stopped from outside".to_owned() });
@@ -215,9 +228,7 @@ impl Drop for SupervisorState {
         self.shared.permits.close();
         self.shared.waiters.give_up();
     }
-}
 
-impl SupervisorState {
     // ---- appends -------------------------------------------------------------------------------------------
 
     fn append(&mut self, append: Append) {
