@@ -69,15 +69,15 @@ pub(crate) async fn close_children(
     parity: Option<Child<ParityMsg>>,
     shared: &Shared,
 ) -> CloseReport {
-    let mut mirror_error = None;
+    let (mut ledger_error, mut mirror_error) = (None, None);
     if let Some(parity) = parity {
         end_child(parity).await;
     }
     if let Some(ledger) = ledger {
         match ractor::call!(ledger.actor, LedgerMsg::Close) {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "closing the ledger"),
-            Err(error) => tracing::warn!(%error, "closing the ledger"),
+            Ok(Err(error)) => ledger_error = Some(error),
+            Err(error) => ledger_error = Some(format!("LedgerActor ended while it was closing: {error}")),
         }
         end_child(ledger).await;
     }
@@ -89,7 +89,7 @@ pub(crate) async fn close_children(
         }
         end_child(sqlite).await;
     }
-    CloseReport { head: *shared.durable.borrow(), mirrored_through: *shared.mirrored.borrow(), mirror_error }
+    CloseReport { head: *shared.durable.borrow(), mirrored_through: *shared.mirrored.borrow(), ledger_error, mirror_error }
 }
 
 /// Stops a child and awaits its thread's letting go.

@@ -42,6 +42,8 @@ pub struct CloseReport {
     pub head: Head,
     /// The last event whose row is committed.
     pub mirrored_through: Seq,
+    /// Why the ledger could not be closed in order, if so: what was queued may not be recorded. The next open settles it.
+    pub ledger_error: Option<String>,
     /// Why the mirror is behind, if it is. The next open catches up.
     pub mirror_error: Option<String>,
 }
@@ -383,7 +385,11 @@ impl Ledger {
         let report = ractor::call!(self.inner.supervisor, |reply| Inner::Close(Some(reply)).into());
         match (before, report) {
             (Some(refusal), _) => Err(refusal),
-            (None, Ok(report)) => Ok(report),
+            (None, Ok(report)) => match self.inner.shared.refusal() {
+                // It may have been poisoned, or have given up, while it was closing.
+                None | Some(AppendError::Closed) => Ok(report),
+                Some(refusal) => Err(refusal),
+            },
             (None, Err(_)) => Err(self.inner.shared.refusal().unwrap_or(AppendError::Closed)),
         }
     }

@@ -560,7 +560,10 @@ impl SupervisorState {
     fn children_closed(&mut self, me: &Me, report: CloseReport) {
         self.shared.publish(None);
         if self.shared.phase() == Phase::Closing {
-            self.shared.set_phase(Phase::Closed);
+            self.shared.set_phase(match &report.ledger_error {
+                None => Phase::Closed,
+                Some(reason) => Phase::Stopped { reason: reason.clone() },
+            });
         }
         self.context = None;
         for reply in self.closing.take().into_iter().flatten() {

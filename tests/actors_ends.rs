@@ -205,3 +205,25 @@ async fn ledger_actor_is_killed_while_the_store_is_being_opened() {
     until("one LedgerActor and one SqliteActor", || supervisor.get_children().len() == 2).await;
     soon("close", ledger.close()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_that_the_disk_refuses_says_so() {
+    let temp = tempfile::tempdir().unwrap();
+    let failing = Arc::new(AtomicBool::new(false));
+    let mut options = LedgerOptions::default();
+    let fails = failing.clone();
+    options.store.failpoint = Some(Arc::new(move |at| match at {
+        "ledger.sync" if fails.load(Ordering::SeqCst) => Err(std::io::Error::other("the disk is gone")),
+        _ => Ok(()),
+    }));
+    let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
+    ledger.append(common::note("first")).await.unwrap();
+    failing.store(true, Ordering::SeqCst);
+    let draft = ledger.check(common::note("second")).unwrap();
+    let pending = ledger.submit(vec![draft], Conditions::none(), Durability::Ledger).await.unwrap();
+    // The close may come before the flush, or find the store poisoned: it is refused either way.
+    assert!(soon("close", ledger.clone().close()).await.is_err());
+    assert!(soon("the append", pending).await.is_err());
+    drop(ledger);
+    Ledger::open(temp.path()).await.unwrap().close().await.unwrap();
+}
