@@ -10,22 +10,15 @@ mod common;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::until;
 use counterfoil::actors::{Durability, Ledger, LedgerOptions, Phase};
 use counterfoil::*;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.unwrap_or_else(|_| panic!("{what} hangs"))
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come about");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 /// Options under which whoever comes to this point is held there, and says so, until it is let go.

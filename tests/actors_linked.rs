@@ -10,8 +10,9 @@ mod common;
 
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::until;
 use counterfoil::actors::{Durability, Ledger, LedgerOptions, Phase};
 use counterfoil::*;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -39,14 +40,6 @@ impl Actor for Parent {
             _ => {}
         }
         Ok(())
-    }
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come about");
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

@@ -11,8 +11,9 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::until;
 use counterfoil::actors::{Durability, Ledger, LedgerOptions, MirrorHealth};
 use counterfoil::*;
 
@@ -22,15 +23,6 @@ fn options() -> LedgerOptions {
     options.mirrored_deadline = Duration::from_millis(100);
     options.close_deadline = Duration::from_secs(20);
     options
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come about");
-        tokio::task::yield_now().await;
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 fn in_session(session: &str, n: u64) -> Draft {
