@@ -50,7 +50,7 @@ fn strike(options: &mut LedgerOptions, faults: &[(&'static str, Fault, u64, u64)
 }
 
 fn rounds() -> u64 {
-    std::env::var("COUNTERFOIL_FAULT_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+    common::campaign("COUNTERFOIL_FAULT_ROUNDS", 1)
 }
 
 /// Injected panics would fill the output.

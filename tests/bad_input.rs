@@ -177,7 +177,7 @@ fn a_read_only_directory() {
     lock(0o500);
     if fs::write(dir.join("probe"), "").is_ok() {
         lock(0o700);
-        eprintln!("SKIPPED a_read_only_directory: this user (root?) may write to read-only directories");
+        common::skipped("a_read_only_directory", "this user (root?) may write to read-only directories");
         return;
     }
     assert!(verified(&dir).is_clean(), "reading needs no writing");

@@ -24,19 +24,7 @@ const FILES: u64 = 4;
 const LINES: u64 = 400;
 
 fn rounds() -> u64 {
-    std::env::var("COUNTERFOIL_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(5)
-}
-
-/// Numbers from a seed (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
-    }
+    common::campaign("COUNTERFOIL_KILL_ROUNDS", 5)
 }
 
 fn write_transcripts(dir: &Path) {
@@ -138,7 +126,7 @@ fn killed_imports_recover_by_themselves_and_end_as_if_never_killed() {
 
     let (mut kills, mut acknowledged, mut in_the_middle) = (0, 0, 0);
     for round in 0..rounds() {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (round + 1));
+        let mut random = common::Random::new(round);
         let store = temp.path().join(format!("round-{round}"));
         let mut receipts: HashMap<EventId, (u64, String)> = HashMap::new();
         for _ in 0..KILLS_A_ROUND {

@@ -239,3 +239,36 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
 }
+
+/// Says aloud that something could not be tested here, and why: past the test harness, which would keep it to itself.
+/// `.ci/run` counts these lines.
+pub fn skipped(what: &str, why: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED {what}: {why}");
+}
+
+/// A bound of a campaign: what this environment variable says, else the ordinary number.
+pub fn campaign(variable: &str, ordinary: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(ordinary)
+}
+
+/// Numbers from a seed (xorshift64*).
+pub struct Random(u64);
+
+impl Random {
+    /// The same seed gives the same numbers; seeds that are near each other give numbers that are not.
+    pub fn new(seed: u64) -> Random {
+        Random((seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % bound.max(1)
+    }
+
+    pub fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+}
