@@ -86,6 +86,7 @@ impl Writer {
     ) -> Result<(Writer, RecoveryReport), LedgerError> {
         let context = Context { storage: options.storage.as_ref(), dir, manifest, line_bytes_max: options.line_bytes_max, watermark };
         let recovered = recovery::recover(&context, lookup)?;
+        recovery::sync_names(&context, recovered.active.is_some())?;
         // Ids below the highest one are looked up; where the mirror can't say which that is, all are: it may have to be
         // replayed yet, and knows nothing of what lies between its watermark and the floor.
         let covered = watermark.map_or(Seq::ZERO, |mark| mark.seq) >= recovered.floor;
@@ -369,15 +370,15 @@ impl Writer {
         }
         let create = || {
             self.options.at("ledger.rotate")?;
-            if storage.create_dir(&segments)? {
-                storage.sync_dir(&self.dir)?;
-            }
+            storage.create_dir(&segments)?;
             storage.create_new(&path)
         };
         let file = create().map_err(|error| {
             if is_full(&error) { LedgerError::DiskFull { path: path.clone() } } else { LedgerError::io("creating", &path)(error) }
         })?;
-        if let Err(error) = storage.sync_dir(&segments) {
+        let is_first = self.active.is_none();
+        let synced = storage.sync_dir(&segments).and_then(|()| if is_first { storage.sync_dir(&self.dir) } else { Ok(()) });
+        if let Err(error) = synced {
             return Err(self.poison(&error));
         }
         tracing::debug!(actor = "ledger", segment = first.get(), "new segment");
