@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::event::{Draft, Seq};
+use crate::failpoint;
 use crate::ledger::{
     AppendError, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror, Receipt,
     RecoveryReport, Refusal, Stage, Staged, StoreLock, Stored, Watermark, Writer, recovery, segment,
@@ -61,7 +62,10 @@ pub(crate) fn prepare(dir: &Path, options: &Options) -> Result<(Prepared, Option
         None if segment::list(storage, dir)?.is_empty() && !crate::mirror::mirror_path(dir).exists() => {
             let now = options.clock.now();
             let manifest = Manifest::new(crate::event::LedgerId::from_u128(options.ids.next(now)), now);
+            let at = |point| options.at(point).map_err(LedgerError::io("creating", dir));
+            at(failpoint::STORE_CREATE)?;
             manifest.create(storage, dir)?;
+            at(failpoint::STORE_CREATED)?;
             (manifest, true)
         }
         None => {
