@@ -432,11 +432,14 @@ fn recover_active(
         at(failpoint::RECOVERY_CUT)?;
         file.set_len(len).map_err(LedgerError::io("cutting", path))?;
     }
-    if file_len != len || rewritten_bytes > 0 {
+    // Where nothing in it was ever durable, not even its name needs to be.
+    if file_len != len || rewritten_bytes > 0 || len == 0 {
         at(failpoint::RECOVERY_SYNC)?;
         file.sync_data().map_err(LedgerError::io("syncing", path))?;
         let segments = segment::segments_dir(cx.dir);
-        cx.storage.sync_dir(&segments).map_err(LedgerError::io("syncing", &segments))?;
+        for dir in [cx.dir, &segments] {
+            cx.storage.sync_dir(dir).map_err(LedgerError::io("syncing", dir))?;
+        }
     }
     at(failpoint::RECOVERY_DONE)?;
     Ok(Recovered {

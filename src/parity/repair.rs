@@ -186,6 +186,7 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
     }
     let segments_dir = segment::segments_dir(dir);
     storage.create_dir(&segments_dir).map_err(LedgerError::io("creating", &segments_dir))?;
+    storage.sync_dir(dir).map_err(LedgerError::io("syncing", dir))?;
     let mut repair = FromMirror {
         dir,
         options,
