@@ -22,7 +22,7 @@ use super::sqlite::SqliteMsg;
 use super::supervisor::{Context, Exit, Inner};
 use crate::{
     AppendError, EventId, Group, Head, LedgerError, Lookup, LookupError, MirrorAck, MirrorError, MirrorFault, MirrorReader, Receipt, Seq,
-    Stage, Staged, Stored, Writer,
+    Stage, Staged, Stored, Writer, failpoint,
 };
 
 /// What LedgerActor knows of the mirror, by the supervisor.
@@ -165,7 +165,7 @@ impl LedgerState {
     }
 
     fn append(&mut self, me: &Me, append: Append) -> Result<(), Exit> {
-        self.fail("actor.ledger.append")?;
+        self.fail(failpoint::ACTOR_LEDGER_APPEND)?;
         if self.closing {
             append.reply.send(Err(AppendError::Closed));
             return Ok(());
@@ -251,7 +251,7 @@ impl LedgerState {
         match self.writer.flush() {
             Ok(None) => Ok(()),
             Ok(Some(group)) => {
-                self.fail("actor.ledger.synced")?;
+                self.fail(failpoint::ACTOR_LEDGER_SYNCED)?;
                 self.context.shared.groups.fetch_add(1, Ordering::Relaxed);
                 self.context.shared.events.fetch_add(group.last.seq.get() + 1 - group.first.get(), Ordering::Relaxed);
                 self.context.shared.durable.send_replace(group.last);
@@ -259,6 +259,7 @@ impl LedgerState {
                     drop(permit);
                     self.acknowledge(receipts, durability, reply);
                 }
+                self.fail(failpoint::ACTOR_LEDGER_SEND)?;
                 self.commit(group);
                 Ok(())
             }

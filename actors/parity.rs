@@ -135,7 +135,7 @@ impl ParityState {
         let shared = &self.context.shared;
         let store = &shared.options.store;
         let failed = |source| MirrorError::Io { action: "replaying into", path: crate::mirror_path(&self.context.dir), source };
-        store.at("actor.parity.step").map_err(failed)?;
+        store.at(crate::failpoint::ACTOR_PARITY_STEP).map_err(failed)?;
         let durable = shared.durable.borrow().seq;
         let (mirror, replay) = match &mut self.replaying {
             Some(replaying) => replaying,

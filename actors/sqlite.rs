@@ -16,6 +16,7 @@ use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 use super::ledger::LedgerMsg;
 use super::shared::MirrorHealth;
 use super::supervisor::{Context, Exit};
+use crate::failpoint;
 use crate::{Group, LedgerReader, Mirror, MirrorError, MirrorFault, Replay, ReplayError, ReplayStep, Seq};
 
 #[derive(Debug)]
@@ -112,6 +113,10 @@ impl SqliteState {
 
     fn commit(&mut self, me: &Me, group: Group) -> Result<(), Exit> {
         let credit = group.bytes.len();
+        if let Err(error) = self.at(failpoint::ACTOR_SQLITE_COMMIT) {
+            self.report(credit, false);
+            return self.failed(me, &error);
+        }
         let in_order = self.replay.is_none() && self.watermark().next() == group.first;
         let Some(mirror) = self.mirror.as_mut().filter(|_| in_order) else {
             self.report(credit, false);
@@ -120,15 +125,16 @@ impl SqliteState {
             }
             return Ok(());
         };
-        let applied = mirror.check_in_place().and_then(|()| mirror.apply(&group)).and_then(|_| self.at("actor.sqlite.committed"));
+        let applied = mirror.check_in_place().and_then(|()| mirror.apply(&group)).and_then(|_| self.at(failpoint::ACTOR_SQLITE_COMMITTED));
         match applied {
             Ok(()) => {
                 self.backoff = BACKOFF_MIN;
                 let through = group.last.seq;
                 tracing::trace!(actor = "sqlite", seq = through.get(), bytes = credit, "rows are committed");
                 self.context.shared.mirrored_through(through);
+                let told = self.at(failpoint::ACTOR_SQLITE_ANSWERED);
                 self.report(credit, through == self.durable());
-                Ok(())
+                told.or_else(|error| self.failed(me, &error))
             }
             Err(error) => {
                 self.report(credit, false);

@@ -53,6 +53,8 @@ ledger.close().await?;
 pub mod chain;
 mod error;
 mod event;
+#[doc(hidden)]
+pub mod failpoint;
 pub mod import;
 mod ledger;
 mod mirror;

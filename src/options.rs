@@ -82,7 +82,7 @@ pub struct Options {
     pub ids: Arc<dyn Ids>,
     /// The disk that holds the ledger.
     pub storage: Arc<dyn Storage>,
-    /// For tests: called at named places.
+    /// For tests: called at the places that [`crate::failpoint`] names.
     #[doc(hidden)]
     pub failpoint: Option<Arc<Failpoint>>,
 }

@@ -205,6 +205,44 @@ fn a_directory_that_cannot_be_synced_after_a_rotation() {
     assert_eq!(reopened(&dir, &options).recovery.torn, None);
 }
 
+/// A process can be killed between creating a segment and making its name durable. The next one finds the file there.
+#[test]
+fn a_segment_whose_name_may_not_be_durable_is_made_so_before_it_is_written_to() {
+    for first in [true, false] {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("store");
+        let mut options = options();
+        options.segment_bytes_max = 1200;
+        let switches = faulty(&mut options);
+        let (mut store, _) = Store::open(&dir, &options).unwrap();
+        let mut next = 1;
+        if !first {
+            store.append(note("first")).unwrap();
+            store.append(note("second")).unwrap();
+            next = 3;
+        }
+        drop(store);
+        fs::create_dir_all(dir.join("segments")).unwrap();
+        fs::write(dir.join(format!("segments/{next:020}.jsonl")), "").unwrap();
+        let before = switches.dir_syncs.load(SeqCst);
+        let (mut store, _) = Store::open(&dir, &options).unwrap();
+        assert_eq!(switches.dir_syncs.load(SeqCst), before + 2, "segments/, and the directory that holds it");
+        assert_eq!(store.append(note("next")).unwrap().seq.get(), next);
+        store.close().unwrap();
+        open_is_clean(&dir, &options);
+    }
+    // Likewise for segments/ itself.
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    let mut options = options();
+    let switches = faulty(&mut options);
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    fs::create_dir(dir.join("segments")).unwrap();
+    let before = switches.dir_syncs.load(SeqCst);
+    store.append(note("first")).unwrap();
+    assert_eq!(switches.dir_syncs.load(SeqCst), before + 2);
+}
+
 #[test]
 fn nothing_is_acknowledged_before_its_fsync() {
     let (_temp, dir, options, switches, mut store) = store(1200);

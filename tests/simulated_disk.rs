@@ -307,7 +307,7 @@ fn run(seed: u64) -> Counts {
 #[test]
 fn what_is_acknowledged_survives_any_history() {
     let from = campaign("COUNTERFOIL_SEED", campaign("COUNTERFOIL_SEED_FROM", 0));
-    let histories = if std::env::var("COUNTERFOIL_SEED").is_ok() { 1 } else { campaign("COUNTERFOIL_HISTORIES", 3000) };
+    let histories = if std::env::var("COUNTERFOIL_SEED").is_ok() { 1 } else { campaign("COUNTERFOIL_HISTORIES", 250) };
     let mut total = Counts::default();
     for seed in from..from + histories {
         let counts = run(seed);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{LedgerError, Refusal, Storage, segment, storage};
 use crate::chain;
 use crate::event::{EventHash, LedgerId, Timestamp};
+use crate::failpoint;
 use crate::options::Options;
 
 /// The format version that this code reads and writes.
@@ -93,7 +94,10 @@ impl Manifest {
         }
         let now = options.clock.now();
         let manifest = Manifest::new(LedgerId::from_u128(options.ids.next(now)), now);
+        let at = |point| options.at(point).map_err(LedgerError::io("creating", dir));
+        at(failpoint::STORE_CREATE)?;
         manifest.create(storage, dir)?;
+        at(failpoint::STORE_CREATED)?;
         Ok((manifest, true))
     }
 

@@ -13,6 +13,8 @@ use super::storage::{self, Storage, StorageFile};
 use super::tail::{self, Tail};
 use super::{Head, LedgerError, LineFault, Lookup, Manifest};
 use crate::event::{ContentDigest, Event, EventHash, EventId, Seq, Timestamp, line};
+use crate::failpoint;
+use crate::options::Options;
 
 /// A seq that is known to be durable: the mirror's watermark, or a sealed segment's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +194,7 @@ pub(crate) struct Active {
 
 /// Where recovery reads and what it holds on to.
 pub(crate) struct Context<'a> {
+    pub options: &'a Options,
     pub storage: &'a dyn Storage,
     pub dir: &'a Path,
     pub manifest: &'a Manifest,
@@ -425,17 +428,25 @@ fn recover_active(
         kept.truncate(kept.len().saturating_sub(i as usize));
         head = kept.last().map_or(start.head, |last| Head { seq: last.receipt.seq, event_hash: last.receipt.event_hash });
     }
+    let at = |point| cx.options.at(point).map_err(LedgerError::io("recovering", path));
+    if has_torn {
+        at(failpoint::RECOVERY_SAVE)?;
+    }
     let torn = if has_torn { Some(save_torn(cx, file.as_mut(), active, cut, file_len)?) } else { None };
+    if has_torn {
+        at(failpoint::RECOVERY_SAVED)?;
+    }
     let rewritten_bytes = rewrite(file.as_mut(), start.offset, cut, lf_missing).map_err(LedgerError::io("rewriting", path))?;
     let len = cut + u64::from(lf_missing);
     if file_len != len {
+        at(failpoint::RECOVERY_CUT)?;
         file.set_len(len).map_err(LedgerError::io("cutting", path))?;
     }
     if file_len != len || rewritten_bytes > 0 {
+        at(failpoint::RECOVERY_SYNC)?;
         file.sync_data().map_err(LedgerError::io("syncing", path))?;
-        let segments = segment::segments_dir(cx.dir);
-        cx.storage.sync_dir(&segments).map_err(LedgerError::io("syncing", &segments))?;
     }
+    at(failpoint::RECOVERY_DONE)?;
     Ok(Recovered {
         head,
         active: Some(Active { segment: active.clone(), file, len }),

@@ -12,6 +12,7 @@ use super::recovery::{self, Active, Context, TailEvent};
 use super::segment::{self, Segment};
 use super::{AppendError, Conditions, Head, LedgerError, Lookup, LookupError, Manifest, Receipt, RecoveryReport, Stored, Watermark};
 use crate::event::{CheckedDraft, EventId, Place, Seq, line};
+use crate::failpoint;
 use crate::options::Options;
 
 /// Space that is reserved ahead of the writes. 1 MiB: rare enough to cost nothing, small enough to waste nothing.
@@ -84,7 +85,8 @@ impl Writer {
         lookup: &mut dyn Lookup,
         options: &Options,
     ) -> Result<(Writer, RecoveryReport), LedgerError> {
-        let context = Context { storage: options.storage.as_ref(), dir, manifest, line_bytes_max: options.line_bytes_max, watermark };
+        let context =
+            Context { options, storage: options.storage.as_ref(), dir, manifest, line_bytes_max: options.line_bytes_max, watermark };
         let recovered = recovery::recover(&context, lookup)?;
         recovery::sync_names(&context, recovered.active.is_some())?;
         // Ids below the highest one are looked up; where the mirror can't say which that is, all are: it may have to be
@@ -313,10 +315,11 @@ impl Writer {
         let offset = active.len;
         let written = self
             .options
-            .at("ledger.write")
+            .at(failpoint::LEDGER_WRITE)
             .and_then(|()| active.file.write_at(&group.bytes, offset))
-            .and_then(|()| self.options.at("ledger.sync"))
-            .and_then(|()| active.file.sync_data());
+            .and_then(|()| self.options.at(failpoint::LEDGER_SYNC))
+            .and_then(|()| active.file.sync_data())
+            .and_then(|()| self.options.at(failpoint::LEDGER_SYNCED));
         if let Err(error) = written {
             return Err(self.poison(&error));
         }
@@ -344,7 +347,7 @@ impl Writer {
             return Ok(());
         }
         let ahead = bytes.max(RESERVE_BYTES.min(self.options.segment_bytes_max));
-        let reserved = self.options.at("ledger.reserve").and_then(|()| {
+        let reserved = self.options.at(failpoint::LEDGER_RESERVE).and_then(|()| {
             active.file.reserve(active.len, ahead).map(|()| ahead).or_else(|_| active.file.reserve(active.len, bytes).map(|()| bytes))
         });
         match reserved {
@@ -366,18 +369,24 @@ impl Writer {
         if let Some(old) = &mut self.active {
             // Given back even where the rest fails: what is appended here then must reserve again.
             self.reserved_to = 0;
-            old.file.set_len(old.len).map_err(LedgerError::io("trimming", &old.segment.path))?;
+            let trimmed = self.options.at(failpoint::LEDGER_ROTATE_TRIM).and_then(|()| old.file.set_len(old.len));
+            trimmed.map_err(LedgerError::io("trimming", &old.segment.path))?;
         }
         let create = || {
-            self.options.at("ledger.rotate")?;
+            self.options.at(failpoint::LEDGER_ROTATE)?;
             storage.create_dir(&segments)?;
             storage.create_new(&path)
         };
         let file = create().map_err(|error| {
             if is_full(&error) { LedgerError::DiskFull { path: path.clone() } } else { LedgerError::io("creating", &path)(error) }
         })?;
-        let is_first = self.active.is_none();
-        let synced = storage.sync_dir(&segments).and_then(|()| if is_first { storage.sync_dir(&self.dir) } else { Ok(()) });
+        let synced = self
+            .options
+            .at(failpoint::LEDGER_ROTATE_SYNC)
+            // A process may have been killed after creating segments/, so that it is there says nothing.
+            .and_then(|()| if self.active.is_none() { storage.sync_dir(&self.dir) } else { Ok(()) })
+            .and_then(|()| storage.sync_dir(&segments))
+            .and_then(|()| self.options.at(failpoint::LEDGER_ROTATED));
         if let Err(error) = synced {
             return Err(self.poison(&error));
         }
@@ -409,7 +418,10 @@ impl Writer {
         self.check_well()?;
         self.reserved_to = 0;
         match &mut self.active {
-            Some(active) => active.file.set_len(active.len).map_err(LedgerError::io("trimming", &active.segment.path)),
+            Some(active) => {
+                let trimmed = self.options.at(failpoint::LEDGER_TRIM).and_then(|()| active.file.set_len(active.len));
+                trimmed.map_err(LedgerError::io("trimming", &active.segment.path))
+            }
             None => Ok(()),
         }
     }

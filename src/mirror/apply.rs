@@ -5,6 +5,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 use super::row::{Row, values};
 use super::{Mirror, MirrorError, SELECT};
 use crate::event::{Event, line};
+use crate::failpoint;
 use crate::ledger::{Group, Watermark};
 
 /// What inserting an event did.
@@ -124,13 +125,10 @@ impl Batch<'_> {
         result.map_err(|source| MirrorError::Sqlite { action, path: self.path.to_owned(), source })
     }
 
-    fn fail(&self, point: &'static str) -> Result<(), MirrorError> {
-        self.options.at(point).map_err(|source| MirrorError::Io { action: "writing to", path: self.path.to_owned(), source })
-    }
-
     /// Commits rows and watermark.
     pub(crate) fn commit(self) -> Result<Watermark, MirrorError> {
-        let next = self.next;
+        let (next, path, options) = (self.next, self.path, self.options);
+        let at = |point| options.at(point).map_err(|source| MirrorError::Io { action: "writing to", path: path.to_owned(), source });
         if next != *self.watermark {
             let write = || {
                 self.transaction
@@ -143,10 +141,12 @@ impl Batch<'_> {
             };
             self.sqlite("moving the watermark of", write())?;
         }
-        self.fail("mirror.commit")?;
+        at(failpoint::MIRROR_COMMIT)?;
         let committed = self.transaction.commit();
-        committed.map_err(|source| MirrorError::Sqlite { action: "committing to", path: self.path.to_owned(), source })?;
+        committed.map_err(|source| MirrorError::Sqlite { action: "committing to", path: path.to_owned(), source })?;
+        let told = at(failpoint::MIRROR_COMMITTED);
         *self.watermark = next;
+        told?;
         Ok(next)
     }
 }
@@ -154,9 +154,7 @@ impl Batch<'_> {
 impl Mirror {
     /// Begins a transaction of rows and watermark.
     pub(crate) fn begin(&mut self) -> Result<Batch<'_>, MirrorError> {
-        let failed =
-            self.options.at("mirror.begin").map_err(|source| MirrorError::Io { action: "writing to", path: self.path.clone(), source });
-        failed?;
+        self.at(failpoint::MIRROR_BEGIN)?;
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|source| MirrorError::Sqlite {
             action: "beginning to write to",
             path: self.path.clone(),

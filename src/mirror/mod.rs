@@ -26,6 +26,7 @@ pub use schema::SCHEMA_VERSION;
 pub(crate) use schema::index_check;
 
 use crate::event::{LedgerId, Seq};
+use crate::failpoint;
 use crate::ledger::{Manifest, Watermark};
 use crate::options::Options;
 
@@ -131,6 +132,10 @@ impl Mirror {
         result.map_err(|source| MirrorError::Sqlite { action, path: self.path.clone(), source })
     }
 
+    pub(crate) fn at(&self, point: &'static str) -> Result<(), MirrorError> {
+        self.options.at(point).map_err(|source| MirrorError::Io { action: "writing to", path: self.path.clone(), source })
+    }
+
     pub(crate) fn execute(&self, action: &'static str, sql: &str, params: &[&dyn rusqlite::ToSql]) -> Result<usize, MirrorError> {
         self.sqlite(action, self.conn.execute(sql, params))
     }
@@ -173,6 +178,7 @@ impl Mirror {
     /// # Errors
     /// [`MirrorError::Sqlite`].
     pub fn checkpoint(&self) -> Result<(), MirrorError> {
+        self.at(failpoint::MIRROR_CHECKPOINT)?;
         let result = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         self.sqlite("checkpointing", result)
     }

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{Finding, check};
 use crate::event::{Event, Seq, line};
+use crate::failpoint;
 use crate::ledger::place::Expected;
 use crate::ledger::segment::{self, LineReader, Segment};
 use crate::ledger::storage::{StorageFile, read_range};
@@ -100,6 +101,7 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
     if stray {
         report.rows_removed = mirror.remove_stray_rows(verified.head.seq)?;
     }
+    mirror.at(failpoint::REPAIR_DERIVE)?;
     derive_rows(&reader, &mut mirror, verified.head, &mut report, progress)?;
     Ok(report)
 }
@@ -184,6 +186,7 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
     }
     let segments_dir = segment::segments_dir(dir);
     storage.create_dir(&segments_dir).map_err(LedgerError::io("creating", &segments_dir))?;
+    storage.sync_dir(dir).map_err(LedgerError::io("syncing", dir))?;
     let mut repair = FromMirror {
         dir,
         options,
@@ -209,6 +212,7 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
     }
     for stray in &strays {
         repair.keep_damaged(&stray.path, stray.first)?;
+        options.at(failpoint::REPAIR_STRAY).map_err(LedgerError::io("removing", &stray.path))?;
         storage.remove(&stray.path).map_err(LedgerError::io("removing", &stray.path))?;
     }
     if !strays.is_empty() {
@@ -245,6 +249,9 @@ impl FromMirror<'_> {
     fn segment(&mut self, first: Seq, last: Seq, next_first: Option<Seq>) -> Result<(), RepairError> {
         let storage = self.options.storage.as_ref();
         let path = segment::segment_path(self.dir, first);
+        let options = self.options;
+        let reached = |point| options.at(point).map_err(LedgerError::io("repairing", &path));
+        reached(failpoint::REPAIR_SEGMENT)?;
         let mut candidates = self.candidates(&path)?;
         let tmp_dir = self.dir.join("tmp");
         let tmp = tmp_dir.join(format!("{:020}.jsonl", first.get()));
@@ -286,12 +293,16 @@ impl FromMirror<'_> {
         if !changed && there == Some(at) {
             return storage.remove(&tmp).map_err(|error| LedgerError::io("removing", &tmp)(error).into());
         }
+        reached(failpoint::REPAIR_SYNC)?;
         out.sync_data().map_err(LedgerError::io("syncing", &tmp))?;
+        reached(failpoint::REPAIR_KEEP)?;
         if there.is_some() {
             self.keep_damaged(&path, first)?;
         }
         let segments = segment::segments_dir(self.dir);
+        reached(failpoint::REPAIR_RENAME)?;
         storage.rename(&tmp, &path).map_err(LedgerError::io("renaming", &tmp))?;
+        reached(failpoint::REPAIR_RENAMED)?;
         storage.sync_dir(&segments).map_err(LedgerError::io("syncing", &segments))?;
         self.report.segments_written.push(path);
         Ok(())

@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use crate::event::{Seq, line};
+use crate::failpoint;
 use crate::ledger::place::{Expected, check_blob};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Lines, Lookup, segment};
 use crate::mirror::{Insertion, Mirror, MirrorError};
@@ -154,6 +155,7 @@ impl Replay {
         if found.is_empty() {
             return Ok(ReplayStep::Done);
         }
+        mirror.at(failpoint::REPLAY_STEP)?;
         let mut report = self.report;
         let mut batch = mirror.begin()?;
         for Found { segment, offset, from, to } in found {

@@ -10,28 +10,36 @@ use super::simulated::SimDisk;
 
 pub const DIR: &str = "/simulated/store";
 
+#[derive(Clone)]
+struct ModelRow {
+    mark: Watermark,
+    stored: Stored,
+    id: EventId,
+    stream: Option<(String, u64)>,
+}
+
 /// The mirror as the ledger sees it: rows up to a watermark, which a crash may set back.
 #[derive(Clone, Default)]
 pub struct ModelMirror {
-    rows: Vec<(Watermark, Stored, EventId, Option<(String, u64)>)>,
+    rows: Vec<ModelRow>,
     /// What the writer has forgotten: below it the mirror must answer, or say that it can't.
     floor: Seq,
 }
 
 impl ModelMirror {
     pub fn seq(&self) -> Seq {
-        self.rows.last().map_or(Seq::ZERO, |row| row.0.seq)
+        self.rows.last().map_or(Seq::ZERO, |row| row.mark.seq)
     }
 
     pub fn watermark(&self, manifest: &Manifest) -> Watermark {
         let empty = Watermark { seq: Seq::ZERO, event_hash: manifest.genesis(), segment: Seq::ZERO, offset: 0 };
-        self.rows.last().map_or(empty, |row| row.0)
+        self.rows.last().map_or(empty, |row| row.mark)
     }
 
     fn commit(&mut self, event: &Event<'_>, segment: Seq, offset: u64) {
         let mark = Watermark { seq: event.seq, event_hash: event.event_hash, segment, offset };
         let stream = event.session_id().map(|id| (id.to_owned(), event.session_seq().unwrap()));
-        self.rows.push((mark, Stored::of(event), event.id, stream));
+        self.rows.push(ModelRow { mark, stored: Stored::of(event), id: event.id, stream });
     }
 
     pub fn commit_group(&mut self, group: &Group) {
@@ -57,7 +65,7 @@ impl ModelMirror {
     /// Whether the hint of the watermark is to point elsewhere.
     pub fn misplace(&mut self, offset: u64) {
         if let Some(row) = self.rows.last_mut() {
-            row.0.offset = offset;
+            row.mark.offset = offset;
         }
     }
 }
@@ -74,15 +82,15 @@ impl ModelMirror {
 impl Lookup for ModelMirror {
     fn by_id(&mut self, id: EventId) -> Result<Option<Stored>, LookupError> {
         self.covers()?;
-        Ok(self.rows.iter().find(|row| row.2 == id).map(|row| row.1.clone()))
+        Ok(self.rows.iter().find(|row| row.id == id).map(|row| row.stored.clone()))
     }
     fn session_seq(&mut self, session_id: &str) -> Result<Option<u64>, LookupError> {
         self.covers()?;
-        let stream = self.rows.iter().rev().find_map(|row| row.3.as_ref().filter(|(id, _)| id == session_id));
+        let stream = self.rows.iter().rev().find_map(|row| row.stream.as_ref().filter(|(id, _)| id == session_id));
         Ok(stream.map(|(_, seq)| *seq))
     }
     fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
-        Ok(self.rows.iter().map(|row| row.2).max())
+        Ok(self.rows.iter().map(|row| row.id).max())
     }
 }
 
