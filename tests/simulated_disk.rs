@@ -78,7 +78,7 @@ impl Driver {
         let (after, what) = (self.random.below(12), self.random.below(6));
         self.history.disk.faults(|faults| match what {
             0 => faults.full = !faults.full,
-            1..4 => faults.power = Some(after),
+            1..4 => faults.power = Some(after / 2),
             _ => faults.fail = Some((after, kind)),
         });
     }
@@ -167,7 +167,7 @@ impl Driver {
                 assert!(matches!(again, Err(AppendError::Ledger(LedgerError::Poisoned { .. }))), "a poisoned writer says {again:?}");
                 assert!(matches!(process.writer.flush(), Err(LedgerError::Poisoned { .. })));
                 drop(process);
-                if self.random.chance(2) { self.kill() } else { self.cut() }
+                if !self.history.disk.is_off() && self.random.chance(2) { self.kill() } else { self.cut() }
             }
             // Definite: nothing of it is written, and the writer is well.
             Err(LedgerError::DiskFull { .. } | LedgerError::Io { .. }) => {

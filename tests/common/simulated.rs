@@ -194,8 +194,12 @@ impl World {
         let mut lens: Vec<usize> = versions.iter().map(Vec::len).collect();
         lens.sort_unstable();
         lens.dedup();
-        let len = lens[self.choices.pick(lens.len() as u64) as usize];
         let seeded = matches!(self.choices, Choices::Seeded(_));
+        if seeded && lens.len() > 1 {
+            // A write may have come through in part.
+            lens.push(lens[0] + self.choices.pick((lens[lens.len() - 1] - lens[0]) as u64) as usize);
+        }
+        let len = lens[self.choices.pick(lens.len() as u64) as usize];
         let mut image = vec![0; len];
         for from in (0..len).step_by(SECTOR) {
             let to = (from + SECTOR).min(len);
