@@ -50,6 +50,7 @@ ledger.close().await?;
 //! - `cli` (default): the `counterfoil` command. A library that embeds this crate turns it off:
 //!   `default-features = false, features = ["actors"]`.
 
+mod canary;
 pub mod chain;
 mod error;
 mod event;

@@ -205,6 +205,12 @@ impl Store {
         let Stage::Staged(Staged { mut receipts, durable }) = self.writer.stage(&drafts, conditions, false, &mut lookup)? else {
             return Ok(Vec::new()); // the group is empty before each append, so it is never too full
         };
+        #[cfg(counterfoil_canary)]
+        if crate::canary::on(crate::canary::Canary::MirrorFirst)
+            && let Some(group) = self.writer.unwritten_group()
+        {
+            let _ = self.mirror.apply(&group);
+        }
         let group = if durable { None } else { self.writer.flush()? };
         let mirrored = match group {
             Some(group) if self.mirror.watermark().seq.next() == group.first => self.mirror.apply(&group).map(drop).map_err(Error::from),

@@ -91,6 +91,10 @@ impl Driver {
         let mut armed = false;
         self.history.disk.faults(|faults| armed = faults.full || faults.power.is_some() || faults.fail.is_some());
         match self.history.open() {
+            Ok(_) if self.history.found_out => {
+                self.history.counts.refused += 1;
+                self.refused = true;
+            }
             Ok(mut process) => {
                 let events = if self.random.chance(2) { usize::MAX } else { self.random.below(3) as usize };
                 self.history.replay(&mut process, events);

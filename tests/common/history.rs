@@ -130,6 +130,8 @@ pub struct History {
     pub counts: Counts,
     /// Whether the disk keeps its word. Under one that doesn't, all can be lost, and only what is there can be checked.
     pub honest: bool,
+    /// A disk that lied was found out by verify.
+    pub found_out: bool,
     ledger_id: Option<LedgerId>,
 }
 
@@ -156,6 +158,7 @@ impl History {
             torn: BTreeMap::new(),
             counts: Counts::default(),
             honest: true,
+            found_out: false,
             ledger_id: None,
         }
     }
@@ -207,6 +210,11 @@ impl History {
             return; // a read that was made to fail
         };
         let Ok(report) = verify(&reader, &mut |_| ()) else { return };
+        if !self.honest && !report.is_clean() {
+            // Damage below the watermark, which open doesn't read and verify finds.
+            self.found_out = true;
+            return;
+        }
         assert!(report.is_clean() && report.unfinished.is_none(), "{report}");
         assert_eq!(report.head, head);
         let mut recovered: BTreeMap<u64, (EventHash, usize)> = BTreeMap::new();
