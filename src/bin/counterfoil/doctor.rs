@@ -211,7 +211,7 @@ impl Doctor<'_> {
             Err(_) if ledger.is_none() => return false,
             Err(LedgerError::Refused(refusal)) => {
                 let mend = match *refusal {
-                    Refusal::TwoHistories { .. } => Some("repair --from ledger"),
+                    Refusal::TwoHistories { .. } | Refusal::OtherStream { .. } => Some("repair --from ledger"),
                     _ => from_mirror,
                 };
                 let is_other = matches!(*refusal, Refusal::OtherManifest { .. });
@@ -337,7 +337,9 @@ impl Doctor<'_> {
         if let Some(finding) = report.findings.iter().find(is_news) {
             let mend = match finding {
                 ParityFinding::MissingMirror { .. } => Some("replay"),
-                ParityFinding::MissingLedger { .. } | ParityFinding::BrokenChain { .. } => Some("repair --from mirror"),
+                ParityFinding::MissingLedger { .. } | ParityFinding::BrokenChain { .. } | ParityFinding::OtherCreation { .. } => {
+                    Some("repair --from mirror")
+                }
                 ParityFinding::DuplicateId { .. } => None,
                 _ => Some("repair --from ledger"),
             };
