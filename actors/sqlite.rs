@@ -36,6 +36,8 @@ pub(crate) struct SqliteState {
     context: Context,
     reader: LedgerReader,
     mirror: Option<Mirror>,
+    /// SQLite has checked the mirror's file a moment ago.
+    checked: bool,
     replay: Option<Replay>,
     ledger: Option<ActorRef<LedgerMsg>>,
     /// A step is cast or timed.
@@ -55,11 +57,11 @@ type Me = ActorRef<SqliteMsg>;
 impl ThreadLocalActor for SqliteActor {
     type Msg = SqliteMsg;
     type State = SqliteState;
-    type Arguments = Context;
+    type Arguments = (Context, bool);
 
-    async fn pre_start(&self, _: Me, context: Context) -> Result<SqliteState, ActorProcessingErr> {
+    async fn pre_start(&self, _: Me, (context, checked): (Context, bool)) -> Result<SqliteState, ActorProcessingErr> {
         let reader = LedgerReader::open(&context.dir, &context.shared.options.store)?;
-        Ok(SqliteState { context, reader, mirror: None, replay: None, ledger: None, stepping: false, backoff: BACKOFF_MIN })
+        Ok(SqliteState { context, reader, mirror: None, checked, replay: None, ledger: None, stepping: false, backoff: BACKOFF_MIN })
     }
 
     async fn post_start(&self, me: Me, state: &mut SqliteState) -> Result<(), ActorProcessingErr> {
@@ -174,7 +176,10 @@ impl SqliteState {
         let durable = self.durable();
         let mirror = match &mut self.mirror {
             Some(mirror) => mirror,
-            none => none.insert(Mirror::open(&self.context.dir, &self.context.manifest, &self.context.shared.options.store)?),
+            none => {
+                let Context { dir, manifest, shared, .. } = &self.context;
+                none.insert(Mirror::open_again(dir, manifest, &shared.options.store, self.checked)?)
+            }
         };
         mirror.check_in_place()?;
         let replay = match &mut self.replay {

@@ -59,17 +59,44 @@ impl Mirror {
     /// # Errors
     /// [`MirrorError`]; [`MirrorError::fault`] says whether it has to be set aside, or will pass.
     pub fn open(dir: &Path, manifest: &Manifest, options: &Options) -> Result<Mirror, MirrorError> {
+        Mirror::open_as(dir, manifest, options, true, true)
+    }
+
+    /// The same, where it is there.
+    pub(crate) fn open_existing(dir: &Path, manifest: &Manifest, options: &Options) -> Result<Mirror, MirrorError> {
+        Mirror::open_as(dir, manifest, options, true, false)
+    }
+
+    /// The same as [`Mirror::open`], where SQLite has checked the file a moment ago (`checked`).
+    #[cfg(feature = "actors")]
+    pub(crate) fn open_again(dir: &Path, manifest: &Manifest, options: &Options, checked: bool) -> Result<Mirror, MirrorError> {
+        Mirror::open_as(dir, manifest, options, !checked, true)
+    }
+
+    fn open_as(dir: &Path, manifest: &Manifest, options: &Options, check: bool, create: bool) -> Result<Mirror, MirrorError> {
         let path = mirror_path(dir);
         check_version()?;
-        create_private(&path)?;
+        if create {
+            create_private(&path)?;
+        } else if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return Err(MirrorError::Missing { path });
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opening = |source| MirrorError::Sqlite { action: "opening", path: path.clone(), source };
         let mut conn = Connection::open_with_flags(&path, flags).map_err(opening)?;
         conn.busy_timeout(options.mirror_busy_timeout).map_err(opening)?;
+        if !create && schema::check_known(&conn, &path)? == 0 {
+            // A writer was stopped while it made it.
+            return Err(MirrorError::Missing { path });
+        }
+        check_writable_format(&path)?;
         schema::prepare(&mut conn, &path, manifest)?;
         let watermark = schema::watermark(&conn, &path, manifest.ledger_id)?;
-        schema::quick_check(&conn, &path)?;
+        if check {
+            schema::quick_check(&conn, &path)?;
+        }
         schema::check_tables(&conn, &path)?;
+        schema::check_watermark(&conn, &path, watermark)?;
         #[cfg(unix)]
         let inode = inode(&path);
         Ok(Mirror {
@@ -92,8 +119,7 @@ impl Mirror {
         match Mirror::open(dir, manifest, options) {
             Ok(mirror) => Ok((mirror, None)),
             Err(error) if error.fault() == MirrorFault::Broken => {
-                let aside = set_aside(dir)?;
-                tracing::warn!(mirror = %mirror_path(dir).display(), aside = %aside.display(), %error, "set the mirror aside; it will be rebuilt");
+                let aside = set_aside_since(dir, &error)?;
                 Ok((Mirror::open(dir, manifest, options)?, Some(aside)))
             }
             Err(error) => Err(error),
@@ -243,6 +269,13 @@ impl MirrorReader {
         schema::watermark(&self.conn, &self.path, ledger_id)
     }
 
+    /// The same, where it is that of a row.
+    pub(crate) fn proven_watermark(&self, ledger_id: LedgerId) -> Result<Watermark, MirrorError> {
+        let mark = self.watermark(ledger_id)?;
+        schema::check_watermark(&self.conn, &self.path, mark)?;
+        Ok(mark)
+    }
+
     /// Holds on to what is committed now, until [`MirrorReader::end_snapshot`]; answers the watermark of that moment.
     #[cfg(feature = "actors")]
     pub(crate) fn begin_snapshot(&self, ledger_id: LedgerId) -> Result<Watermark, MirrorError> {
@@ -312,6 +345,13 @@ pub fn set_aside(dir: &Path) -> Result<PathBuf, MirrorError> {
     Ok(aside)
 }
 
+/// The same, and says in the log why.
+pub(crate) fn set_aside_since(dir: &Path, error: &MirrorError) -> Result<PathBuf, MirrorError> {
+    let aside = set_aside(dir)?;
+    tracing::warn!(mirror = %mirror_path(dir).display(), aside = %aside.display(), %error, "set the mirror aside; it will be rebuilt");
+    Ok(aside)
+}
+
 /// SQLite versions from 3.7.0 to 3.51.2 can lose a WAL when it is reset at the wrong moment.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
@@ -320,6 +360,21 @@ fn check_version() -> Result<(), MirrorError> {
         return Err(MirrorError::OldSqlite { found: rusqlite::version() });
     }
     Ok(())
+}
+
+/// Byte 18 of a database says which format a writer must know; SQLite opens one that it doesn't know read-only, and would
+/// blame the permissions.
+fn check_writable_format(path: &Path) -> Result<(), MirrorError> {
+    use std::io::Read;
+    let mut header = [0; 19];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match header {
+        [.., version] if read.is_ok() && version > 2 => Err(MirrorError::Corrupt {
+            path: path.to_owned(),
+            reason: format!("its header asks for write format {version}, and there is none"),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// SQLite would create the file with the process's umask; events are nobody else's business.
