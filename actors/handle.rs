@@ -9,10 +9,11 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::message::{Append, AppendReply, Durability, Message};
+use super::parity::Doubt;
 use super::shared::{Phase, Shared, Status};
 use super::supervisor::{Inner, SupervisorActor, SupervisorArgs};
 use super::{LedgerOptions, ledger::LedgerMsg};
-use crate::store::{Prepared, prepare};
+use crate::store::{FoundMirror, Prepared, prepare};
 use crate::{
     AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerError, LedgerReader, Manifest, MirrorReader,
     ParityKind, ParityReport, Receipt, Seq, Table,
@@ -90,14 +91,21 @@ impl Ledger {
     async fn start(dir: &Path, options: LedgerOptions, parent: Option<ActorCell>) -> Result<Ledger, Error> {
         let (dir, store) = (dir.to_owned(), options.store.clone());
         let at = dir.clone();
-        // The mirror is closed again at once: from now on it belongs to its actors.
-        let prepared = blocking(move || prepare(&at, &store).map(|(prepared, _mirror)| prepared)).await?;
-        let Prepared { lock, manifest, mirror_set_aside, .. } = prepared;
+        let looked = move || {
+            let Prepared { lock, manifest, mirror, .. } = prepare(&at, &store)?;
+            // The mirror is closed again at once: from now on it belongs to its actors.
+            let doubt = match mirror {
+                FoundMirror::Well(_) => Doubt::None,
+                FoundMirror::Missing | FoundMirror::Blocked(_) => Doubt::Unchecked,
+                FoundMirror::Broken(_) => Doubt::Broken,
+            };
+            Ok((lock, manifest, doubt))
+        };
+        let (lock, manifest, doubt) = blocking(looked).await?;
         let genesis = Head { seq: Seq::ZERO, event_hash: manifest.genesis() };
         let shared = Arc::new(Shared::new(manifest.ledger_id, genesis, options));
-        shared.live.send_modify(|live| live.mirror_set_aside = mirror_set_aside);
         let (ready, opened) = oneshot::channel();
-        let args = SupervisorArgs { dir: dir.clone(), manifest: manifest.clone(), shared: shared.clone(), lock, ready };
+        let args = SupervisorArgs { dir: dir.clone(), manifest: manifest.clone(), shared: shared.clone(), lock, doubt, ready };
         let spawned = match parent {
             Some(parent) => SupervisorActor::spawn_linked(None, SupervisorActor, args, parent).await,
             None => SupervisorActor::spawn(None, SupervisorActor, args).await,

@@ -115,7 +115,9 @@ impl ThreadLocalActor for LedgerActor {
 impl LedgerState {
     fn open(context: Context) -> Result<LedgerState, crate::Error> {
         let options = &context.shared.options.store;
-        let mut lookup = match MirrorReader::open(&context.dir, context.manifest.ledger_id, options.mirror_busy_timeout) {
+        let reader = MirrorReader::open(&context.dir, context.manifest.ledger_id, options.mirror_busy_timeout);
+        let reader = reader.and_then(|reader| reader.proven_watermark(context.manifest.ledger_id).map(|_| reader));
+        let mut lookup = match reader {
             Ok(reader) => Some(reader),
             // What can be read later tells what was durable, so recovery must not go on without it.
             Err(error) if error.fault() == MirrorFault::Passing => return Err(error.into()),

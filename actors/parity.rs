@@ -16,9 +16,11 @@ use crate::{
 /// What is held against the mirror's file before a replay: what is broken may lie where a replay does not look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Doubt {
-    /// Nothing.
+    /// Nothing: SQLite has checked it a moment ago.
     #[default]
     None,
+    /// SQLite has not checked it, as far as it does that at an open.
+    Unchecked,
     /// It could not be read: all of it is checked first.
     Unread,
     /// It was found damaged: it is set aside.
@@ -88,7 +90,7 @@ impl ParityState {
     fn replay(&mut self, me: &ActorRef<ParityMsg>, doubt: Doubt) {
         let stepped = match doubt {
             Doubt::Broken => self.set_aside("it was found damaged"),
-            Doubt::None | Doubt::Unread => self.step(doubt == Doubt::Unread),
+            Doubt::None | Doubt::Unchecked | Doubt::Unread => self.step(doubt),
         };
         let done = match stepped {
             Ok((ReplayStep::More, _)) => {
@@ -131,7 +133,7 @@ impl ParityState {
         Ok((ReplayStep::More, ReplayReport::default()))
     }
 
-    fn step(&mut self, check: bool) -> Result<(ReplayStep, ReplayReport), ReplayError> {
+    fn step(&mut self, doubt: Doubt) -> Result<(ReplayStep, ReplayReport), ReplayError> {
         let shared = &self.context.shared;
         let store = &shared.options.store;
         let failed = |source| MirrorError::Io { action: "replaying into", path: crate::mirror_path(&self.context.dir), source };
@@ -140,8 +142,9 @@ impl ParityState {
         let (mirror, replay) = match &mut self.replaying {
             Some(replaying) => replaying,
             none => {
-                let mirror = Mirror::open(&self.context.dir, &self.context.manifest, store)?;
-                if check && !mirror.indexes_fit() {
+                let checked = doubt == Doubt::None && self.set_aside == 0;
+                let mirror = Mirror::open_again(&self.context.dir, &self.context.manifest, store, checked, true)?;
+                if doubt == Doubt::Unread && !mirror.indexes_fit() {
                     let reason = "an index does not fit its table".to_owned();
                     return Err(MirrorError::Corrupt { path: mirror.path().to_owned(), reason }.into());
                 }

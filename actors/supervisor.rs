@@ -99,6 +99,8 @@ pub(crate) struct SupervisorArgs {
     pub manifest: Manifest,
     pub shared: Arc<Shared>,
     pub lock: StoreLock,
+    /// What is held against the mirror's file from the start.
+    pub doubt: Doubt,
     /// Answered once appends are let in, or with why not.
     pub ready: oneshot::Sender<Result<(), Error>>,
 }
@@ -139,7 +141,7 @@ impl Actor for SupervisorActor {
     type Arguments = SupervisorArgs;
 
     async fn pre_start(&self, me: Me, args: SupervisorArgs) -> Result<SupervisorState, ActorProcessingErr> {
-        let SupervisorArgs { dir, manifest, shared, lock, ready } = args;
+        let SupervisorArgs { dir, manifest, shared, lock, doubt, ready } = args;
         let context = Context { dir, manifest, shared: shared.clone(), supervisor: me, _lock: Some(Arc::new(lock)) };
         Ok(SupervisorState {
             shared,
@@ -150,7 +152,7 @@ impl Actor for SupervisorActor {
             parity: None,
             replayed: None,
             replay_begun: false,
-            doubt: Doubt::None,
+            doubt,
             exits: HashMap::new(),
             pending: VecDeque::new(),
             restarts: VecDeque::new(),
@@ -288,7 +290,8 @@ impl SupervisorState {
 
     fn spawn_sqlite(&self, me: &Me) {
         if let Some(context) = self.context.clone() {
-            spawn::<SqliteActor>(me, context, Inner::SqliteSpawned);
+            // After a replay that went well there is nothing that an open would find.
+            spawn::<SqliteActor>(me, (context, self.doubt == Doubt::None), Inner::SqliteSpawned);
         }
     }
 
@@ -389,9 +392,8 @@ impl SupervisorState {
             (Role::Ledger, None) => self.restart(me, Role::Ledger, reason),
             (Role::Sqlite, Some(Exit::MirrorDisagrees { reason })) => self.mirror_failed(me, reason),
             (Role::Sqlite, exit) => {
-                if let Some(Exit::MirrorBroken { .. }) = exit {
-                    self.doubt = Doubt::Broken;
-                }
+                let doubt = if let Some(Exit::MirrorBroken { .. }) = exit { Doubt::Broken } else { Doubt::Unchecked };
+                self.doubt = self.doubt.max(doubt);
                 self.tell_ledger(MirrorLink::Gone);
                 self.restart(me, Role::Parity, reason);
             }

@@ -13,7 +13,7 @@ use crate::ledger::{
     AppendError, Claim, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror,
     Receipt, RecoveryReport, Refusal, Stage, Staged, StoreLock, Stored, Watermark, Writer, claim, recovery, segment,
 };
-use crate::mirror::{Mirror, MirrorFault, MirrorReader, set_aside};
+use crate::mirror::{Mirror, MirrorError, MirrorFault, MirrorReader, set_aside};
 use crate::options::Options;
 use crate::parity::{ParityReport, Replay, ReplayError, ReplayReport};
 
@@ -31,28 +31,71 @@ pub struct OpenReport {
     pub replay: ReplayReport,
 }
 
-/// The first part of every open: the lock, the manifest, and a mirror that can be used.
+/// The first part of every open: the lock, the manifest, and what there is for a mirror.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub lock: StoreLock,
     pub manifest: Manifest,
     pub created: bool,
-    pub mirror_set_aside: Option<PathBuf>,
+    pub mirror: FoundMirror,
 }
 
-/// Takes the lock, reads or writes the manifest, clears tmp/, and sets a useless mirror aside.
-pub(crate) fn prepare(dir: &Path, options: &Options) -> Result<(Prepared, Option<Mirror>), Error> {
-    let Claim { lock, manifest, created } = claim(dir, crate::mirror::mirror_path(dir).exists(), options)?;
-    let (mirror, mirror_set_aside) = match Mirror::open_or_set_aside(dir, &manifest, options) {
-        Ok((mirror, aside)) => (Some(mirror), aside),
-        // Locked, read-only or on a full disk just now: appends go on without it, and it catches up later.
-        Err(error) if error.fault() == crate::mirror::MirrorFault::Passing => {
-            tracing::warn!(%error, "the mirror can't be written just now");
-            (None, None)
+/// What there is for a mirror. It is made anew, and a broken one set aside, only once recovery has accepted the ledger:
+/// an open that is refused changes nothing.
+#[derive(Debug)]
+pub(crate) enum FoundMirror {
+    /// It is well, as far as a check at open goes.
+    Well(Mirror),
+    /// There is none.
+    Missing,
+    /// It is of no use.
+    Broken(MirrorError),
+    /// It can't be opened just now.
+    Blocked(MirrorError),
+}
+
+impl FoundMirror {
+    fn of(dir: &Path, manifest: &Manifest, options: &Options) -> Result<FoundMirror, MirrorError> {
+        match Mirror::open_existing(dir, manifest, options) {
+            Ok(mirror) => Ok(FoundMirror::Well(mirror)),
+            Err(MirrorError::Missing { .. }) => Ok(FoundMirror::Missing),
+            Err(error) => match error.fault() {
+                MirrorFault::Broken => Ok(FoundMirror::Broken(error)),
+                MirrorFault::Passing => Ok(FoundMirror::Blocked(error)),
+                MirrorFault::Disagrees => Err(error),
+            },
         }
-        Err(error) => return Err(error.into()),
+    }
+}
+
+/// Takes the lock, reads or writes the manifest, clears tmp/, and looks at the mirror.
+pub(crate) fn prepare(dir: &Path, options: &Options) -> Result<Prepared, Error> {
+    let Claim { lock, manifest, created } = claim(dir, crate::mirror::mirror_path(dir).exists(), options)?;
+    let mirror = FoundMirror::of(dir, &manifest, options)?;
+    Ok(Prepared { lock, manifest, created, mirror })
+}
+
+/// Recovers the ledger by what there is for a mirror; then makes the mirror anew where it has to be. Answers where a
+/// broken one is now.
+fn recover(
+    dir: &Path,
+    manifest: &Manifest,
+    found: FoundMirror,
+    options: &Options,
+) -> Result<(Writer, RecoveryReport, Mirror, Option<PathBuf>), Error> {
+    let broken = match found {
+        FoundMirror::Well(mut mirror) => {
+            let watermark = Some(mirror.watermark());
+            let (writer, recovery) = Writer::open(dir, manifest, watermark, &mut mirror, options)?;
+            return Ok((writer, recovery, mirror, None));
+        }
+        FoundMirror::Blocked(error) => return Err(error.into()),
+        FoundMirror::Missing => None,
+        FoundMirror::Broken(error) => Some(error),
     };
-    Ok((Prepared { lock, manifest, created, mirror_set_aside }, mirror))
+    let (writer, recovery) = Writer::open(dir, manifest, None, &mut NoMirror { total: 0 }, options)?;
+    let aside = broken.map(|error| crate::mirror::set_aside_since(dir, &error)).transpose()?;
+    Ok((writer, recovery, Mirror::open(dir, manifest, options)?, aside))
 }
 
 /// What recovery would find in the ledger if the store were opened now. Changes nothing, and needs no lock; beside
@@ -74,7 +117,7 @@ pub fn forecast(dir: impl AsRef<Path>, options: &Options) -> Result<RecoveryRepo
     recovery::check_genesis(options.storage.as_ref(), dir, &manifest, options.line_bytes_max)?;
     // A mirror of no use would be set aside and rebuilt, so it proves nothing.
     let mirror = MirrorReader::open(dir, manifest.ledger_id, options.mirror_busy_timeout);
-    let mirror = mirror.and_then(|mirror| Ok((mirror.watermark(manifest.ledger_id)?, mirror))).ok();
+    let mirror = mirror.and_then(|mirror| Ok((mirror.proven_watermark(manifest.ledger_id)?, mirror))).ok();
     let report = match mirror {
         Some((watermark, mut mirror)) => Writer::open(dir, &manifest, Some(watermark), &mut mirror, &dry)?.1,
         None => Writer::open(dir, &manifest, None, &mut NoMirror { total: 0 }, &dry)?.1,
@@ -106,13 +149,8 @@ pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn
     let dir = dir.as_ref();
     let mut options = options.clone();
     options.create = false;
-    let (Prepared { lock: _lock, manifest, mut mirror_set_aside, .. }, mirror) = prepare(dir, &options)?;
-    let mut mirror = match mirror {
-        Some(mirror) => mirror,
-        None => Mirror::open(dir, &manifest, &options)?,
-    };
-    let watermark = Some(mirror.watermark());
-    let (mut writer, recovery) = Writer::open(dir, &manifest, watermark, &mut mirror, &options)?;
+    let Prepared { lock: _lock, manifest, mirror, .. } = prepare(dir, &options)?;
+    let (mut writer, recovery, mut mirror, mut mirror_set_aside) = recover(dir, &manifest, mirror, &options)?;
     let (reader, head) = (LedgerReader::open(dir, &options)?, writer.head().seq);
     let mut run = |mirror: &mut Mirror| Replay::from_start(&reader, head)?.run(mirror, &mut |report| progress(report.through, head));
     let replay = match run(&mut mirror) {
@@ -161,14 +199,8 @@ impl Store {
     /// ```
     pub fn open(dir: impl AsRef<Path>, options: &Options) -> Result<(Store, OpenReport), Error> {
         let dir = dir.as_ref();
-        let (prepared, mirror) = prepare(dir, options)?;
-        let Prepared { lock, manifest, created, mirror_set_aside } = prepared;
-        let mut mirror = match mirror {
-            Some(mirror) => mirror,
-            None => Mirror::open(dir, &manifest, options)?,
-        };
-        let watermark = Some(mirror.watermark());
-        let (mut writer, recovery) = Writer::open(dir, &manifest, watermark, &mut mirror, options)?;
+        let Prepared { lock, manifest, created, mirror } = prepare(dir, options)?;
+        let (mut writer, recovery, mut mirror, mirror_set_aside) = recover(dir, &manifest, mirror, options)?;
         let reader = LedgerReader::open(dir, options)?;
         let replay = Replay::from_watermark(&reader, &mirror, writer.head().seq)?.run(&mut mirror, &mut |_| ())?;
         writer.mirrored_through(mirror.watermark().seq);

@@ -49,6 +49,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::Splice { path: segment(), offset: 700, fault },
         Refusal::LostDurable { path: segment(), offset: 700, valid: seq(12), durable: seq(17), evidence: "the mirror has it" },
         Refusal::SegmentsDoNotMeet { path: segment(), reason: "it begins with seq 12, but seq 9 belongs there".into() },
+        Refusal::OtherStream { path: segment(), offset: 557, seq: seq(14), fault: LineFault::SessionSeq { expected: 3, found: 2 } },
         Refusal::TwoHistories { path: segment(), seq: seq(14), ledger: hash(1), mirror: hash(2) },
         Refusal::OtherManifest { path: "/store/ledger.json".into(), segment: segment() },
         Refusal::NoManifest { path: "/store/ledger.json".into() },

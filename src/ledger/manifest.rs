@@ -69,6 +69,9 @@ impl Manifest {
         if version.format != "counterfoil" {
             return Err(wrong("its format is not `counterfoil`".to_owned()));
         }
+        if version.format_version == 0 {
+            return Err(wrong("there is no format_version 0".to_owned()));
+        }
         if version.format_version != FORMAT_VERSION {
             return Err(LedgerError::FutureFormat { path, found: version.format_version, known: FORMAT_VERSION });
         }

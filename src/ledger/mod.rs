@@ -22,7 +22,7 @@ mod reader;
 pub(crate) mod recovery;
 pub(crate) mod segment;
 pub mod storage;
-mod tail;
+pub(crate) mod tail;
 mod writer;
 
 pub use append::{Conditions, Expect, Head, MirrorAck, Receipt};

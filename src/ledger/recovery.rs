@@ -101,6 +101,22 @@ pub enum Refusal {
         /// The mirror's.
         mirror: EventHash,
     },
+    /// A line that links to the one before it, but stands elsewhere in its stream than the rows before it say. Tearing
+    /// can't make it, and which of the two is wrong can't be told here.
+    #[error(
+        "{path}, byte {offset}, seq {seq}: {fault}, by what the mirror has of that stream; run `counterfoil verify`: where every line is \
+         right, the mirror is wrong, and `counterfoil repair --from ledger` derives it anew"
+    )]
+    OtherStream {
+        /// The segment.
+        path: PathBuf,
+        /// Where the line begins.
+        offset: u64,
+        /// The line's seq.
+        seq: Seq,
+        /// What does not fit.
+        fault: LineFault,
+    },
     /// The manifest is another ledger's: the first event does not link to its genesis.
     #[error(
         "{path} belongs to another ledger than {segment}, byte 0, seq 1, which does not link to its genesis; \
@@ -397,8 +413,15 @@ fn recover_active(
         let Ok(event) = line::decode(raw.bytes) else {
             break;
         };
-        if check_blob(cx.storage, cx.dir, &event).is_err() || expected.check(&event, &mut base).is_err() {
+        if check_blob(cx.storage, cx.dir, &event).is_err() {
             break;
+        }
+        match expected.check(&event, &mut base) {
+            Ok(()) => {}
+            Err(fault @ LineFault::SessionSeq { .. }) => {
+                return Err(Box::new(Refusal::OtherStream { path: path.clone(), offset: raw.offset, seq: event.seq, fault }).into());
+            }
+            Err(_) => break,
         }
         if event.batch.is_none_or(|(i, _)| i == 1) {
             batch_offset = raw.offset;

@@ -23,7 +23,7 @@ pub(crate) fn classify(reader: &mut LineReader, path: &Path, valid: Head) -> Res
             continue;
         }
         tail = Tail::Torn;
-        let Some(event) = right_by_its_own_hash(raw.bytes) else {
+        let Some((_, event)) = right_by_its_own_hash(raw.bytes) else {
             continue;
         };
         let next = valid.seq.next();
@@ -43,8 +43,8 @@ pub(crate) fn classify(reader: &mut LineReader, path: &Path, valid: Head) -> Res
     Ok(tail)
 }
 
-/// The event in these bytes, also where zeros or the rest of a torn line stand before it.
-fn right_by_its_own_hash(bytes: &[u8]) -> Option<Event<'_>> {
+/// The event in these bytes, also where zeros or the rest of a torn line stand before it; and where it begins.
+pub(crate) fn right_by_its_own_hash(bytes: &[u8]) -> Option<(usize, Event<'_>)> {
     // A payload may hold the same text, so every place counts.
-    memchr::memmem::find_iter(bytes, b"{\"seq\":").find_map(|at| line::decode(bytes.get(at..)?).ok())
+    memchr::memmem::find_iter(bytes, b"{\"seq\":").find_map(|at| Some((at, line::decode(bytes.get(at..)?).ok()?)))
 }

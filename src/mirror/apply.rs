@@ -129,7 +129,7 @@ impl Batch<'_> {
     pub(crate) fn commit(self) -> Result<Watermark, MirrorError> {
         let (next, path, options) = (self.next, self.path, self.options);
         let at = |point| options.at(point).map_err(|source| MirrorError::Io { action: "writing to", path: path.to_owned(), source });
-        if next != *self.watermark {
+        if next != *self.watermark || !self.segments.is_empty() {
             let write = || {
                 self.transaction
                     .prepare_cached("UPDATE mirrored_through SET seq = ?1, event_hash = ?2, segment = ?3, byte_offset = ?4")?
@@ -191,6 +191,8 @@ impl Mirror {
             }
             offset += bytes.len() as u64;
         }
-        batch.commit()
+        let mark = batch.commit()?;
+        self.see_to_wal();
+        Ok(mark)
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! - `schema` tables, settings, migrations · `row` a row back to its exact line
 //! - `apply` rows and watermark in one transaction · `lookup` ids and streams for the writer
-//! - `query` read-only SQL for people · `error`
+//! - `wal` kept short · `query` read-only SQL for people · `error`
 
 mod apply;
 mod error;
@@ -12,6 +12,7 @@ mod lookup;
 mod query;
 mod row;
 mod schema;
+mod wal;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub use query::{QueryError, Table};
 pub(crate) use row::{Row, SELECT};
 pub use schema::SCHEMA_VERSION;
 pub(crate) use schema::index_check;
+pub use wal::WalHeld;
 
 use crate::event::{LedgerId, Seq};
 use crate::failpoint;
@@ -43,8 +45,9 @@ pub struct Mirror {
     ledger_id: LedgerId,
     watermark: Watermark,
     options: Options,
+    wal: wal::Wal,
     #[cfg(unix)]
-    inode: Option<(u64, u64)>,
+    inode: FileId,
 }
 
 /// The mirror, open to read. Needs no lock, and sees what is committed.
@@ -60,17 +63,60 @@ impl Mirror {
     /// # Errors
     /// [`MirrorError`]; [`MirrorError::fault`] says whether it has to be set aside, or will pass.
     pub fn open(dir: &Path, manifest: &Manifest, options: &Options) -> Result<Mirror, MirrorError> {
+        Mirror::open_as(dir, manifest, options, true, true)
+    }
+
+    /// The same, where it is there.
+    pub(crate) fn open_existing(dir: &Path, manifest: &Manifest, options: &Options) -> Result<Mirror, MirrorError> {
+        Mirror::open_as(dir, manifest, options, true, false)
+    }
+
+    /// The same as [`Mirror::open`], where SQLite may have checked the file a moment ago, or it must be there.
+    #[cfg(feature = "actors")]
+    pub(crate) fn open_again(
+        dir: &Path,
+        manifest: &Manifest,
+        options: &Options,
+        checked: bool,
+        create: bool,
+    ) -> Result<Mirror, MirrorError> {
+        Mirror::open_as(dir, manifest, options, !checked, create)
+    }
+
+    /// Which file it is.
+    #[cfg(feature = "actors")]
+    pub(crate) fn file_id(&self) -> FileId {
+        #[cfg(unix)]
+        let id = self.inode;
+        #[cfg(not(unix))]
+        let id = None;
+        id
+    }
+
+    fn open_as(dir: &Path, manifest: &Manifest, options: &Options, check: bool, create: bool) -> Result<Mirror, MirrorError> {
         let path = mirror_path(dir);
         check_version()?;
-        create_private(&path)?;
+        if create {
+            create_private(&path)?;
+        } else if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return Err(MirrorError::Missing { path });
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opening = |source| MirrorError::Sqlite { action: "opening", path: path.clone(), source };
         let mut conn = Connection::open_with_flags(&path, flags).map_err(opening)?;
         conn.busy_timeout(options.mirror_busy_timeout).map_err(opening)?;
-        schema::prepare(&mut conn, &path, manifest)?;
+        if !create && schema::check_known(&conn, &path)? == 0 {
+            // A writer was stopped while it made it.
+            return Err(MirrorError::Missing { path });
+        }
+        check_writable_format(&path)?;
+        schema::prepare(&mut conn, &path, manifest, options.mirror_wal_bytes_max)?;
         let watermark = schema::watermark(&conn, &path, manifest.ledger_id)?;
-        schema::quick_check(&conn, &path)?;
+        if check {
+            schema::quick_check(&conn, &path)?;
+        }
         schema::check_tables(&conn, &path)?;
+        schema::check_watermark(&conn, &path, watermark)?;
         #[cfg(unix)]
         let inode = inode(&path);
         Ok(Mirror {
@@ -78,6 +124,7 @@ impl Mirror {
             ledger_id: manifest.ledger_id,
             watermark,
             options: options.clone(),
+            wal: wal::Wal::of(&path),
             #[cfg(unix)]
             inode,
             path,
@@ -93,8 +140,7 @@ impl Mirror {
         match Mirror::open(dir, manifest, options) {
             Ok(mirror) => Ok((mirror, None)),
             Err(error) if error.fault() == MirrorFault::Broken => {
-                let aside = set_aside(dir)?;
-                tracing::warn!(mirror = %mirror_path(dir).display(), aside = %aside.display(), %error, "set the mirror aside; it will be rebuilt");
+                let aside = set_aside_since(dir, &error)?;
                 Ok((Mirror::open(dir, manifest, options)?, Some(aside)))
             }
             Err(error) => Err(error),
@@ -116,16 +162,28 @@ impl Mirror {
         self.ledger_id
     }
 
-    /// Whether its file is still the one at its path.
+    /// Whether its file is still the one at its path, and the files that SQLite keeps beside it.
     ///
     /// # Errors
-    /// [`MirrorError::Gone`] where it is not.
+    /// [`MirrorError::Gone`] where one is not.
     pub fn check_in_place(&self) -> Result<(), MirrorError> {
         #[cfg(unix)]
         if inode(&self.path) != self.inode {
             return Err(MirrorError::Gone { path: self.path.clone() });
+        } else if let Some(path) = self.wal.gone() {
+            return Err(MirrorError::Gone { path });
         }
         Ok(())
+    }
+
+    /// Has the WAL emptied where it is longer than `mirror_wal_bytes_max`. Called after each commit.
+    pub(crate) fn see_to_wal(&mut self) {
+        self.wal.see_to(&self.conn, self.options.mirror_wal_bytes_max);
+    }
+
+    /// What keeps the WAL from being emptied, where it has grown past its bound.
+    pub fn wal_held(&self) -> Option<&WalHeld> {
+        self.wal.held()
     }
 
     fn sqlite<T>(&self, action: &'static str, result: rusqlite::Result<T>) -> Result<T, MirrorError> {
@@ -249,6 +307,13 @@ impl MirrorReader {
         schema::watermark(&self.conn, &self.path, ledger_id)
     }
 
+    /// The same, where it is that of a row.
+    pub(crate) fn proven_watermark(&self, ledger_id: LedgerId) -> Result<Watermark, MirrorError> {
+        let mark = self.watermark(ledger_id)?;
+        schema::check_watermark(&self.conn, &self.path, mark)?;
+        Ok(mark)
+    }
+
     /// Holds on to what is committed now, until [`MirrorReader::end_snapshot`]; answers the watermark of that moment.
     #[cfg(feature = "actors")]
     pub(crate) fn begin_snapshot(&self, ledger_id: LedgerId) -> Result<Watermark, MirrorError> {
@@ -318,6 +383,13 @@ pub fn set_aside(dir: &Path) -> Result<PathBuf, MirrorError> {
     Ok(aside)
 }
 
+/// The same, and says in the log why.
+pub(crate) fn set_aside_since(dir: &Path, error: &MirrorError) -> Result<PathBuf, MirrorError> {
+    let aside = set_aside(dir)?;
+    tracing::warn!(mirror = %mirror_path(dir).display(), aside = %aside.display(), %error, "set the mirror aside; it will be rebuilt");
+    Ok(aside)
+}
+
 /// SQLite versions from 3.7.0 to 3.51.2 can lose a WAL when it is reset at the wrong moment.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
@@ -326,6 +398,21 @@ fn check_version() -> Result<(), MirrorError> {
         return Err(MirrorError::OldSqlite { found: rusqlite::version() });
     }
     Ok(())
+}
+
+/// Byte 18 of a database says which format a writer must know; SQLite opens one that it doesn't know read-only, and would
+/// blame the permissions.
+fn check_writable_format(path: &Path) -> Result<(), MirrorError> {
+    use std::io::Read;
+    let mut header = [0; 19];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match header {
+        [.., version] if read.is_ok() && version > 2 => Err(MirrorError::Corrupt {
+            path: path.to_owned(),
+            reason: format!("its header asks for write format {version}, and there is none"),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// SQLite would create the file with the process's umask; events are nobody else's business.
@@ -342,8 +429,11 @@ fn create_private(path: &Path) -> Result<(), MirrorError> {
     }
 }
 
+/// Device and inode of a file, where there are such.
+pub(crate) type FileId = Option<(u64, u64)>;
+
 #[cfg(unix)]
-fn inode(path: &Path) -> Option<(u64, u64)> {
+fn inode(path: &Path) -> FileId {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }

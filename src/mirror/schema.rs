@@ -72,7 +72,7 @@ FROM events;
 "];
 
 /// Sets the connection up, creates the tables where they are missing, and migrates older ones.
-pub(super) fn prepare(conn: &mut Connection, path: &Path, manifest: &Manifest) -> Result<(), MirrorError> {
+pub(super) fn prepare(conn: &mut Connection, path: &Path, manifest: &Manifest, wal_bytes_max: u64) -> Result<(), MirrorError> {
     let sqlite = |source| MirrorError::Sqlite { action: "preparing", path: path.to_owned(), source };
     let version = check_known(conn, path)?;
     if version == 0 {
@@ -85,7 +85,7 @@ pub(super) fn prepare(conn: &mut Connection, path: &Path, manifest: &Manifest) -
     conn.pragma_update(None, "synchronous", "NORMAL").map_err(sqlite)?;
     conn.pragma_update(None, "trusted_schema", false).map_err(sqlite)?;
     // The WAL goes back to this size once it has been checkpointed, so one burst doesn't stay on disk.
-    conn.pragma_update(None, "journal_size_limit", 64 << 20).map_err(sqlite)?;
+    conn.pragma_update(None, "journal_size_limit", i64::try_from(wal_bytes_max).unwrap_or(i64::MAX)).map_err(sqlite)?;
     conn.set_prepared_statement_cache_capacity(32);
     if version < SCHEMA_VERSION {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
@@ -113,6 +113,10 @@ pub(super) fn check_known(conn: &Connection, path: &Path) -> Result<i64, MirrorE
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sqlite)?;
     if tables > 0 && application != APPLICATION_ID {
         return Err(MirrorError::NotAMirror { path: path.to_owned() });
+    }
+    if tables > 0 && version == 0 {
+        // Tables and version come in one transaction.
+        return Err(MirrorError::Corrupt { path: path.to_owned(), reason: "it has tables, but no schema version".to_owned() });
     }
     if version > SCHEMA_VERSION {
         return Err(MirrorError::Future { path: path.to_owned(), found: version, known: SCHEMA_VERSION });
@@ -142,6 +146,23 @@ pub(super) fn watermark(conn: &Connection, path: &Path, ledger_id: LedgerId) -> 
         return Err(MirrorError::OtherLedger { path: path.to_owned(), found, expected: ledger_id.to_string() });
     }
     Ok(mark)
+}
+
+/// Whether the watermark is that of a row: else it is no evidence of anything.
+pub(super) fn check_watermark(conn: &Connection, path: &Path, mark: Watermark) -> Result<(), MirrorError> {
+    if mark.seq == Seq::ZERO {
+        return Ok(());
+    }
+    let seq = i64::try_from(mark.seq.get()).unwrap_or(i64::MAX);
+    let row = conn.query_row("SELECT event_hash FROM events WHERE seq = ?1", [seq], |row| row.get(0).map(EventHash::from_bytes)).optional();
+    match row {
+        Ok(Some(hash)) if hash == mark.event_hash => Ok(()),
+        Ok(_) => Err(MirrorError::Corrupt {
+            path: path.to_owned(),
+            reason: format!("its watermark is at seq {}, but no such row is there", mark.seq),
+        }),
+        Err(source) => Err(MirrorError::Sqlite { action: "reading", path: path.to_owned(), source }),
+    }
 }
 
 /// The manifest of the mirrored ledger.

@@ -134,9 +134,16 @@ fn compare(
     let mut rows =
         RowSide { rows: statement.query([i64::try_from(through.get()).unwrap_or(i64::MAX)])?, row_line: Vec::new(), current: None };
     let mut ledger = LedgerSide::new(reader, through)?;
+    let (mut segments, mirrored) = (Vec::new(), report.mirrored_through);
     let mut line_seq = ledger.next(report)?;
     let mut row_seq = rows.next(report)?;
     loop {
+        if let Some(seq) = line_seq.filter(|seq| *seq <= mirrored) {
+            match segments.last_mut() {
+                Some((first, last)) if *first == ledger.segment => *last = seq,
+                _ => segments.push((ledger.segment, seq)),
+            }
+        }
         match (line_seq, row_seq) {
             (None, None) => break,
             (Some(line), row) if row.is_none_or(|row| line < row) => {
@@ -161,10 +168,46 @@ fn compare(
     if through == Seq::MAX {
         check_mark(reader, mark, report);
     }
+    check_segments_and_creation(reader, mirror, &segments, through, report);
     if let Some(reason) = index_check(&snapshot)? {
         report.find(Finding::DamagedMirror { reason });
     }
     Ok(())
+}
+
+/// What the mirror knows besides events: the segments up to its watermark, and when the store was created.
+fn check_segments_and_creation(
+    reader: &LedgerReader,
+    mirror: &MirrorReader,
+    ledger: &[(Seq, Seq)],
+    through: Seq,
+    report: &mut ParityReport,
+) {
+    match mirror.manifest() {
+        Ok(manifest) if manifest.created_at != reader.manifest().created_at => {
+            report.find(Finding::OtherCreation { ledger: reader.manifest().created_at, mirror: manifest.created_at });
+        }
+        Ok(_) => {}
+        Err(error) => report.find(Finding::UnreadableMirror { reason: error.to_string() }),
+    }
+    // Where lines are missing or wrong, so are the segments that they would make.
+    if !report.is_consistent() || through < report.mirrored_through {
+        return;
+    }
+    match mirror.segments() {
+        Ok(known) if known == ledger => {}
+        Ok(known) => {
+            let wrong = known.iter().zip(ledger).find(|(known, ledger)| known != ledger);
+            let reason = match wrong {
+                Some(((first, last), (ledger_first, ledger_last))) => {
+                    format!("it has one from seq {first} to {last} where the ledger has one from {ledger_first} to {ledger_last}")
+                }
+                None => format!("it has {} where the ledger has {}", known.len(), ledger.len()),
+            };
+            report.find(Finding::WrongSegments { reason });
+        }
+        Err(error) => report.find(Finding::UnreadableMirror { reason: error.to_string() }),
+    }
 }
 
 fn check_mark(reader: &LedgerReader, mark: Option<crate::ledger::Watermark>, report: &mut ParityReport) {
@@ -209,6 +252,8 @@ struct LedgerSide {
     expected: Expected,
     through: Seq,
     line: Vec<u8>,
+    /// First seq of the segment that the line is in, by the name of its file.
+    segment: Seq,
     reader: LedgerReader,
 }
 
@@ -220,6 +265,7 @@ impl LedgerSide {
             expected: Expected::after(genesis),
             through,
             line: Vec::new(),
+            segment: Seq::ZERO,
             reader: reader.clone(),
         })
     }
@@ -264,6 +310,7 @@ impl LedgerSide {
                     report.jsonl_event_count += 1;
                     self.line.clear();
                     self.line.extend_from_slice(found.raw.bytes);
+                    self.segment = found.segment;
                     return Ok(Some(event.seq));
                 }
             }

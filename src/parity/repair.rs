@@ -14,8 +14,9 @@ use super::{Finding, check};
 use crate::event::{Event, Seq, line};
 use crate::failpoint;
 use crate::ledger::place::Expected;
-use crate::ledger::segment::{self, LineReader, Segment};
+use crate::ledger::segment::{self, LineReader};
 use crate::ledger::storage::{StorageFile, read_range};
+use crate::ledger::tail;
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Manifest, StoreLock, Watermark};
 use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, mirror_path, set_aside};
 use crate::options::Options;
@@ -103,6 +104,7 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
     }
     mirror.at(failpoint::REPAIR_DERIVE)?;
     derive_rows(&reader, &mut mirror, verified.head, &mut report, progress)?;
+    mirror.take_creation_from(reader.manifest())?;
     Ok(report)
 }
 
@@ -174,16 +176,16 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
     let mirror = MirrorReader::open_any(dir, options.mirror_busy_timeout)?;
     let mut report = RepairReport::default();
     let manifest = mirror.manifest()?;
+    let manifest_path = Manifest::path(dir);
+    let mut differs = false;
     match Manifest::load(storage, dir)? {
         Some(there) if there.ledger_id != manifest.ledger_id => {
             mirror.watermark(there.ledger_id)?;
         }
-        Some(_) => {}
-        None => {
-            manifest.create(storage, dir)?;
-            report.manifest_restored = true;
-        }
+        Some(there) => differs = there != manifest,
+        None => report.manifest_restored = true,
     }
+    report.manifest_restored |= differs;
     let segments_dir = segment::segments_dir(dir);
     storage.create_dir(&segments_dir).map_err(LedgerError::io("creating", &segments_dir))?;
     storage.sync_dir(dir).map_err(LedgerError::io("syncing", dir))?;
@@ -195,9 +197,16 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
         report,
     };
     let known = mirror.segments()?;
-    // A file that begins within a segment that the mirror knows was renamed or copied there: it is no segment.
-    let is_stray = |file: &Segment| known.iter().any(|(first, last)| *first < file.first && file.first <= *last);
-    let (strays, there): (Vec<_>, Vec<_>) = segment::list(storage, dir)?.into_iter().partition(is_stray);
+    // A file that begins within a segment that the mirror knows, or whose lines are others than its name says, was
+    // renamed or copied there: it is no segment.
+    let (mut strays, mut there) = (Vec::new(), Vec::new());
+    for file in segment::list(storage, dir)? {
+        let is_known = known.iter().any(|(first, _)| *first == file.first);
+        let is_within = known.iter().any(|(first, last)| *first < file.first && file.first <= *last);
+        let lines = if is_known || is_within { HashMap::new() } else { repair.candidates(&file.path)?.by_seq };
+        let is_stray = is_within || (!lines.is_empty() && !lines.contains_key(&file.first) && lines.keys().all(|seq| *seq < file.first));
+        if is_stray { strays.push(file) } else { there.push(file) }
+    }
     let mirrored = known.iter().map(|(_, last)| *last).max().unwrap_or(Seq::ZERO);
     for stray in &strays {
         if repair.candidates(&stray.path)?.by_seq.keys().any(|seq| *seq > mirrored) {
@@ -205,11 +214,24 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
             return Err(RepairError::Unrecoverable { seq: mirrored.next(), reason });
         }
     }
-    for (first, last) in &known {
-        let next_first = known.iter().map(|(first, _)| *first).chain(there.iter().map(|s| s.first)).filter(|f| f > first).min();
-        repair.segment(*first, *last, next_first)?;
-        progress(last.get());
+    // Of a segment that the mirror does not know yet, every line has to come from its own file.
+    let unknown =
+        there.iter().filter(|file| !known.iter().any(|(first, _)| *first == file.first)).map(|file| (file.first, file.first.previous()));
+    let mut all: Vec<(Seq, Seq)> = known.iter().copied().chain(unknown).collect();
+    all.sort_unstable();
+    // Nothing is replaced before everything is known to be right.
+    let mut rebuilt = Vec::new();
+    for (n, (first, last)) in all.iter().enumerate() {
+        rebuilt.extend(repair.rebuild(*first, *last, all.get(n + 1).map(|(first, _)| *first))?);
+        progress(repair.expected.head().seq.get());
     }
+    if differs {
+        repair.keep_damaged(&manifest_path, Seq::ZERO)?;
+    }
+    if repair.report.manifest_restored {
+        manifest.create(storage, dir)?;
+    }
+    rebuilt.into_iter().try_for_each(|segment| repair.put_in_place(segment))?;
     for stray in &strays {
         repair.keep_damaged(&stray.path, stray.first)?;
         options.at(failpoint::REPAIR_STRAY).map_err(LedgerError::io("removing", &stray.path))?;
@@ -244,9 +266,18 @@ struct Found {
     group_seq: Seq,
 }
 
+/// A segment that was written anew, and is still under tmp/.
+struct Rebuilt {
+    first: Seq,
+    tmp: PathBuf,
+    path: PathBuf,
+    replaces: bool,
+}
+
 impl FromMirror<'_> {
-    /// Restores the segment from `first` to `last`, and keeps what its file holds beyond that and the mirror lacks.
-    fn segment(&mut self, first: Seq, last: Seq, next_first: Option<Seq>) -> Result<(), RepairError> {
+    /// Writes the segment from `first` to `last` anew under tmp/, with what its file holds beyond that and the mirror
+    /// lacks. Nothing where the file is right as it is.
+    fn rebuild(&mut self, first: Seq, last: Seq, next_first: Option<Seq>) -> Result<Option<Rebuilt>, RepairError> {
         let storage = self.options.storage.as_ref();
         let path = segment::segment_path(self.dir, first);
         let options = self.options;
@@ -291,12 +322,20 @@ impl FromMirror<'_> {
             Err(_) => None,
         };
         if !changed && there == Some(at) {
-            return storage.remove(&tmp).map_err(|error| LedgerError::io("removing", &tmp)(error).into());
+            storage.remove(&tmp).map_err(LedgerError::io("removing", &tmp))?;
+            return Ok(None);
         }
         reached(failpoint::REPAIR_SYNC)?;
         out.sync_data().map_err(LedgerError::io("syncing", &tmp))?;
+        Ok(Some(Rebuilt { first, tmp, path, replaces: there.is_some() }))
+    }
+
+    /// Renames a rebuilt segment to its place; the file that it replaces is kept in torn/.
+    fn put_in_place(&mut self, Rebuilt { first, tmp, path, replaces }: Rebuilt) -> Result<(), RepairError> {
+        let storage = self.options.storage.as_ref();
+        let reached = |point| self.options.at(point).map_err(LedgerError::io("repairing", &path));
         reached(failpoint::REPAIR_KEEP)?;
-        if there.is_some() {
+        if replaces {
             self.keep_damaged(&path, first)?;
         }
         let segments = segment::segments_dir(self.dir);
@@ -332,12 +371,12 @@ impl FromMirror<'_> {
         };
         let mut reader = LineReader::new(open().map_err(LedgerError::io("opening", path))?, 0, self.options.line_bytes_max);
         while let Some(raw) = reader.next().map_err(LedgerError::io("reading", path))? {
-            if let Ok(event) = line::decode(raw.bytes)
+            if let Some((before, event)) = tail::right_by_its_own_hash(raw.bytes)
                 && event.payload_is_right() != Some(false)
             {
                 candidates.by_seq.entry(event.seq).or_default().push(Found {
-                    offset: raw.offset,
-                    len: raw.len,
+                    offset: raw.offset + before as u64,
+                    len: raw.len - before as u64,
                     seq: event.seq,
                     group_seq: event.group_seq,
                 });
@@ -419,7 +458,7 @@ impl FromMirror<'_> {
 
 impl MirrorReader {
     /// The segments that it knows: first and last seq of each.
-    fn segments(&self) -> Result<Vec<(Seq, Seq)>, MirrorError> {
+    pub(super) fn segments(&self) -> Result<Vec<(Seq, Seq)>, MirrorError> {
         let number = |n: i64| Seq::new(u64::try_from(n).unwrap_or(0));
         self.sqlite(
             "reading",
@@ -447,6 +486,11 @@ impl Mirror {
     fn remove_stray_rows(&self, head: Seq) -> Result<u64, MirrorError> {
         let head = i64::try_from(head.get()).unwrap_or(i64::MAX);
         self.execute("repairing", "DELETE FROM events WHERE seq < 1 OR seq > ?1", &[&head]).map(|rows| rows as u64)
+    }
+
+    /// When the store was created.
+    fn take_creation_from(&self, manifest: &Manifest) -> Result<(), MirrorError> {
+        self.execute("repairing", "UPDATE mirrored_through SET created_at = ?1", &[&manifest.created_at.to_string()]).map(|_| ())
     }
 
     /// The list of segments is derived anew with the rows.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::event::{EventHash, EventId, Seq};
+use crate::event::{EventHash, EventId, Seq, Timestamp};
 
 /// How far a check looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -152,6 +152,18 @@ pub enum Finding {
         /// Its seq.
         seq: i64,
     },
+    /// The mirror's list of segments, by which a repair would name their files, is not what the ledger has.
+    WrongSegments {
+        /// What is wrong.
+        reason: String,
+    },
+    /// ledger.json and the mirror disagree on when the store was created. Nothing else depends on it.
+    OtherCreation {
+        /// What ledger.json says.
+        ledger: Timestamp,
+        /// What the mirror says.
+        mirror: Timestamp,
+    },
 }
 
 impl fmt::Display for Finding {
@@ -177,6 +189,16 @@ impl fmt::Display for Finding {
             }
             Finding::WrongWatermark { reason } => {
                 write!(f, "the mirror's watermark is wrong: {reason}: run `counterfoil repair --from ledger`")
+            }
+            Finding::WrongSegments { reason } => {
+                write!(f, "the mirror's list of segments is wrong: {reason}: run `counterfoil repair --from ledger`")
+            }
+            Finding::OtherCreation { ledger, mirror } => {
+                write!(
+                    f,
+                    "ledger.json says that the store was created {ledger}, the mirror says {mirror}: run `counterfoil repair --from mirror`, \
+                     or `--from ledger` where ledger.json is right"
+                )
             }
             Finding::StrayRow { seq } => {
                 write!(f, "the mirror has a row with seq {seq}, which no event can have: run `counterfoil repair --from ledger`")

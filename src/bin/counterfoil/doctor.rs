@@ -211,7 +211,7 @@ impl Doctor<'_> {
             Err(_) if ledger.is_none() => return false,
             Err(LedgerError::Refused(refusal)) => {
                 let mend = match *refusal {
-                    Refusal::TwoHistories { .. } => Some("repair --from ledger"),
+                    Refusal::TwoHistories { .. } | Refusal::OtherStream { .. } => Some("repair --from ledger"),
                     _ => from_mirror,
                 };
                 let is_other = matches!(*refusal, Refusal::OtherManifest { .. });
@@ -267,6 +267,24 @@ impl Doctor<'_> {
                 self.wrong("mirror", &format!("{error}"), Some("replay"));
             }
             Err(error) => self.wrong("mirror", &error.to_string(), None),
+        }
+        self.wal();
+    }
+
+    /// A writer empties the WAL past a bound, unless a reader holds it.
+    fn wal(&mut self) {
+        let mirror = counterfoil::mirror_path(&self.context.store);
+        let mirror = fs::canonicalize(&mirror).unwrap_or(mirror);
+        let bytes = fs::metadata(format!("{}-wal", mirror.display())).map_or(0, |meta| meta.len());
+        if bytes > self.context.options.mirror_wal_bytes_max {
+            let (bytes, mirror) = (text::bytes(bytes), text::quoted(&mirror));
+            if self.context.writer().is_none() {
+                return self.note("mirror", format!("its WAL has {bytes}; the next close for writing empties it"));
+            }
+            let text = format!(
+                "a reader holds the mirror's WAL, {bytes}: it grows until that reader ends its transaction (`fuser {mirror}` shows who has it open)"
+            );
+            self.wrong("mirror", &text, None);
         }
     }
 
@@ -337,7 +355,9 @@ impl Doctor<'_> {
         if let Some(finding) = report.findings.iter().find(is_news) {
             let mend = match finding {
                 ParityFinding::MissingMirror { .. } => Some("replay"),
-                ParityFinding::MissingLedger { .. } | ParityFinding::BrokenChain { .. } => Some("repair --from mirror"),
+                ParityFinding::MissingLedger { .. } | ParityFinding::BrokenChain { .. } | ParityFinding::OtherCreation { .. } => {
+                    Some("repair --from mirror")
+                }
                 ParityFinding::DuplicateId { .. } => None,
                 _ => Some("repair --from ledger"),
             };
