@@ -1,0 +1,139 @@
+//! Real file systems for tests: an image on a loop device, mounted in a temporary directory, its power to be cut.
+//! Root only.
+#![allow(dead_code)] // each test uses some of it
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// A kind of file system: how it is made, and how it is mounted.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    pub mkfs: &'static [&'static str],
+    pub options: &'static str,
+    pub bytes: u64,
+}
+
+pub const EXT4: Kind = Kind { mkfs: &["mkfs.ext4", "-q", "-F"], options: "data=ordered", bytes: 256 << 20 };
+
+fn run(args: &[&str]) -> Result<String, String> {
+    let (program, args) = args.split_first().unwrap();
+    let output = Command::new(program).args(args).output().map_err(|error| format!("{program}: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(text) } else { Err(format!("{program} {args:?}: {text}")) }
+}
+
+/// Whether a program can be started.
+pub fn has(program: &str) -> bool {
+    Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+/// Why file systems can't be made and mounted here, if so.
+pub fn missing() -> Option<String> {
+    if std::fs::metadata("/proc/self").map_or(1, |meta| meta.uid()) != 0 {
+        return Some("only root can mount a file system".to_owned());
+    }
+    let absent: Vec<_> = ["mkfs.ext4", "mount", "umount", "python3"].into_iter().filter(|program| !has(program)).collect();
+    if !absent.is_empty() {
+        return Some(format!("{} not found", absent.join(", ")));
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let mounted = Disk::make(temp.path(), &EXT4).and_then(|mut disk| disk.try_mount());
+    mounted.err().map(|error| format!("nothing can be mounted on a loop device: {error}"))
+}
+
+/// An image in a directory, and the place beside it where it is mounted.
+pub struct Disk {
+    image: PathBuf,
+    pub mount: PathBuf,
+    options: &'static str,
+    mounted: bool,
+}
+
+impl Disk {
+    /// Makes a sparse image with an empty file system in it.
+    pub fn make(dir: &Path, kind: &Kind) -> Result<Disk, String> {
+        let (image, mount) = (dir.join("image"), dir.join("mount"));
+        std::fs::File::create(&image).and_then(|file| file.set_len(kind.bytes)).map_err(|error| error.to_string())?;
+        std::fs::create_dir_all(&mount).map_err(|error| error.to_string())?;
+        run(&[kind.mkfs, &[image.to_str().unwrap()]].concat())?;
+        Ok(Disk { image, mount, options: kind.options, mounted: false })
+    }
+
+    fn try_mount(&mut self) -> Result<(), String> {
+        let options = format!("loop,{}", self.options);
+        run(&["mount", "-o", &options, self.image.to_str().unwrap(), self.mount.to_str().unwrap()])?;
+        self.mounted = true;
+        Ok(())
+    }
+
+    /// Mounts it; after a cut this replays the journal.
+    pub fn mount(&mut self) {
+        self.try_mount().unwrap();
+    }
+
+    pub fn unmount(&mut self) {
+        run(&["umount", self.mount.to_str().unwrap()]).unwrap();
+        self.mounted = false;
+    }
+}
+
+impl Drop for Disk {
+    /// Also where a test fails; whatever still holds a file of it open, the mount is gone with it.
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = run(&["umount", "-l", self.mount.to_str().unwrap()]);
+        }
+    }
+}
+
+/// Memory that is mounted as a file system of so many bytes.
+pub struct Memory(PathBuf);
+
+impl Memory {
+    pub fn mount(at: &Path, bytes: u64) -> Memory {
+        std::fs::create_dir_all(at).unwrap();
+        run(&["mount", "-t", "tmpfs", "-o", &format!("size={bytes}"), "counterfoil-test", at.to_str().unwrap()]).unwrap();
+        Memory(at.to_owned())
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = run(&["umount", "-l", self.0.to_str().unwrap()]);
+    }
+}
+
+/// The process that cuts the power: `tests/tools/cut_power.py`, since an ioctl from here would need unsafe code.
+pub struct Cutter {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Cutter {
+    pub fn start() -> Cutter {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/cut_power.py");
+        let mut child = Command::new("python3").arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        Cutter { child, to, from }
+    }
+
+    /// When this returns, nothing more reaches the device.
+    pub fn cut(&mut self, flag: u64, mount: &Path) {
+        writeln!(self.to, "{flag} {}", mount.display()).unwrap();
+        let mut answer = String::new();
+        self.from.read_line(&mut answer).unwrap();
+        assert_eq!(answer, "cut\n", "FS_IOC_SHUTDOWN");
+        let probe = std::fs::write(mount.join("written after the cut"), "x");
+        assert!(probe.is_err(), "the power is off, and a file could be made");
+    }
+}
+
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
