@@ -18,11 +18,12 @@ mod common;
 mod power_support;
 mod real_disk;
 
+use std::path::Path;
 use std::time::Instant;
 
 use power_support::Run;
 use power_support::history::{Count, History};
-use real_disk::{Cutter, EXT4, Kind};
+use real_disk::{Cutter, EXT4, Kind, Memory};
 
 const WRITER: &str = "the_process_that_writes";
 
@@ -51,6 +52,11 @@ fn live(mut history: History<'_>, cuts: u64) -> Result<(), String> {
     history.finish()
 }
 
+/// A place for an image in memory, so that a flush costs nothing. The device is the image all the same.
+fn in_memory(dir: &Path) -> Memory {
+    Memory::mount(&dir.join("memory"), 1 << 30)
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_when_the_power_goes() {
     if let Some(why) = real_disk::missing() {
@@ -68,9 +74,12 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
         let temp = tempfile::tempdir().unwrap();
         let kind = kinds[(seed % kinds.len() as u64) as usize];
         let length = (1 + common::Random::new(seed).below(9)).min(cuts - count.cuts);
-        let history = History::new(seed, temp.path(), kind, &mut cutter, &mut count, WRITER, false);
+        let memory = in_memory(temp.path());
+        let history = History::new(seed, &memory.0, kind, &mut cutter, &mut count, WRITER, false);
         if let Err(error) = live(history, length) {
-            panic!("COUNTERFOIL_POWER_SEED={seed} begins with this history, on {kind:?}, kept at {}: {error}", temp.keep().display());
+            let image = std::env::temp_dir().join(format!("counterfoil-power-cut-{seed}"));
+            std::fs::copy(memory.0.join("image"), &image).unwrap();
+            panic!("COUNTERFOIL_POWER_SEED={seed} begins with this history, on {kind:?}; its disk is {}: {error}", image.display());
         }
         histories += 1;
         seed += 1;
@@ -87,7 +96,8 @@ fn a_store_that_does_not_sync_is_found_out() {
     let (mut cutter, mut count) = (Cutter::start(), Count::default());
     for seed in 1..=40 {
         let temp = tempfile::tempdir().unwrap();
-        let history = History::new(seed, temp.path(), EXT4, &mut cutter, &mut count, WRITER, true);
+        let memory = in_memory(temp.path());
+        let history = History::new(seed, &memory.0, EXT4, &mut cutter, &mut count, WRITER, true);
         if let Err(error) = live(history, 1) {
             eprintln!("found out at cut {seed}: {error}");
             return;

@@ -1,8 +1,8 @@
 //! What is written when the power goes: plans of appends that a seed gives, and the process that carries them out.
 //!
 //! The writing process is the test binary itself, started again with a plan in its environment. It tells what it does
-//! on its standard output, a line each: `opening`, `opened TORN REWRITTEN`, `ack TASK INDEX SEQ ID HASH MIRROR`,
-//! `error WHAT`, `refused WHAT`, `closing`, `closed`, `ended WHAT`.
+//! on its standard output, a line each: `opening`, `opened TORN REWRITTEN`, `ack TASK INDEX SEQ ID HASH MIRROR
+//! NANOSECONDS`, `error WHAT`, `refused WHAT`, `closing`, `closed`, `ended WHAT`.
 
 pub mod history;
 
@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use counterfoil::actors::{Durability, Ledger, LedgerOptions};
 use counterfoil::*;
@@ -48,7 +49,7 @@ impl Run {
             seed,
             number,
             tasks,
-            appends: (RUN_BYTES_MAX / payload_bytes_max / tasks).clamp(2, 30),
+            appends: (RUN_BYTES_MAX / payload_bytes_max / tasks).clamp(2, 10),
             payload_bytes_max,
             segment_bytes_max: pick(&mut random, &[2_000, 10_000, 100_000, 64 << 20]),
             group_events_max: pick(&mut random, &[5, 64, 4096]) as usize,
@@ -96,6 +97,9 @@ impl Run {
 
     fn options(&self) -> LedgerOptions {
         let mut options = LedgerOptions::default();
+        // With the power gone no mirror comes back, and a process that is left to end by itself would wait for it.
+        options.mirrored_deadline = Duration::from_secs(1);
+        options.close_deadline = Duration::from_millis(100);
         options.store.segment_bytes_max = self.segment_bytes_max;
         options.store.group_events_max = self.group_events_max;
         if self.skip_sync {
@@ -112,7 +116,7 @@ impl Run {
         command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
         command.env("COUNTERFOIL_WRITER_STORE", store);
         command.env("COUNTERFOIL_WRITER_RUN", format!("{} {} {}", self.seed, self.number, u64::from(self.skip_sync)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         command
     }
 
@@ -133,6 +137,11 @@ pub struct Planned {
     pub id: Option<EventId>,
 }
 
+/// Nanoseconds since 1970.
+pub fn now_nanos() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
+}
+
 fn say(line: std::fmt::Arguments<'_>) {
     use std::io::Write;
     // The harness may have begun a line of its own.
@@ -142,6 +151,10 @@ fn say(line: std::fmt::Arguments<'_>) {
 /// Carries a run out: the work of the writing process.
 pub fn write(run: Run, store: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if run.skip_sync {
+        // What is to be found out is lost events, not a store that was never made.
+        Store::open(store, &Options::default()).unwrap().0.close().unwrap();
+    }
     runtime.block_on(async {
         say(format_args!("opening"));
         let ledger = match Ledger::open_with(store, run.options()).await {
@@ -170,9 +183,10 @@ async fn carry_out(run: Run, task: u64, ledger: Ledger) {
         let events = drafts.len() as u64;
         match ledger.append_batch_with(drafts, Conditions::none(), durability).await {
             Ok(receipts) => {
+                let now = now_nanos();
                 for (n, receipt) in receipts.iter().enumerate() {
                     let Receipt { seq, id, event_hash, mirror, .. } = receipt;
-                    say(format_args!("ack {task} {} {seq} {id} {event_hash} {mirror:?}", index + n as u64));
+                    say(format_args!("ack {task} {} {seq} {id} {event_hash} {mirror:?} {now}", index + n as u64));
                 }
             }
             Err(error) => return say(format_args!("error {error}")),

@@ -89,7 +89,7 @@ impl Drop for Disk {
 }
 
 /// Memory that is mounted as a file system of so many bytes.
-pub struct Memory(PathBuf);
+pub struct Memory(pub PathBuf);
 
 impl Memory {
     pub fn mount(at: &Path, bytes: u64) -> Memory {
@@ -120,14 +120,15 @@ impl Cutter {
         Cutter { child, to, from }
     }
 
-    /// When this returns, nothing more reaches the device.
-    pub fn cut(&mut self, flag: u64, mount: &Path) {
+    /// When this returns, nothing more reaches the device. Answers when the cut began, in nanoseconds since 1970.
+    pub fn cut(&mut self, flag: u64, mount: &Path) -> u128 {
         writeln!(self.to, "{flag} {}", mount.display()).unwrap();
         let mut answer = String::new();
         self.from.read_line(&mut answer).unwrap();
-        assert_eq!(answer, "cut\n", "FS_IOC_SHUTDOWN");
+        let began = answer.trim_end().strip_prefix("cut ").and_then(|began| began.parse().ok());
         let probe = std::fs::write(mount.join("written after the cut"), "x");
         assert!(probe.is_err(), "the power is off, and a file could be made");
+        began.unwrap_or_else(|| panic!("FS_IOC_SHUTDOWN: {answer}"))
     }
 }
 
@@ -135,5 +136,59 @@ impl Drop for Cutter {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Writes to a file until the disk is full, then gives this many bytes back.
+pub fn fill(ballast: &Path, left: u64) {
+    let mut file = std::fs::File::create(ballast).unwrap();
+    for step in [1 << 20, 64 << 10, 4096, 1024] {
+        while file.write_all(&vec![b'b'; step]).is_ok() {}
+    }
+    let len = file.metadata().unwrap().len();
+    file.set_len(len.saturating_sub(left)).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// A disk whose device can be made to fail: its image is sparse, and once the memory that keeps it is full, what has no
+/// place there yet can't be written back.
+pub struct Failing {
+    pub disk: Disk,
+    memory: Memory,
+}
+
+impl Failing {
+    /// Mounted. Where its journal goes on to work, only the data of files fail, and the page cache goes on to show
+    /// them; else the first failure makes the file system read-only.
+    pub fn new(dir: &Path, journal_works: bool) -> Failing {
+        let memory = Memory::mount(&dir.join("memory"), 12 << 20);
+        let small: &[&str] = &["mkfs.ext4", "-q", "-F", "-b", "1024", "-J", "size=1"];
+        let kind =
+            if journal_works { Kind { mkfs: small, options: "data=journal", bytes: 64 << 20 } } else { Kind { bytes: 64 << 20, ..EXT4 } };
+        let mut disk = Disk::make(&memory.0, &kind).unwrap();
+        disk.mount();
+        if journal_works {
+            // All of the journal is written to once, which gives it its place in memory.
+            for n in 0..12 {
+                let path = disk.mount.join(n.to_string());
+                let mut file = std::fs::File::create(&path).unwrap();
+                file.write_all(&vec![b'j'; 200 << 10]).and_then(|()| file.sync_all()).unwrap();
+                std::fs::remove_file(path).unwrap();
+            }
+            disk.options = EXT4.options;
+            disk.unmount();
+            disk.mount();
+        }
+        Failing { disk, memory }
+    }
+
+    /// From now on writes fail.
+    pub fn fail(&self) {
+        fill(&self.memory.0.join("ballast"), 0);
+    }
+
+    /// From now on they don't. A file system that has become read-only stays so until it is mounted again.
+    pub fn heal(&self) {
+        std::fs::remove_file(self.memory.0.join("ballast")).unwrap();
     }
 }
