@@ -150,45 +150,81 @@ pub fn fill(ballast: &Path, left: u64) {
     file.sync_all().unwrap();
 }
 
-/// A disk whose device can be made to fail: its image is sparse, and once the memory that keeps it is full, what has no
-/// place there yet can't be written back.
+/// Where zram devices are made and removed.
+const ZRAM: &str = "/sys/class/zram-control";
+
+/// Why no disk can be made to fail here, if so.
+pub fn missing_failing() -> Option<String> {
+    let zram = Path::new(ZRAM).join("hot_add").exists();
+    missing().or_else(|| (!zram).then(|| format!("no zram in this kernel ({ZRAM})")))
+}
+
+/// A disk whose device fails when it is told to: compressed memory (zram), which says EIO to each write once it has used
+/// the memory that it may, and keeps what it had. (A loop device on a full file system is no such disk: where only a part
+/// of a write finds room, it says that all is well.)
 pub struct Failing {
-    pub disk: Disk,
-    memory: Memory,
+    pub mount: PathBuf,
+    zram: String,
+    journal: Option<String>,
+    _memory: Memory,
 }
 
 impl Failing {
-    /// Mounted. Where its journal goes on to work, only the data of files fail, and the page cache goes on to show
+    /// Mounted. Where its journal is on another device, only the data of files fail, and the page cache goes on to show
     /// them; else the first failure makes the file system read-only.
-    pub fn new(dir: &Path, journal_works: bool) -> Failing {
-        let memory = Memory::mount(&dir.join("memory"), 12 << 20);
-        let small: &[&str] = &["mkfs.ext4", "-q", "-F", "-b", "1024", "-J", "size=1"];
-        let kind =
-            if journal_works { Kind { mkfs: small, options: "data=journal", bytes: 64 << 20 } } else { Kind { bytes: 64 << 20, ..EXT4 } };
-        let mut disk = Disk::make(&memory.0, &kind).unwrap();
-        disk.mount();
-        if journal_works {
-            // All of the journal is written to once, which gives it its place in memory.
-            for n in 0..12 {
-                let path = disk.mount.join(n.to_string());
-                let mut file = std::fs::File::create(&path).unwrap();
-                file.write_all(&vec![b'j'; 200 << 10]).and_then(|()| file.sync_all()).unwrap();
-                std::fs::remove_file(path).unwrap();
-            }
-            disk.options = EXT4.options;
-            disk.unmount();
-            disk.mount();
+    pub fn new(dir: &Path, journal_elsewhere: bool) -> Failing {
+        let memory = Memory::mount(&dir.join("memory"), 32 << 20);
+        let zram = std::fs::read_to_string(Path::new(ZRAM).join("hot_add")).unwrap().trim().to_owned();
+        let mut failing = Failing { mount: dir.join("mount"), zram, journal: None, _memory: memory };
+        failing.set("disksize", "64M");
+        let device = failing.device();
+        if journal_elsewhere {
+            let image = failing._memory.0.join("journal");
+            std::fs::File::create(&image).and_then(|file| file.set_len(8 << 20)).unwrap();
+            let journal = run(&["losetup", "-f", "--show", image.to_str().unwrap()]).unwrap().trim().to_owned();
+            failing.journal = Some(journal.clone());
+            run(&["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "journal_dev", &journal]).unwrap();
+            run(&["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", &format!("device={journal}"), &device]).unwrap();
+        } else {
+            run(&["mkfs.ext4", "-q", "-F", "-b", "4096", &device]).unwrap();
         }
-        Failing { disk, memory }
+        std::fs::create_dir_all(&failing.mount).unwrap();
+        failing.remount();
+        failing
+    }
+
+    fn device(&self) -> String {
+        format!("/dev/zram{}", self.zram)
+    }
+
+    fn set(&self, what: &str, to: &str) {
+        std::fs::write(format!("/sys/block/zram{}/{what}", self.zram), to).unwrap();
     }
 
     /// From now on writes fail.
     pub fn fail(&self) {
-        fill(&self.memory.0.join("ballast"), 0);
+        self.set("mem_limit", "4096");
     }
 
     /// From now on they don't. A file system that has become read-only stays so until it is mounted again.
     pub fn heal(&self) {
-        std::fs::remove_file(self.memory.0.join("ballast")).unwrap();
+        self.set("mem_limit", "0");
+    }
+
+    /// Mounts it again.
+    pub fn remount(&self) {
+        let mount = self.mount.to_str().unwrap();
+        let _ = run(&["umount", mount]); // at first it is not mounted
+        run(&["mount", &self.device(), mount]).unwrap();
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        let _ = run(&["umount", self.mount.to_str().unwrap()]).or_else(|_| run(&["umount", "-l", self.mount.to_str().unwrap()]));
+        if let Some(journal) = &self.journal {
+            let _ = run(&["losetup", "-d", journal]);
+        }
+        let _ = std::fs::write(Path::new(ZRAM).join("hot_remove"), &self.zram);
     }
 }
