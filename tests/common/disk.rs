@@ -144,6 +144,6 @@ impl StorageFile for DiskFile {
         if self.1.skip_sync.load(SeqCst) { Ok(()) } else { self.0.sync_data() }
     }
     fn forget_cached(&mut self) -> io::Result<()> {
-        self.0.forget_cached()
+        if self.1.skip_sync.load(SeqCst) { Ok(()) } else { self.0.forget_cached() }
     }
 }

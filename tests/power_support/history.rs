@@ -36,6 +36,7 @@ pub struct Count {
     pub unsynced_lost: u64,
     pub unsynced: u64,
     pub ended_alone: u64,
+    pub waits_for_a_dead_mirror: u64,
     pub ended_by_signal: BTreeMap<i32, u64>,
     pub checks: u64,
     pub again: u64,
@@ -147,8 +148,10 @@ impl<'a> History<'a> {
         let witness = self.disk.mount.join("not synced");
         std::fs::write(&witness, vec![b'w'; 5000]).unwrap();
         let began = self.cutter.cut(flag, &self.disk.mount);
-        self.end(child, ended)?;
+        let end = self.end(child, ended);
         let after: Vec<String> = lines.iter().collect();
+        end.map_err(|error| format!("{error}; it said {:?}, and last of all {:?}", before.last(), after.last()))?;
+        self.count.waits_for_a_dead_mirror += u64::from(after.iter().any(|line| line.starts_with("waits")));
         self.disk.unmount();
         self.disk.mount();
         if flag != 0 {
@@ -160,10 +163,10 @@ impl<'a> History<'a> {
         *self.count.flags.entry(flag).or_default() += 1;
         *self.count.disks.entry(format!("{} {}", self.kind.mkfs.join(" "), self.kind.options)).or_default() += 1;
         *self.count.phases.entry(self.phase(work, &before)).or_default() += 1;
-        if let Some(line) = before.iter().find(|line| line.starts_with("error") || line.starts_with("ended")) {
+        if let Some(line) = before.iter().find(|line| ["error", "ended", "waits"].iter().any(|word| line.starts_with(word))) {
             return Err(format!("before the power went: {line}"));
         }
-        if let Some(line) = before.iter().chain(&after).find(|line| line.starts_with("refused")) {
+        if let Some(line) = before.iter().chain(&after).find(|line| line.starts_with("refused") || line.starts_with("hangs")) {
             return Err(line.clone());
         }
         for line in &before {

@@ -2,7 +2,7 @@
 //!
 //! The writing process is the test binary itself, started again with a plan in its environment. It tells what it does
 //! on its standard output, a line each: `opening`, `opened TORN REWRITTEN`, `ack TASK INDEX SEQ ID HASH MIRROR
-//! NANOSECONDS`, `error WHAT`, `refused WHAT`, `closing`, `closed`, `ended WHAT`.
+//! NANOSECONDS`, `error WHAT`, `refused WHAT`, `waits STATUS`, `hangs STATUS`, `closing`, `closed`, `ended WHAT`.
 
 pub mod history;
 
@@ -12,13 +12,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use counterfoil::actors::{Durability, Ledger, LedgerOptions};
+use counterfoil::actors::{Durability, Ledger, LedgerOptions, MirrorHealth};
 use counterfoil::*;
 
 use crate::common::{self, Random};
 
 /// Bytes of payload that one run may write at most, so that a history fits its disk.
 const RUN_BYTES_MAX: u64 = 1 << 20;
+
+/// What is not answered for so long waits for something that will not come.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// One run of the writing process, as its seed has it.
 #[derive(Clone, Copy, Debug)]
@@ -181,7 +184,13 @@ async fn carry_out(run: Run, task: u64, ledger: Ledger) {
     let mut index = 0;
     for (drafts, durability) in run.plan(task) {
         let events = drafts.len() as u64;
-        match ledger.append_batch_with(drafts, Conditions::none(), durability).await {
+        let append = ledger.append_batch_with(drafts, Conditions::none(), durability);
+        let Ok(answer) = tokio::time::timeout(ANSWER_MAX, append).await else {
+            // By design an append that has to look something up waits for a mirror that can't be read.
+            let blocked = matches!(ledger.status().mirror, MirrorHealth::Blocked { .. });
+            return say(format_args!("{} {:?}", if blocked { "waits" } else { "hangs" }, ledger.status()));
+        };
+        match answer {
             Ok(receipts) => {
                 let now = now_nanos();
                 for (n, receipt) in receipts.iter().enumerate() {

@@ -147,7 +147,6 @@ pub fn fill(ballast: &Path, left: u64) {
     }
     let len = file.metadata().unwrap().len();
     file.set_len(len.saturating_sub(left)).unwrap();
-    file.sync_all().unwrap();
 }
 
 /// Where zram devices are made and removed.
