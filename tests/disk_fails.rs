@@ -129,7 +129,7 @@ impl Rig {
 async fn append_until_it_fails(ledger: Ledger, task: u64) -> (Vec<Receipt>, AppendError) {
     let mut receipts = Vec::new();
     for n in 0..APPENDS_MAX {
-        let durability = if (task + n) % 2 == 0 { Durability::Mirrored } else { Durability::Ledger };
+        let durability = if (task + n).is_multiple_of(2) { Durability::Mirrored } else { Durability::Ledger };
         match ledger.append_with(draft(task, n), Expect::Any, durability).await {
             Ok(receipt) => receipts.push(receipt),
             Err(error) => return (receipts, error),

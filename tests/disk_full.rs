@@ -74,7 +74,7 @@ fn events(rig: &Rig) -> HashMap<EventId, Seq> {
 async fn append_until_it_is_full(ledger: Ledger, task: u64) -> (Vec<Receipt>, AppendError) {
     let mut receipts = Vec::new();
     for n in 0..APPENDS_MAX {
-        let durability = if (task + n) % 2 == 0 { Durability::Mirrored } else { Durability::Ledger };
+        let durability = if (task + n).is_multiple_of(2) { Durability::Mirrored } else { Durability::Ledger };
         match ledger.append_with(draft(task, n), Expect::Any, durability).await {
             Ok(receipt) => receipts.push(receipt),
             Err(error) => return (receipts, error),
