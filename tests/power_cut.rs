@@ -22,7 +22,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use power_support::Run;
-use power_support::history::{Count, History};
+use power_support::history::History;
+use power_support::watch::Count;
 use real_disk::{Cutter, EXT4, Kind, Memory};
 
 const WRITER: &str = "the_process_that_writes";

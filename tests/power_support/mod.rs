@@ -5,6 +5,7 @@
 //! NANOSECONDS`, `error WHAT`, `refused WHAT`, `waits STATUS`, `hangs STATUS`, `closing`, `closed`, `ended WHAT`.
 
 pub mod history;
+pub mod watch;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
