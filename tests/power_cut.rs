@@ -84,6 +84,9 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
         }
         histories += 1;
         seed += 1;
+        if histories % 20 == 0 {
+            eprintln!("{} cuts, {} torn tails, {} acknowledged", count.cuts, count.torn, count.acknowledged);
+        }
     }
     eprintln!("{histories} histories in {:?}: {count:#?}", started.elapsed());
     assert!(count.unsynced_lost > 0, "the cuts have no teeth: what was not synced was there again");
