@@ -468,6 +468,8 @@ impl SupervisorState {
             append.reply.send(Err(self.shared.refusal().unwrap_or(AppendError::Closed)));
         }
         let reason = error.as_ref().map_or_else(String::new, ToString::to_string);
+        // It may live, and hold appends that wait for a mirror that will not come.
+        self.tell_ledger(MirrorLink::Failed { reason: reason.clone() });
         if let (Some(ready), Some(error)) = (self.ready.take(), error) {
             let _ = ready.send(Err(error));
             return self.close(me, None);

@@ -220,3 +220,44 @@ async fn a_close_that_the_disk_refuses_says_so() {
     drop(ledger);
     Ledger::open(temp.path()).await.unwrap().close().await.unwrap();
 }
+
+/// The mirror's actors fail until the supervisor gives up, while appends wait in LedgerActor for the mirror.
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_that_wait_for_the_mirror_when_the_store_gives_up() {
+    let temp = tempfile::tempdir().unwrap();
+    let (mut options, hold, reached) = held_at("actor.parity.step");
+    let (held, broken) = (options.store.failpoint.take().unwrap(), Arc::new(AtomicBool::new(false)));
+    let breaks = broken.clone();
+    options.store.failpoint = Some(Arc::new(move |at| {
+        held(at)?;
+        assert!(at != "actor.parity.step" || !breaks.load(Ordering::SeqCst), "injected");
+        Ok(())
+    }));
+    options.store.unmirrored_events_max = 2;
+    options.restarts_max = 3;
+    let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
+    hold.store(true, Ordering::SeqCst);
+    broken.store(true, Ordering::SeqCst);
+    soon("children", ledger.children()).await.unwrap().sqlite.unwrap().kill();
+    until("the replay", || reached.load(Ordering::SeqCst)).await;
+    let appends: Vec<_> = (0..5)
+        .map(|n| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move { ledger.append(common::note(&format!("{n}"))).await })
+        })
+        .collect();
+    // As many as may wait for the mirror are durable; the others wait in LedgerActor.
+    until("two appends", || ledger.status().durable.seq.get() == 2 && ledger.status().in_flight == 3).await;
+    hold.store(false, Ordering::SeqCst);
+    let mut stopped = 0;
+    for append in appends {
+        match soon("an append", append).await.unwrap() {
+            Ok(_) => {}
+            Err(AppendError::Stopped { .. }) => stopped += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(stopped, 3);
+    assert!(soon("close", ledger.close()).await.is_err());
+    common::open_is_clean(temp.path(), &Options::default());
+}

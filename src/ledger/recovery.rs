@@ -395,6 +395,12 @@ fn recover_active(
     let reading = || LedgerError::io("reading", path);
     let mut file = cx.storage.open_write(path).map_err(LedgerError::io("opening", path))?;
     let file_len = file.len().map_err(reading())?;
+    if file_len > start.offset {
+        // After a failed fsync the page cache shows bytes that the disk lacks, and on ext4 (as of Linux 6.18) writing them
+        // again through it makes them no more durable, though the fsync then succeeds. What a process has left unwritten is
+        // written first; then the disk itself is read.
+        file.sync_data().and_then(|()| file.forget_cached()).map_err(LedgerError::io("syncing", path))?;
+    }
     // Streams from before the scan are known only where the mirror is exactly there.
     let known = cx.watermark.is_some_and(|mark| mark.seq == start.head.seq);
     let mut base = |session_id: &str| match start.head.seq {

@@ -52,6 +52,11 @@ pub trait StorageFile: fmt::Debug + Send {
     fn set_len(&mut self, bytes: u64) -> io::Result<()>;
     /// Makes its bytes (and its length) durable.
     fn sync_data(&mut self) -> io::Result<()>;
+    /// Drops what the system remembers of its bytes, so that the disk is asked for them again. A disk that remembers
+    /// nothing has nothing to do.
+    fn forget_cached(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The file system.
@@ -191,6 +196,12 @@ impl StorageFile for FsFile {
 
     fn sync_data(&mut self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn forget_cached(&mut self) -> io::Result<()> {
+        use rustix::fs::{Advice, fadvise};
+        Ok(fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
 }
 

@@ -143,4 +143,7 @@ impl StorageFile for DiskFile {
         self.1.at(Op::Sync)?;
         if self.1.skip_sync.load(SeqCst) { Ok(()) } else { self.0.sync_data() }
     }
+    fn forget_cached(&mut self) -> io::Result<()> {
+        if self.1.skip_sync.load(SeqCst) { Ok(()) } else { self.0.forget_cached() }
+    }
 }
