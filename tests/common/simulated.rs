@@ -88,6 +88,44 @@ struct Inode {
     durable: Vec<u8>,
     /// What has changed since the last fsync, in order.
     pending: Vec<Change>,
+    /// Sectors of an fsync that failed: what is written to them is seen, and never durable, until the cache is dropped.
+    stuck: BTreeSet<usize>,
+}
+
+impl Inode {
+    /// The fsync succeeds: all that has changed is durable, but for what is stuck.
+    fn sync(&mut self) {
+        for change in std::mem::take(&mut self.pending) {
+            let before = self.durable.clone();
+            change.apply(&mut self.durable);
+            for sector in &self.stuck {
+                let range = sector * SECTOR..((sector + 1) * SECTOR).min(self.durable.len());
+                for at in range {
+                    self.durable[at] = before.get(at).copied().unwrap_or(0);
+                }
+            }
+        }
+    }
+
+    /// The fsync fails, as Linux has it: some of it has reached the disk, the pages count as clean from now on and go on to
+    /// show what was written, and on ext4 even writing them again does not help (tests/disk_fails.rs). The length stays dirty.
+    fn fail_to_sync(&mut self, image: Vec<u8>) {
+        for change in &self.pending {
+            if let Change::Write(at, bytes) = change {
+                self.stuck.extend(at / SECTOR..=(at + bytes.len()).saturating_sub(1) / SECTOR);
+            }
+        }
+        self.durable = image;
+        self.pending = vec![Change::SetLen(self.live.len())];
+    }
+
+    /// What is not waiting to be written is read from the disk from now on.
+    fn forget_cached(&mut self) {
+        if self.pending.is_empty() {
+            self.live = self.durable.clone();
+            self.stuck.clear();
+        }
+    }
 }
 
 /// What goes wrong next.
@@ -251,7 +289,7 @@ impl World {
         for inode in 0..self.inodes.len() {
             let reachable = kept.values().any(|entry| *entry == Entry::File(inode));
             let image = if reachable { self.bytes_after_cut(inode) } else { Vec::new() };
-            self.inodes[inode] = Inode { live: image.clone(), durable: image, pending: Vec::new() };
+            self.inodes[inode] = Inode { live: image.clone(), durable: image, ..Inode::default() };
         }
         (self.live, self.durable) = (kept.clone(), kept);
         self.locked.clear();
@@ -506,20 +544,21 @@ impl StorageFile for SimFile {
         world.syncs += 1;
         if let Err(failed) = world.operate() {
             if !world.is_off() {
-                // As Linux does: the pages count as clean from now on, whatever has reached the disk. The length stays dirty.
                 let image = world.bytes_after_cut(self.1);
-                let inode = &mut world.inodes[self.1];
-                inode.durable = image;
-                inode.pending = vec![Change::SetLen(inode.live.len())];
+                world.inodes[self.1].fail_to_sync(image);
             }
             return Err(failed);
         }
         if !world.faults.lies {
-            let inode = &mut world.inodes[self.1];
-            for change in std::mem::take(&mut inode.pending) {
-                change.apply(&mut inode.durable);
-            }
+            world.inodes[self.1].sync();
         }
+        Ok(())
+    }
+
+    fn forget_cached(&mut self) -> io::Result<()> {
+        let mut world = self.0.world();
+        world.operate()?;
+        world.inodes[self.1].forget_cached();
         Ok(())
     }
 }
