@@ -13,6 +13,7 @@ use counterfoil::*;
 
 #[path = "../common/mod.rs"]
 pub mod common;
+pub mod scenarios;
 
 /// No process here works for longer than a second; one that has not ended by then hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
