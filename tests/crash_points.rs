@@ -65,7 +65,7 @@ fn every_crash_recovers_to_parity() {
     if role().is_some() {
         return;
     }
-    let temp = tempfile::tempdir().unwrap();
+    let temp = memory_dir();
     let mut prepared = Vec::new();
     let mut crashes: Vec<(usize, String, u64)> = Vec::new();
     let mut hit: BTreeSet<String> = BTreeSet::new();

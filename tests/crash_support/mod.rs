@@ -40,6 +40,12 @@ pub fn command(line: &[String]) -> Command {
     command
 }
 
+/// A directory in memory where there is one: an ended process leaves there what it would leave on a disk, only sooner.
+pub fn memory_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
 /// How a process ended, and what it said.
 #[derive(Debug)]
 pub struct Ended {
@@ -61,21 +67,23 @@ pub fn run(line: &[String], what: &str) -> Ended {
         })
     };
     let (out, err) = (read(Box::new(stdout)), read(Box::new(stderr)));
-    let status = end(&mut child, what);
+    let status = end(&mut child);
     let (out, err) = (out.join().unwrap(), err.join().unwrap());
+    let status = status.unwrap_or_else(|| panic!("{what}: it hangs: {out}\n{err}"));
     assert!(!err.contains("panicked at"), "{what}: {err}");
     Ended { status, said: heard(&out), out, err }
 }
 
-fn end(child: &mut Child, what: &str) -> ExitStatus {
+fn end(child: &mut Child) -> Option<ExitStatus> {
     let deadline = Instant::now() + HANGS_AFTER;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
-            return status;
+            return Some(status);
         }
         if Instant::now() > deadline {
             child.kill().unwrap();
-            panic!("{what}: it hangs");
+            child.wait().unwrap();
+            return None;
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use counterfoil::*;
 
@@ -50,6 +51,14 @@ pub struct Prepared {
 impl Scenario {
     pub fn named(name: &str) -> Scenario {
         *SCENARIOS.iter().find(|scenario| format!("{scenario:?}") == name).unwrap()
+    }
+
+    /// Whether the process has one thread that works.
+    pub fn is_one_thread(self) -> bool {
+        #[cfg(feature = "actors")]
+        return self != Scenario::Actors;
+        #[cfg(not(feature = "actors"))]
+        true
     }
 
     /// Makes the store that it begins with.
@@ -267,15 +276,18 @@ fn with_store(dir: &Path, options: &Options, submissions: &Submissions, patience
 
 #[cfg(feature = "actors")]
 fn with_actors(dir: &Path, options: &Options, submissions: &Submissions, patience: &mut Patience) -> Result<(), String> {
-    use counterfoil::actors::{Durability, Ledger, LedgerOptions};
+    use counterfoil::actors::{Durability, Ledger, LedgerOptions, MirrorHealth};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut with = LedgerOptions::from(options.clone());
+    // A mirror that stays out of reach is waited for; no longer than a test has time for.
+    (with.mirrored_deadline, with.close_deadline) = (Duration::from_millis(300), Duration::from_millis(300));
     runtime.block_on(async {
         let mut opened: Option<Ledger> = None;
         let mut next = 0;
         while next < submissions.len() {
             let ledger = match opened.take() {
                 Some(ledger) => ledger,
-                None => match Ledger::open_with(dir, LedgerOptions::from(options.clone())).await {
+                None => match Ledger::open_with(dir, with.clone()).await {
                     Ok(ledger) => ledger,
                     Err(error) => {
                         patience.failed(&error)?;
@@ -284,7 +296,15 @@ fn with_actors(dir: &Path, options: &Options, submissions: &Submissions, patienc
                 },
             };
             let durability = if next % 3 == 2 { Durability::Ledger } else { Durability::Mirrored };
-            match ledger.append_batch_with(submissions[next].clone(), Conditions::none(), durability).await {
+            let append = ledger.append_batch_with(submissions[next].clone(), Conditions::none(), durability);
+            let Ok(answer) = tokio::time::timeout(Duration::from_secs(5), append).await else {
+                // It may wait for a mirror that has to be read first, and that can't be; the status says so.
+                let status = ledger.status();
+                assert!(matches!(status.mirror, MirrorHealth::Blocked { .. }), "it hangs: {status:?}");
+                let _ = ledger.close().await;
+                return Err(format!("an append waits for the mirror: {:?}", status.mirror));
+            };
+            match answer {
                 Ok(receipts) => {
                     say(&receipts);
                     next += 1;
