@@ -20,6 +20,7 @@ use super::parity::Doubt;
 use super::permits::Permit;
 use super::sqlite::SqliteMsg;
 use super::supervisor::{Context, Exit, Inner};
+use crate::canary::{self, Canary};
 use crate::{
     AppendError, EventId, Group, Head, LedgerError, Lookup, LookupError, MirrorAck, MirrorError, MirrorFault, MirrorReader, Receipt, Seq,
     Stage, Staged, Stored, Writer, failpoint,
@@ -248,6 +249,9 @@ impl LedgerState {
     }
 
     fn flush(&mut self) -> Result<(), Exit> {
+        if canary::on(Canary::AcknowledgeFirst) {
+            self.acknowledge_waiting();
+        }
         match self.writer.flush() {
             Ok(None) => Ok(()),
             Ok(Some(group)) => {
@@ -255,10 +259,7 @@ impl LedgerState {
                 self.context.shared.groups.fetch_add(1, Ordering::Relaxed);
                 self.context.shared.events.fetch_add(group.last.seq.get() + 1 - group.first.get(), Ordering::Relaxed);
                 self.context.shared.durable.send_replace(group.last);
-                for Waiting { receipts, durability, permit, reply } in std::mem::take(&mut self.waiting) {
-                    drop(permit);
-                    self.acknowledge(receipts, durability, reply);
-                }
+                self.acknowledge_waiting();
                 self.fail(failpoint::ACTOR_LEDGER_SEND)?;
                 self.commit(group);
                 Ok(())
@@ -278,6 +279,13 @@ impl LedgerState {
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn acknowledge_waiting(&mut self) {
+        for Waiting { receipts, durability, permit, reply } in std::mem::take(&mut self.waiting) {
+            drop(permit);
+            self.acknowledge(receipts, durability, reply);
         }
     }
 

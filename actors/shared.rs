@@ -192,11 +192,13 @@ impl Shared {
 
     pub(crate) fn status(&self) -> Status {
         let live = self.live.borrow().clone();
+        // In this order, since the ledger is ahead: both move meanwhile.
+        let mirrored_through = *self.mirrored.borrow();
         Status {
             ledger_id: self.ledger_id,
             phase: live.phase,
             durable: *self.durable.borrow(),
-            mirrored_through: *self.mirrored.borrow(),
+            mirrored_through,
             mirror: live.mirror,
             in_flight: self.permits.in_flight(),
             groups: self.groups.load(Ordering::Relaxed),

@@ -50,6 +50,7 @@ ledger.close().await?;
 //! - `cli` (default): the `counterfoil` command. A library that embeds this crate turns it off:
 //!   `default-features = false, features = ["actors"]`.
 
+mod canary;
 pub mod chain;
 mod error;
 mod event;
@@ -73,9 +74,9 @@ pub use event::{
     LedgerId, Limits, LineError, LineProblem, Payload, PayloadError, PayloadHash, Seq, Source, Timestamp, TimestampError, TraceId, line,
 };
 pub use ledger::{
-    AppendError, Conditions, Expect, FORMAT_VERSION, FsStorage, Group, Head, LedgerError, LedgerLine, LedgerReader, LineFault, Lines,
-    Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Refusal, Segment, Stage, Staged, Storage, StorageFile,
-    StorageLock, StoreLock, Stored, Torn, Watermark, Writer, io_advice, writer_of,
+    AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FsStorage, Group, Head, LedgerError, LedgerLine, LedgerReader, LineFault,
+    Lines, Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Refusal, Segment, Stage, Staged, Storage,
+    StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark, Writer, claim, io_advice, writer_of,
 };
 pub use mirror::{
     Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, insert_event, mirror_path, set_aside,

@@ -9,10 +9,9 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::event::{Draft, Seq};
-use crate::failpoint;
 use crate::ledger::{
-    AppendError, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror, Receipt,
-    RecoveryReport, Refusal, Stage, Staged, StoreLock, Stored, Watermark, Writer, recovery, segment,
+    AppendError, Claim, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror,
+    Receipt, RecoveryReport, Refusal, Stage, Staged, StoreLock, Stored, Watermark, Writer, claim, recovery, segment,
 };
 use crate::mirror::{Mirror, MirrorFault, MirrorReader, set_aside};
 use crate::options::Options;
@@ -43,36 +42,7 @@ pub(crate) struct Prepared {
 
 /// Takes the lock, reads or writes the manifest, clears tmp/, and sets a useless mirror aside.
 pub(crate) fn prepare(dir: &Path, options: &Options) -> Result<(Prepared, Option<Mirror>), Error> {
-    let storage = options.storage.as_ref();
-    if dir.exists() && !dir.is_dir() {
-        return Err(LedgerError::NotADirectory { path: dir.to_owned() }.into());
-    }
-    if !options.create && Manifest::load(storage, dir)?.is_none() && segment::list(storage, dir)?.is_empty() {
-        return Err(LedgerError::NoStore { path: dir.to_owned() }.into());
-    }
-    if storage.create_dir(dir).map_err(LedgerError::io("creating", dir))? {
-        // Best effort: the parent may be a directory that can't be opened.
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let _ = storage.sync_dir(parent);
-    }
-    let lock = StoreLock::acquire(storage, dir, options.lock_wait)?;
-    clear_tmp(dir, options)?;
-    let (manifest, created) = match Manifest::load(storage, dir)? {
-        Some(manifest) => (manifest, false),
-        None if segment::list(storage, dir)?.is_empty() && !crate::mirror::mirror_path(dir).exists() => {
-            let now = options.clock.now();
-            let manifest = Manifest::new(crate::event::LedgerId::from_u128(options.ids.next(now)), now);
-            let at = |point| options.at(point).map_err(LedgerError::io("creating", dir));
-            at(failpoint::STORE_CREATE)?;
-            manifest.create(storage, dir)?;
-            at(failpoint::STORE_CREATED)?;
-            (manifest, true)
-        }
-        None => {
-            return Err(LedgerError::from(Box::new(Refusal::NoManifest { path: Manifest::path(dir) })).into());
-        }
-    };
-    recovery::check_genesis(storage, dir, &manifest, options.line_bytes_max)?;
+    let Claim { lock, manifest, created } = claim(dir, crate::mirror::mirror_path(dir).exists(), options)?;
     let (mirror, mirror_set_aside) = match Mirror::open_or_set_aside(dir, &manifest, options) {
         Ok((mirror, aside)) => (Some(mirror), aside),
         // Locked, read-only or on a full disk just now: appends go on without it, and it catches up later.
@@ -83,15 +53,6 @@ pub(crate) fn prepare(dir: &Path, options: &Options) -> Result<(Prepared, Option
         Err(error) => return Err(error.into()),
     };
     Ok((Prepared { lock, manifest, created, mirror_set_aside }, mirror))
-}
-
-fn clear_tmp(dir: &Path, options: &Options) -> Result<(), LedgerError> {
-    let tmp = dir.join("tmp");
-    for name in options.storage.list(&tmp).unwrap_or_default() {
-        let path = tmp.join(name);
-        options.storage.remove(&path).map_err(LedgerError::io("removing", &path))?;
-    }
-    Ok(())
 }
 
 /// What recovery would find in the ledger if the store were opened now. Changes nothing, and needs no lock; beside
@@ -244,6 +205,12 @@ impl Store {
         let Stage::Staged(Staged { mut receipts, durable }) = self.writer.stage(&drafts, conditions, false, &mut lookup)? else {
             return Ok(Vec::new()); // the group is empty before each append, so it is never too full
         };
+        #[cfg(counterfoil_canary)]
+        if crate::canary::on(crate::canary::Canary::MirrorFirst)
+            && let Some(group) = self.writer.unwritten_group()
+        {
+            let _ = self.mirror.apply(&group);
+        }
         let group = if durable { None } else { self.writer.flush()? };
         let mirrored = match group {
             Some(group) if self.mirror.watermark().seq.next() == group.first => self.mirror.apply(&group).map(drop).map_err(Error::from),

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::storage;
-use super::{LedgerError, Storage};
+use super::{LedgerError, Refusal, Storage, segment, storage};
 use crate::chain;
 use crate::event::{EventHash, LedgerId, Timestamp};
+use crate::failpoint;
+use crate::options::Options;
 
 /// The format version that this code reads and writes.
 pub const FORMAT_VERSION: u64 = 1;
@@ -76,6 +77,28 @@ impl Manifest {
             return Err(wrong("its hash is not `blake3`".to_owned()));
         }
         Ok(Some(manifest))
+    }
+
+    /// Reads the manifest of the store in this directory, or writes one where there is no store yet; answers whether it
+    /// was written. The caller holds the store's lock, and says whether a mirror is there: that too makes it a store.
+    ///
+    /// # Errors
+    /// As [`Manifest::load`]; [`Refusal::NoManifest`] where there are events, but no manifest to read them by.
+    pub fn load_or_create(dir: &Path, mirror_is_there: bool, options: &Options) -> Result<(Manifest, bool), LedgerError> {
+        let storage = options.storage.as_ref();
+        if let Some(manifest) = Manifest::load(storage, dir)? {
+            return Ok((manifest, false));
+        }
+        if mirror_is_there || !segment::list(storage, dir)?.is_empty() {
+            return Err(Box::new(Refusal::NoManifest { path: Manifest::path(dir) }).into());
+        }
+        let now = options.clock.now();
+        let manifest = Manifest::new(LedgerId::from_u128(options.ids.next(now)), now);
+        let at = |point| options.at(point).map_err(LedgerError::io("creating", dir));
+        at(failpoint::STORE_CREATE)?;
+        manifest.create(storage, dir)?;
+        at(failpoint::STORE_CREATED)?;
+        Ok((manifest, true))
     }
 
     /// Writes it, once, durably.

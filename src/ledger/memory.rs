@@ -3,11 +3,18 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::recovery::TailEvent;
-use crate::event::{EventId, Seq};
+use crate::event::{Event, EventId, Seq};
 
 /// An event that the ledger has, as idempotency needs it.
 #[derive(Clone, Debug)]
 pub struct Stored(pub(crate) TailEvent);
+
+impl Stored {
+    /// What a mirror answers of this event.
+    pub fn of(event: &Event<'_>) -> Stored {
+        Stored(TailEvent::of(event))
+    }
+}
 
 /// Looks things up in the mirror. It need not know events that the writer still remembers.
 pub trait Lookup {

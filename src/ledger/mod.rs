@@ -4,13 +4,14 @@
 //! its own memory it asks for through [`Lookup`], which the mirror implements. All file I/O goes through
 //! [`storage::Storage`].
 //!
-//! - `storage` the seam to the disk · `lock` one writer · `manifest` ledger.json
+//! - `storage` the seam to the disk · `claim` the first part of every open: `lock` one writer, `manifest` ledger.json
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
 //! - `place` whether a line is right where it stands · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
 //! - `memory` ids and streams not mirrored yet · `writer` seal, group, write, fsync, rotate
 
 mod append;
+mod claim;
 mod dry_run;
 mod error;
 pub(crate) mod lock;
@@ -25,6 +26,7 @@ mod tail;
 mod writer;
 
 pub use append::{Conditions, Expect, Head, MirrorAck, Receipt};
+pub use claim::{Claim, claim};
 pub(crate) use dry_run::DryRun;
 pub use error::{AppendError, LedgerError, LineFault, io_advice};
 pub use lock::{StoreLock, writer_of};

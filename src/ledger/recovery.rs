@@ -220,6 +220,16 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
     recover_active(cx, active, sealed_end, start, lookup)
 }
 
+/// Makes the names of the manifest and the segments durable: the process that made them may have been killed before it
+/// had, and what is appended now is only as durable as its file's name.
+pub(crate) fn sync_names(cx: &Context<'_>, has_segments: bool) -> Result<(), LedgerError> {
+    let segments = segment::segments_dir(cx.dir);
+    for dir in [cx.dir, &segments].into_iter().take(1 + usize::from(has_segments)) {
+        cx.storage.sync_dir(dir).map_err(LedgerError::io("syncing", dir))?;
+    }
+    Ok(())
+}
+
 /// Whether the ledger begins with this manifest. Asked before the mirror is judged by it: with the wrong manifest in
 /// place, the right mirror would be set aside.
 pub(crate) fn check_genesis(storage: &dyn Storage, dir: &Path, manifest: &Manifest, line_bytes_max: usize) -> Result<(), LedgerError> {
@@ -432,14 +442,9 @@ fn recover_active(
         at(failpoint::RECOVERY_CUT)?;
         file.set_len(len).map_err(LedgerError::io("cutting", path))?;
     }
-    // Where nothing in it was ever durable, not even its name needs to be.
-    if file_len != len || rewritten_bytes > 0 || len == 0 {
+    if file_len != len || rewritten_bytes > 0 {
         at(failpoint::RECOVERY_SYNC)?;
         file.sync_data().map_err(LedgerError::io("syncing", path))?;
-        let segments = segment::segments_dir(cx.dir);
-        for dir in [cx.dir, &segments] {
-            cx.storage.sync_dir(dir).map_err(LedgerError::io("syncing", dir))?;
-        }
     }
     at(failpoint::RECOVERY_DONE)?;
     Ok(Recovered {

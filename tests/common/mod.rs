@@ -2,6 +2,8 @@
 #![allow(dead_code, unused_imports)] // each test uses some of it
 
 pub mod disk;
+pub mod history;
+pub mod simulated;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -253,6 +255,7 @@ pub fn campaign(variable: &str, ordinary: u64) -> u64 {
 }
 
 /// Numbers from a seed (xorshift64*).
+#[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
