@@ -263,7 +263,10 @@ fn with_store(dir: &Path, options: &Options, submissions: &Submissions, patience
                 patience.failed(&error)?;
             }
             Err(error) => {
-                opened = Some(store);
+                // SQLite can lose track of its own locks where giving one back fails; a fresh connection knows better.
+                if !matches!(error, Error::Append(AppendError::Lookup(_))) {
+                    opened = Some(store);
+                }
                 patience.failed(&error)?;
             }
         }
