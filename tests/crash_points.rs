@@ -6,6 +6,7 @@
 //! `counterfoil::failpoint::ALL`, at every hit of it in every scenario. A failpoint that nothing hits fails the test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr, clippy::print_stdout)]
+#![cfg(unix)]
 
 mod crash_support;
 

@@ -1,10 +1,12 @@
 //! What the tests that end a process at a chosen moment share: how it is started (this test binary again), how it says
 //! what was acknowledged, and what must be there afterwards.
 #![allow(dead_code)] // each test uses some of it
+#![cfg(unix)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -58,7 +60,7 @@ pub struct Ended {
 
 /// Runs a process to its end, which must come.
 pub fn run(line: &[String], what: &str) -> Ended {
-    let mut child = command(line).spawn().unwrap();
+    let mut child = command(line).process_group(0).spawn().unwrap();
     let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let read = |mut from: Box<dyn std::io::Read + Send>| {
         std::thread::spawn(move || {
@@ -82,7 +84,8 @@ fn end(child: &mut Child) -> Option<ExitStatus> {
             return Some(status);
         }
         if Instant::now() > deadline {
-            child.kill().unwrap();
+            // Whoever traces it, and the process itself, which would hold the pipes.
+            Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).status().unwrap();
             child.wait().unwrap();
             return None;
         }
