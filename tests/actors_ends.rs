@@ -39,7 +39,7 @@ fn held_at(point: &'static str) -> (LedgerOptions, Arc<AtomicBool>, Arc<AtomicBo
 /// The supervisor ends while LedgerActor is at an fsync, with someone waiting for the mirror.
 async fn supervisor_ends(kill: bool) {
     let temp = tempfile::tempdir().unwrap();
-    let (options, hold, reached) = held_at("ledger.sync");
+    let (options, hold, reached) = held_at(failpoint::LEDGER_SYNC);
     let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
     hold.store(true, Ordering::SeqCst);
     let appending = tokio::spawn({
@@ -87,7 +87,7 @@ async fn poison_is_what_every_clone_is_told_after_a_close_too() {
     let temp = tempfile::tempdir().unwrap();
     let mut options = LedgerOptions::default();
     options.store.failpoint = Some(Arc::new(|point| match point {
-        "ledger.sync" => Err(std::io::Error::other("the disk is gone")),
+        failpoint::LEDGER_SYNC => Err(std::io::Error::other("the disk is gone")),
         _ => Ok(()),
     }));
     let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
@@ -118,7 +118,7 @@ async fn a_batch_larger_than_what_may_ever_wait_for_the_mirror_is_refused() {
 async fn two_closes_at_once() {
     for _ in 0..10 {
         let temp = tempfile::tempdir().unwrap();
-        let (options, hold, reached) = held_at("ledger.sync");
+        let (options, hold, reached) = held_at(failpoint::LEDGER_SYNC);
         let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
         hold.store(true, Ordering::SeqCst);
         let append = tokio::spawn({
@@ -162,13 +162,13 @@ impl Actor for Parent {
 async fn ledger_actor_is_killed_while_the_store_is_being_opened() {
     let temp = tempfile::tempdir().unwrap();
     common::filled(temp.path(), &common::options());
-    let (mut options, hold, reached) = held_at("actor.parity.step");
+    let (mut options, hold, reached) = held_at(failpoint::ACTOR_PARITY_STEP);
     hold.store(true, Ordering::SeqCst);
     let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let held = options.store.failpoint.take().unwrap();
     let (now, seen) = (inside.clone(), most.clone());
     options.store.failpoint = Some(Arc::new(move |at| {
-        let replaying = usize::from(at == "actor.parity.step");
+        let replaying = usize::from(at == failpoint::ACTOR_PARITY_STEP);
         seen.fetch_max(now.fetch_add(replaying, Ordering::SeqCst) + replaying, Ordering::SeqCst);
         let done = held(at);
         now.fetch_sub(replaying, Ordering::SeqCst);
@@ -206,7 +206,7 @@ async fn a_close_that_the_disk_refuses_says_so() {
     let mut options = LedgerOptions::default();
     let fails = failing.clone();
     options.store.failpoint = Some(Arc::new(move |at| match at {
-        "ledger.sync" if fails.load(Ordering::SeqCst) => Err(std::io::Error::other("the disk is gone")),
+        failpoint::LEDGER_SYNC if fails.load(Ordering::SeqCst) => Err(std::io::Error::other("the disk is gone")),
         _ => Ok(()),
     }));
     let ledger = Ledger::open_with(temp.path(), options).await.unwrap();

@@ -152,50 +152,50 @@ const FOR_EVER: u64 = u64::MAX;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ledger_actor_panics_at_an_append() {
-    every_append_gets_its_receipt(&[("actor.ledger.append", Fault::Panic, 97, FOR_EVER)]).await;
+    every_append_gets_its_receipt(&[(failpoint::ACTOR_LEDGER_APPEND, Fault::Panic, 97, FOR_EVER)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ledger_actor_panics_before_the_write() {
-    every_append_gets_its_receipt(&[("ledger.write", Fault::Panic, 5, FOR_EVER)]).await;
+    every_append_gets_its_receipt(&[(failpoint::LEDGER_WRITE, Fault::Panic, 5, FOR_EVER)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ledger_actor_panics_between_write_and_fsync() {
-    every_append_gets_its_receipt(&[("ledger.sync", Fault::Panic, 5, FOR_EVER)]).await;
+    every_append_gets_its_receipt(&[(failpoint::LEDGER_SYNC, Fault::Panic, 5, FOR_EVER)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ledger_actor_panics_between_fsync_and_acknowledgement() {
-    every_append_gets_its_receipt(&[("actor.ledger.synced", Fault::Panic, 5, FOR_EVER)]).await;
+    every_append_gets_its_receipt(&[(failpoint::ACTOR_LEDGER_SYNCED, Fault::Panic, 5, FOR_EVER)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_actor_panics_before_begin() {
-    every_append_gets_its_receipt(&[("mirror.begin", Fault::Panic, 7, FOR_EVER)]).await;
+    every_append_gets_its_receipt(&[(failpoint::MIRROR_BEGIN, Fault::Panic, 7, FOR_EVER)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_actor_panics_before_commit() {
-    every_append_gets_its_receipt(&[("mirror.commit", Fault::Panic, 7, FOR_EVER)]).await;
+    every_append_gets_its_receipt(&[(failpoint::MIRROR_COMMIT, Fault::Panic, 7, FOR_EVER)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_actor_panics_between_commit_and_acknowledgement() {
-    every_append_gets_its_receipt(&[("actor.sqlite.committed", Fault::Panic, 3, FOR_EVER)]).await;
+    every_append_gets_its_receipt(&[(failpoint::ACTOR_SQLITE_COMMITTED, Fault::Panic, 3, FOR_EVER)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_actor_fails_to_commit() {
-    every_append_gets_its_receipt(&[("mirror.commit", Fault::Fail(io::ErrorKind::StorageFull), 2, FOR_EVER)]).await;
+    every_append_gets_its_receipt(&[(failpoint::MIRROR_COMMIT, Fault::Fail(io::ErrorKind::StorageFull), 2, FOR_EVER)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parity_actor_panics_and_fails_while_sqlite_actor_panics() {
     every_append_gets_its_receipt(&[
-        ("actor.sqlite.committed", Fault::Panic, 4, FOR_EVER),
-        ("actor.parity.step", Fault::Panic, 2, FOR_EVER),
-        ("actor.parity.step", Fault::Fail(io::ErrorKind::PermissionDenied), 3, FOR_EVER),
+        (failpoint::ACTOR_SQLITE_COMMITTED, Fault::Panic, 4, FOR_EVER),
+        (failpoint::ACTOR_PARITY_STEP, Fault::Panic, 2, FOR_EVER),
+        (failpoint::ACTOR_PARITY_STEP, Fault::Fail(io::ErrorKind::PermissionDenied), 3, FOR_EVER),
     ])
     .await;
 }
@@ -203,17 +203,17 @@ async fn parity_actor_panics_and_fails_while_sqlite_actor_panics() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_three_panic() {
     every_append_gets_its_receipt(&[
-        ("actor.ledger.append", Fault::Panic, 151, FOR_EVER),
-        ("ledger.sync", Fault::Panic, 11, FOR_EVER),
-        ("mirror.commit", Fault::Panic, 9, FOR_EVER),
-        ("actor.parity.step", Fault::Panic, 3, FOR_EVER),
+        (failpoint::ACTOR_LEDGER_APPEND, Fault::Panic, 151, FOR_EVER),
+        (failpoint::LEDGER_SYNC, Fault::Panic, 11, FOR_EVER),
+        (failpoint::MIRROR_COMMIT, Fault::Panic, 9, FOR_EVER),
+        (failpoint::ACTOR_PARITY_STEP, Fault::Panic, 3, FOR_EVER),
     ])
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_a_definite_no_and_the_writer_stays_well() {
-    let (outcome, struck) = campaign(&[("ledger.reserve", Fault::Fail(io::ErrorKind::StorageFull), 1, 3)]).await;
+    let (outcome, struck) = campaign(&[(failpoint::LEDGER_RESERVE, Fault::Fail(io::ErrorKind::StorageFull), 1, 3)]).await;
     assert!(struck > 0 && !outcome.errors.is_empty() && !outcome.receipts.is_empty());
     for error in &outcome.errors {
         assert!(matches!(error, AppendError::Ledger(LedgerError::DiskFull { .. })), "{error}");
@@ -222,7 +222,7 @@ async fn a_full_disk_is_a_definite_no_and_the_writer_stays_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_write_or_fsync_poisons_and_everyone_is_told() {
-    for point in ["ledger.write", "ledger.sync"] {
+    for point in [failpoint::LEDGER_WRITE, failpoint::LEDGER_SYNC] {
         let (outcome, _) = campaign(&[(point, Fault::Fail(io::ErrorKind::Other), 3, FOR_EVER)]).await;
         assert!(!outcome.errors.is_empty());
         let unknown = outcome.errors.iter().filter(|error| matches!(error, AppendError::OutcomeUnknown { .. })).count();
@@ -243,7 +243,7 @@ async fn too_many_restarts_fail_upward() {
     let temp = tempfile::tempdir().unwrap();
     let mut options = LedgerOptions::default();
     options.restarts_max = 3;
-    strike(&mut options, &[("actor.ledger.append", Fault::Panic, 1, FOR_EVER)]);
+    strike(&mut options, &[(failpoint::ACTOR_LEDGER_APPEND, Fault::Panic, 1, FOR_EVER)]);
     let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
     let error = ledger.append(common::note("x")).await.unwrap_err();
     assert!(matches!(error, AppendError::OutcomeUnknown { .. } | AppendError::Stopped { .. }), "{error}");

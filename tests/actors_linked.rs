@@ -89,7 +89,7 @@ async fn poison_is_told_upward_and_answered_from_then_on() {
     let (parent, _) = Actor::spawn(None, Parent, told.clone()).await.unwrap();
     let mut options = LedgerOptions::default();
     options.store.failpoint = Some(Arc::new(|point| match point {
-        "ledger.sync" => Err(io::Error::other("the disk is gone")),
+        failpoint::LEDGER_SYNC => Err(io::Error::other("the disk is gone")),
         _ => Ok(()),
     }));
     let ledger = Ledger::open_linked(temp.path(), options, parent.get_cell()).await.unwrap();

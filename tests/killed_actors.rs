@@ -8,7 +8,7 @@
 //! COUNTERFOIL_KILLS makes the campaign longer, COUNTERFOIL_KILL_SEED starts it elsewhere.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr, clippy::print_stdout)]
-#![cfg(feature = "actors")]
+#![cfg(all(unix, feature = "actors"))]
 
 mod crash_support;
 

@@ -249,3 +249,28 @@ fn what_neither_leg_has_is_not_papered_over() {
     insta::assert_snapshot!(portable(error, &case.dir), @"neither the ledger nor the mirror has a right line for seq 2 (the mirror's row: the payload does not fit payload_hash); restore the store from a backup");
     assert!(!case.paths[0].exists(), "a part of a segment is not left under its name");
 }
+
+#[test]
+fn what_is_replaced_is_kept_whichever_read_fails() {
+    let case = Case::new();
+    let mut options = case.options.clone();
+    let switches = disk::faulty(&mut options);
+    let path = &case.paths[1];
+    let mut damaged = fs::read(path).unwrap();
+    damaged[100] ^= 1;
+    for after in 0.. {
+        fs::write(path, &damaged).unwrap();
+        let _ = fs::remove_dir_all(case.dir.join("torn"));
+        switches.fail_once(disk::Op::OpenRead, std::io::ErrorKind::Other, after);
+        let failed = repair_from_mirror(&case.dir, &options, &mut |_| ()).is_err();
+        let ended = switches.is_armed();
+        switches.heal();
+        assert!(failed != ended, "read {after}: it says so");
+        case.repair(&format!("read {after}"));
+        assert!(files(&case.dir.join("torn")).values().any(|kept| *kept == damaged), "read {after}: what was replaced is lost");
+        if ended {
+            assert!(after > 5);
+            return;
+        }
+    }
+}

@@ -158,3 +158,18 @@ fn asides_do_not_overwrite_each_other() {
     }
     assert_eq!(fs::read_to_string(format!("{}.aside-1", path.display())).unwrap(), "garbage 1");
 }
+
+#[test]
+fn an_interrupted_setting_aside_is_not_overwritten_by_the_next() {
+    let case = Case::new();
+    let path = mirror_path(&case.dir);
+    // A process was killed after the first of its renames; then a new WAL came about, and the file was found broken again.
+    let first = PathBuf::from(format!("{}.aside-1-wal", path.display()));
+    fs::write(&first, b"the WAL of before").unwrap();
+    fs::write(format!("{}-wal", path.display()), b"the WAL of now").unwrap();
+    let aside = set_aside(&case.dir).unwrap();
+    assert_eq!(fs::read(&first).unwrap(), b"the WAL of before");
+    assert_eq!(fs::read(format!("{}-wal", aside.display())).unwrap(), b"the WAL of now");
+    assert_eq!(fs::read(&aside).unwrap(), case.mirror);
+    open_is_clean(&case.dir, &case.options);
+}

@@ -76,7 +76,7 @@ fn the_watermark_moves_with_the_rows_or_not_at_all() {
     let mut options = small_segments();
     filled(&dir, &options);
     unmirrored_groups(&dir, &options, vec![vec![note("13"), note("14")]]);
-    for point in ["mirror.begin", "mirror.commit"] {
+    for point in [failpoint::MIRROR_BEGIN, failpoint::MIRROR_COMMIT] {
         options.failpoint = Some(std::sync::Arc::new(move |at| match at == point {
             true => Err(std::io::Error::other("as told")),
             false => Ok(()),

@@ -370,8 +370,11 @@ fn escape_uri(path: &Path) -> String {
 /// [`MirrorError::Io`].
 pub fn set_aside(dir: &Path) -> Result<PathBuf, MirrorError> {
     let path = mirror_path(dir);
-    let aside = (1u32..).map(|n| with_suffix(&path, &format!(".aside-{n}"))).find(|aside| !aside.exists()).unwrap_or_default();
-    for suffix in ["-wal", "-shm", ""] {
+    const SUFFIXES: [&str; 3] = ["-wal", "-shm", ""];
+    // Where this was interrupted before, a part of the old one has its name already.
+    let is_free = |aside: &PathBuf| !SUFFIXES.iter().any(|suffix| with_suffix(aside, suffix).exists());
+    let aside = (1u32..).map(|n| with_suffix(&path, &format!(".aside-{n}"))).find(is_free).unwrap_or_default();
+    for suffix in SUFFIXES {
         let from = with_suffix(&path, suffix);
         match std::fs::rename(&from, with_suffix(&aside, suffix)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

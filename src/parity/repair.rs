@@ -319,7 +319,9 @@ impl FromMirror<'_> {
         }
         let there = match storage.open_read(&path) {
             Ok(file) => Some(file.len().map_err(LedgerError::io("reading", &path))?),
-            Err(_) => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // What can't be read just now is still to be kept.
+            Err(error) => return Err(LedgerError::io("opening", &path)(error).into()),
         };
         if !changed && there == Some(at) {
             storage.remove(&tmp).map_err(LedgerError::io("removing", &tmp))?;

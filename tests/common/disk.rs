@@ -23,6 +23,7 @@ pub enum Op {
 pub struct Switches {
     /// What fails, with which error, after how many more successes, and how many bytes a failing write still writes.
     fail: Mutex<Option<(Op, io::ErrorKind, usize, usize)>>,
+    once: AtomicBool,
     skip_sync: AtomicBool,
     pub reserves: AtomicUsize,
     pub syncs: AtomicUsize,
@@ -32,6 +33,17 @@ pub struct Switches {
 impl Switches {
     pub fn fail(&self, op: Op, kind: io::ErrorKind) {
         *self.fail.lock().unwrap() = Some((op, kind, 0, 0));
+    }
+
+    /// Fails once, after so many successes.
+    pub fn fail_once(&self, op: Op, kind: io::ErrorKind, after: usize) {
+        self.once.store(true, SeqCst);
+        *self.fail.lock().unwrap() = Some((op, kind, after, 0));
+    }
+
+    /// Whether what was to fail once has not yet.
+    pub fn is_armed(&self) -> bool {
+        self.fail.lock().unwrap().is_some()
     }
 
     /// The next write writes only so many bytes, then fails.
@@ -44,13 +56,20 @@ impl Switches {
     }
 
     fn check(&self, op: Op) -> Result<(), (io::Error, usize)> {
-        match &mut *self.fail.lock().unwrap() {
+        let mut fail = self.fail.lock().unwrap();
+        match &mut *fail {
             Some((failing, kind, after, written)) if *failing == op => match after.checked_sub(1) {
                 Some(left) => {
                     *after = left;
                     Ok(())
                 }
-                None => Err((io::Error::new(*kind, format!("{op:?} fails, as told")), *written)),
+                None => {
+                    let error = (io::Error::new(*kind, format!("{op:?} fails, as told")), *written);
+                    if self.once.swap(false, SeqCst) {
+                        *fail = None;
+                    }
+                    Err(error)
+                }
             },
             _ => Ok(()),
         }

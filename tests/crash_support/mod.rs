@@ -1,10 +1,12 @@
 //! What the tests that end a process at a chosen moment share: how it is started (this test binary again), how it says
 //! what was acknowledged, and what must be there afterwards.
 #![allow(dead_code)] // each test uses some of it
+#![cfg(unix)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -13,9 +15,11 @@ use counterfoil::*;
 
 #[path = "../common/mod.rs"]
 pub mod common;
+pub mod scenarios;
 
-/// No process here works for longer than a second; one that has not ended by then hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(30);
+/// No process here works for longer than some seconds, but where SQLite tries for ten seconds each time to get a lock that it
+/// has lost track of. One that has not ended by then hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(120);
 
 /// What the environment variable that makes a test binary the process under test is called: it holds what to do.
 pub const ROLE: &str = "COUNTERFOIL_TEST_ROLE";
@@ -39,6 +43,12 @@ pub fn command(line: &[String]) -> Command {
     command
 }
 
+/// A directory in memory where there is one: an ended process leaves there what it would leave on a disk, only sooner.
+pub fn memory_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
 /// How a process ended, and what it said.
 #[derive(Debug)]
 pub struct Ended {
@@ -50,7 +60,7 @@ pub struct Ended {
 
 /// Runs a process to its end, which must come.
 pub fn run(line: &[String], what: &str) -> Ended {
-    let mut child = command(line).spawn().unwrap();
+    let mut child = command(line).process_group(0).spawn().unwrap();
     let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let read = |mut from: Box<dyn std::io::Read + Send>| {
         std::thread::spawn(move || {
@@ -60,21 +70,24 @@ pub fn run(line: &[String], what: &str) -> Ended {
         })
     };
     let (out, err) = (read(Box::new(stdout)), read(Box::new(stderr)));
-    let status = end(&mut child, what);
+    let status = end(&mut child);
     let (out, err) = (out.join().unwrap(), err.join().unwrap());
+    let status = status.unwrap_or_else(|| panic!("{what}: it hangs: {out}\n{err}"));
     assert!(!err.contains("panicked at"), "{what}: {err}");
     Ended { status, said: heard(&out), out, err }
 }
 
-fn end(child: &mut Child, what: &str) -> ExitStatus {
+fn end(child: &mut Child) -> Option<ExitStatus> {
     let deadline = Instant::now() + HANGS_AFTER;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
-            return status;
+            return Some(status);
         }
         if Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("{what}: it hangs");
+            // Whoever traces it, and the process itself, which would hold the pipes.
+            Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).status().unwrap();
+            child.wait().unwrap();
+            return None;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
