@@ -143,7 +143,7 @@ impl ParityState {
             Some(replaying) => replaying,
             none => {
                 let checked = doubt == Doubt::None && self.set_aside == 0;
-                let mirror = Mirror::open_again(&self.context.dir, &self.context.manifest, store, checked)?;
+                let mirror = Mirror::open_again(&self.context.dir, &self.context.manifest, store, checked, true)?;
                 if doubt == Doubt::Unread && !mirror.indexes_fit() {
                     let reason = "an index does not fit its table".to_owned();
                     return Err(MirrorError::Corrupt { path: mirror.path().to_owned(), reason }.into());

@@ -14,7 +14,7 @@ use super::LedgerOptions;
 use super::ledger::LedgerMsg;
 use super::message::Reply;
 use super::permits::Permits;
-use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, Seq};
+use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, Seq, WalHeld};
 
 /// Where a store's actors are in their life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -85,6 +85,8 @@ pub struct Status {
     /// How the mirror is.
     #[serde(flatten)]
     pub mirror: MirrorHealth,
+    /// The mirror's WAL has grown past its bound and can't be emptied: how long it is, and why.
+    pub mirror_wal_held: Option<WalHeld>,
     /// Events on their way to the ledger's acknowledgement.
     pub in_flight: usize,
     /// Groups that were written since the store was opened.
@@ -105,6 +107,7 @@ pub struct Status {
 pub(crate) struct Live {
     pub phase: Phase,
     pub mirror: MirrorHealth,
+    pub mirror_wal_held: Option<WalHeld>,
     pub restarts: u64,
     pub last_parity: Option<ParityReport>,
     pub recovery: Option<RecoveryReport>,
@@ -133,6 +136,7 @@ impl Shared {
         let live = Live {
             phase: Phase::Starting,
             mirror: MirrorHealth::CatchingUp,
+            mirror_wal_held: None,
             restarts: 0,
             last_parity: None,
             recovery: None,
@@ -180,6 +184,14 @@ impl Shared {
         });
     }
 
+    pub(crate) fn set_wal_held(&self, held: Option<WalHeld>) {
+        self.live.send_if_modified(|live| {
+            let changed = live.mirror_wal_held != held;
+            live.mirror_wal_held = held;
+            changed
+        });
+    }
+
     /// Takes note that rows up to this seq are committed, and answers who waits for them.
     pub(crate) fn mirrored_through(&self, seq: Seq) {
         self.mirrored.send_if_modified(|mirrored| {
@@ -198,6 +210,7 @@ impl Shared {
             durable: *self.durable.borrow(),
             mirrored_through: *self.mirrored.borrow(),
             mirror: live.mirror,
+            mirror_wal_held: live.mirror_wal_held,
             in_flight: self.permits.in_flight(),
             groups: self.groups.load(Ordering::Relaxed),
             events: self.events.load(Ordering::Relaxed),

@@ -16,6 +16,7 @@ use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 use super::ledger::LedgerMsg;
 use super::shared::MirrorHealth;
 use super::supervisor::{Context, Exit};
+use crate::mirror::FileId;
 use crate::{Group, LedgerReader, Mirror, MirrorError, MirrorFault, Replay, ReplayError, ReplayStep, Seq};
 
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) enum SqliteMsg {
     Behind,
     /// One step of reading.
     Step,
+    /// Look again at a WAL that could not be emptied.
+    Wal,
     /// Catch up, empty the WAL, answer with the watermark.
     Close(RpcReplyPort<Result<Seq, String>>),
 }
@@ -43,7 +46,14 @@ pub(crate) struct SqliteState {
     /// A step is cast or timed.
     stepping: bool,
     backoff: Duration,
+    /// A mirror that was closed, to be opened again: how far it was, and which file.
+    left: Option<(Seq, FileId)>,
+    /// A look at the WAL is timed.
+    watching_wal: bool,
 }
+
+/// How often a WAL that could not be emptied is looked at while nothing is committed.
+const WAL_LOOK: Duration = Duration::from_secs(1);
 
 /// Waits between tries of a mirror that can't be written: from the first to the last, doubling.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -61,7 +71,18 @@ impl ThreadLocalActor for SqliteActor {
 
     async fn pre_start(&self, _: Me, (context, checked): (Context, bool)) -> Result<SqliteState, ActorProcessingErr> {
         let reader = LedgerReader::open(&context.dir, &context.shared.options.store)?;
-        Ok(SqliteState { context, reader, mirror: None, checked, replay: None, ledger: None, stepping: false, backoff: BACKOFF_MIN })
+        Ok(SqliteState {
+            context,
+            reader,
+            mirror: None,
+            checked,
+            replay: None,
+            ledger: None,
+            stepping: false,
+            backoff: BACKOFF_MIN,
+            left: None,
+            watching_wal: false,
+        })
     }
 
     async fn post_start(&self, me: Me, state: &mut SqliteState) -> Result<(), ActorProcessingErr> {
@@ -85,6 +106,14 @@ impl ThreadLocalActor for SqliteActor {
                 state.stepping = false;
                 state.step(&me)
             }
+            SqliteMsg::Wal => {
+                state.watching_wal = false;
+                if let Some(mirror) = &mut state.mirror {
+                    mirror.see_to_wal();
+                }
+                state.watch_wal(&me);
+                Ok(())
+            }
             SqliteMsg::Close(reply) => state.close(reply),
         }
         .map_err(ActorProcessingErr::from)
@@ -93,7 +122,7 @@ impl ThreadLocalActor for SqliteActor {
 
 impl SqliteState {
     fn watermark(&self) -> Seq {
-        self.mirror.as_ref().map_or(Seq::ZERO, |mirror| mirror.watermark().seq)
+        self.mirror.as_ref().map_or(self.left.map_or(Seq::ZERO, |(seq, _)| seq), |mirror| mirror.watermark().seq)
     }
 
     fn durable(&self) -> Seq {
@@ -130,6 +159,7 @@ impl SqliteState {
                 tracing::trace!(actor = "sqlite", seq = through.get(), bytes = credit, "rows are committed");
                 self.context.shared.mirrored_through(through);
                 self.report(credit, through == self.durable());
+                self.watch_wal(me);
                 Ok(())
             }
             Err(error) => {
@@ -146,8 +176,20 @@ impl SqliteState {
         }
     }
 
+    /// Tells of a WAL that can't be emptied, and comes back to it: what holds it may let go when nothing is committed.
+    fn watch_wal(&mut self, me: &Me) {
+        let held = self.mirror.as_ref().and_then(Mirror::wal_held).cloned();
+        if held.is_some() && !self.watching_wal {
+            self.watching_wal = true;
+            me.send_after(WAL_LOOK, || SqliteMsg::Wal);
+        }
+        self.context.shared.set_wal_held(held);
+    }
+
     fn step(&mut self, me: &Me) -> Result<(), Exit> {
-        match self.try_step() {
+        let stepped = self.try_step();
+        self.watch_wal(me);
+        match stepped {
             Ok(ReplayStep::More) => {
                 self.context.shared.mirrored_through(self.watermark());
                 self.context.shared.set_mirror(MirrorHealth::CatchingUp);
@@ -162,12 +204,12 @@ impl SqliteState {
                 self.report(0, true);
                 Ok(())
             }
+            Err(ReplayError::Mirror(error)) => self.failed(me, &error),
             Err(error) if error.passes() => {
                 self.replay = None;
                 self.blocked(me, error.to_string());
                 Ok(())
             }
-            Err(ReplayError::Mirror(error)) => self.failed(me, &error),
             Err(ReplayError::Ledger(error)) => Err(Exit::MirrorDisagrees { reason: error.to_string() }),
         }
     }
@@ -178,7 +220,12 @@ impl SqliteState {
             Some(mirror) => mirror,
             none => {
                 let Context { dir, manifest, shared, .. } = &self.context;
-                none.insert(Mirror::open_again(dir, manifest, &shared.options.store, self.checked)?)
+                let mirror = Mirror::open_again(dir, manifest, &shared.options.store, self.checked, self.left.is_none())?;
+                if self.left.is_some_and(|(seq, file)| file != mirror.file_id() || mirror.watermark().seq < seq) {
+                    // LedgerActor looks up in the one that was there.
+                    return Err(MirrorError::Gone { path: mirror.path().to_owned() }.into());
+                }
+                none.insert(mirror)
             }
         };
         mirror.check_in_place()?;
@@ -195,11 +242,22 @@ impl SqliteState {
         self.replay = None;
         match error.fault() {
             MirrorFault::Passing => {
+                self.close_mirror_unless_busy(error);
                 self.blocked(me, error.to_string());
                 Ok(())
             }
             MirrorFault::Broken => Err(Exit::MirrorBroken { reason: error.to_string() }),
             MirrorFault::Disagrees => Err(Exit::MirrorDisagrees { reason: error.to_string() }),
+        }
+    }
+
+    /// A connection to a file that could not be written stays read-only, say, when that has passed: a new one is opened.
+    fn close_mirror_unless_busy(&mut self, error: &MirrorError) {
+        if !error.is_busy() {
+            if let Some(mirror) = self.mirror.take() {
+                self.left = Some((mirror.watermark().seq, mirror.file_id()));
+            }
+            self.checked = false;
         }
     }
 
@@ -222,6 +280,9 @@ impl SqliteState {
                 Ok(ReplayStep::More) => {}
                 Err(error) if error.passes() && Instant::now() < deadline => {
                     self.replay = None;
+                    if let ReplayError::Mirror(error) = &error {
+                        self.close_mirror_unless_busy(error);
+                    }
                     // This thread is this actor's own, and nothing else is left for it to do.
                     std::thread::sleep(backoff);
                     backoff = (backoff * 2).min(BACKOFF_MAX);

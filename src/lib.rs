@@ -76,7 +76,8 @@ pub use ledger::{
     StorageLock, StoreLock, Stored, Torn, Watermark, Writer, io_advice, writer_of,
 };
 pub use mirror::{
-    Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, insert_event, mirror_path, set_aside,
+    Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, WalHeld, insert_event, mirror_path,
+    set_aside,
 };
 pub use options::{Clock, Ids, Options, RandomIds, SystemClock};
 pub use parity::{

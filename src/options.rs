@@ -74,6 +74,10 @@ pub struct Options {
     /// How long SQLite waits for a lock on the mirror before the step is put off. 250 ms: a reader's checkpoint
     /// passes, a writer that sits on the lock doesn't stop the actor from answering.
     pub mirror_busy_timeout: Duration,
+    /// Bytes of the mirror's WAL past which the mirror's writer waits (for two seconds at most) for readers to let go of it, so
+    /// that it can be emptied. 64 MiB, four times what it grows to by itself: readers that overlap, so that there is always one,
+    /// would let it grow for ever.
+    pub mirror_wal_bytes_max: u64,
     /// Whether opening may create a store where there is none.
     pub create: bool,
     /// Where times come from.
@@ -97,6 +101,7 @@ impl Default for Options {
             unmirrored_events_max: 1 << 18,
             lock_wait: Duration::ZERO,
             mirror_busy_timeout: Duration::from_millis(250),
+            mirror_wal_bytes_max: 64 << 20,
             create: true,
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds::default()),

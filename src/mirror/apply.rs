@@ -193,6 +193,8 @@ impl Mirror {
             }
             offset += bytes.len() as u64;
         }
-        batch.commit()
+        let mark = batch.commit()?;
+        self.see_to_wal();
+        Ok(mark)
     }
 }

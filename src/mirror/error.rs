@@ -206,6 +206,16 @@ fn sqlite_advice(error: &rusqlite::Error) -> &'static str {
     }
 }
 
+impl MirrorError {
+    /// Whether someone else holds a lock: this connection is well, and can be used again.
+    #[cfg(feature = "actors")]
+    pub(crate) fn is_busy(&self) -> bool {
+        use rusqlite::ErrorCode;
+        let MirrorError::Sqlite { source, .. } = self else { return false };
+        matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    }
+}
+
 /// Whether SQLite could not write what it needs to read with.
 pub(super) fn is_unwritable(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode;

@@ -4,7 +4,7 @@
 //!
 //! - `schema` tables, settings, migrations · `row` a row back to its exact line
 //! - `apply` rows and watermark in one transaction · `lookup` ids and streams for the writer
-//! - `query` read-only SQL for people · `error`
+//! - `wal` kept short · `query` read-only SQL for people · `error`
 
 mod apply;
 mod error;
@@ -12,6 +12,7 @@ mod lookup;
 mod query;
 mod row;
 mod schema;
+mod wal;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub use query::{QueryError, Table};
 pub(crate) use row::{Row, SELECT};
 pub use schema::SCHEMA_VERSION;
 pub(crate) use schema::index_check;
+pub use wal::WalHeld;
 
 use crate::event::{LedgerId, Seq};
 use crate::ledger::{Manifest, Watermark};
@@ -42,8 +44,9 @@ pub struct Mirror {
     ledger_id: LedgerId,
     watermark: Watermark,
     options: Options,
+    wal: wal::Wal,
     #[cfg(unix)]
-    inode: Option<(u64, u64)>,
+    inode: FileId,
 }
 
 /// The mirror, open to read. Needs no lock, and sees what is committed.
@@ -67,10 +70,26 @@ impl Mirror {
         Mirror::open_as(dir, manifest, options, true, false)
     }
 
-    /// The same as [`Mirror::open`], where SQLite has checked the file a moment ago (`checked`).
+    /// The same as [`Mirror::open`], where SQLite may have checked the file a moment ago, or it must be there.
     #[cfg(feature = "actors")]
-    pub(crate) fn open_again(dir: &Path, manifest: &Manifest, options: &Options, checked: bool) -> Result<Mirror, MirrorError> {
-        Mirror::open_as(dir, manifest, options, !checked, true)
+    pub(crate) fn open_again(
+        dir: &Path,
+        manifest: &Manifest,
+        options: &Options,
+        checked: bool,
+        create: bool,
+    ) -> Result<Mirror, MirrorError> {
+        Mirror::open_as(dir, manifest, options, !checked, create)
+    }
+
+    /// Which file it is.
+    #[cfg(feature = "actors")]
+    pub(crate) fn file_id(&self) -> FileId {
+        #[cfg(unix)]
+        let id = self.inode;
+        #[cfg(not(unix))]
+        let id = None;
+        id
     }
 
     fn open_as(dir: &Path, manifest: &Manifest, options: &Options, check: bool, create: bool) -> Result<Mirror, MirrorError> {
@@ -90,7 +109,7 @@ impl Mirror {
             return Err(MirrorError::Missing { path });
         }
         check_writable_format(&path)?;
-        schema::prepare(&mut conn, &path, manifest)?;
+        schema::prepare(&mut conn, &path, manifest, options.mirror_wal_bytes_max)?;
         let watermark = schema::watermark(&conn, &path, manifest.ledger_id)?;
         if check {
             schema::quick_check(&conn, &path)?;
@@ -104,6 +123,7 @@ impl Mirror {
             ledger_id: manifest.ledger_id,
             watermark,
             options: options.clone(),
+            wal: wal::Wal::of(&path),
             #[cfg(unix)]
             inode,
             path,
@@ -141,16 +161,28 @@ impl Mirror {
         self.ledger_id
     }
 
-    /// Whether its file is still the one at its path.
+    /// Whether its file is still the one at its path, and the files that SQLite keeps beside it.
     ///
     /// # Errors
-    /// [`MirrorError::Gone`] where it is not.
+    /// [`MirrorError::Gone`] where one is not.
     pub fn check_in_place(&self) -> Result<(), MirrorError> {
         #[cfg(unix)]
         if inode(&self.path) != self.inode {
             return Err(MirrorError::Gone { path: self.path.clone() });
+        } else if let Some(path) = self.wal.gone() {
+            return Err(MirrorError::Gone { path });
         }
         Ok(())
+    }
+
+    /// Has the WAL emptied where it is longer than `mirror_wal_bytes_max`. Called after each commit.
+    pub(crate) fn see_to_wal(&mut self) {
+        self.wal.see_to(&self.conn, &self.options);
+    }
+
+    /// What keeps the WAL from being emptied, where it has grown past its bound.
+    pub fn wal_held(&self) -> Option<&WalHeld> {
+        self.wal.held()
     }
 
     fn sqlite<T>(&self, action: &'static str, result: rusqlite::Result<T>) -> Result<T, MirrorError> {
@@ -391,8 +423,11 @@ fn create_private(path: &Path) -> Result<(), MirrorError> {
     }
 }
 
+/// Device and inode of a file, where there are such.
+pub(crate) type FileId = Option<(u64, u64)>;
+
 #[cfg(unix)]
-fn inode(path: &Path) -> Option<(u64, u64)> {
+fn inode(path: &Path) -> FileId {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }

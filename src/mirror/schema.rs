@@ -72,7 +72,7 @@ FROM events;
 "];
 
 /// Sets the connection up, creates the tables where they are missing, and migrates older ones.
-pub(super) fn prepare(conn: &mut Connection, path: &Path, manifest: &Manifest) -> Result<(), MirrorError> {
+pub(super) fn prepare(conn: &mut Connection, path: &Path, manifest: &Manifest, wal_bytes_max: u64) -> Result<(), MirrorError> {
     let sqlite = |source| MirrorError::Sqlite { action: "preparing", path: path.to_owned(), source };
     let version = check_known(conn, path)?;
     if version == 0 {
@@ -85,7 +85,7 @@ pub(super) fn prepare(conn: &mut Connection, path: &Path, manifest: &Manifest) -
     conn.pragma_update(None, "synchronous", "NORMAL").map_err(sqlite)?;
     conn.pragma_update(None, "trusted_schema", false).map_err(sqlite)?;
     // The WAL goes back to this size once it has been checkpointed, so one burst doesn't stay on disk.
-    conn.pragma_update(None, "journal_size_limit", 64 << 20).map_err(sqlite)?;
+    conn.pragma_update(None, "journal_size_limit", i64::try_from(wal_bytes_max).unwrap_or(i64::MAX)).map_err(sqlite)?;
     conn.set_prepared_statement_cache_capacity(32);
     if version < SCHEMA_VERSION {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;

@@ -166,6 +166,7 @@ impl Replay {
             report.through = event.seq;
         }
         batch.commit()?;
+        mirror.see_to_wal();
         self.report = report;
         Ok(if self.report.through < self.through { ReplayStep::More } else { ReplayStep::Done })
     }

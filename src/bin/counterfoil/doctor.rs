@@ -268,6 +268,24 @@ impl Doctor<'_> {
             }
             Err(error) => self.wrong("mirror", &error.to_string(), None),
         }
+        self.wal();
+    }
+
+    /// A writer empties the WAL past a bound, unless a reader holds it.
+    fn wal(&mut self) {
+        let mirror = counterfoil::mirror_path(&self.context.store);
+        let mirror = fs::canonicalize(&mirror).unwrap_or(mirror);
+        let bytes = fs::metadata(format!("{}-wal", mirror.display())).map_or(0, |meta| meta.len());
+        if bytes > self.context.options.mirror_wal_bytes_max {
+            let (bytes, mirror) = (text::bytes(bytes), text::quoted(&mirror));
+            if self.context.writer().is_none() {
+                return self.note("mirror", format!("its WAL has {bytes}; the next close for writing empties it"));
+            }
+            let text = format!(
+                "a reader holds the mirror's WAL, {bytes}: it grows until that reader ends its transaction (`fuser {mirror}` shows who has it open)"
+            );
+            self.wrong("mirror", &text, None);
+        }
     }
 
     /// The lines themselves, and the rows.
