@@ -8,12 +8,11 @@
 
 mod common;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::until;
+use common::{finish, until};
 use counterfoil::actors::{Durability, Ledger, LedgerOptions, MirrorHealth};
 use counterfoil::*;
 
@@ -27,15 +26,6 @@ fn options() -> LedgerOptions {
 
 fn in_session(session: &str, n: u64) -> Draft {
     common::note(&format!("{session} {n}")).session(session)
-}
-
-async fn finish(ledger: Ledger, dir: &Path, events: u64) {
-    ledger.mirrored(Seq::new(events)).await.unwrap();
-    let closed = ledger.close().await.unwrap();
-    assert_eq!((closed.head.seq.get(), closed.mirrored_through.get()), (events, events));
-    let parity = common::parity(dir);
-    assert!(parity.is_consistent(), "{parity}");
-    assert!(common::verified(dir).is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -241,6 +241,17 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Closes the store once its mirror has as many events as its ledger, and finds both equal and right.
+#[cfg(feature = "actors")]
+pub async fn finish(ledger: actors::Ledger, dir: &Path, events: u64) {
+    ledger.mirrored(Seq::new(events)).await.unwrap();
+    let closed = ledger.close().await.unwrap();
+    assert_eq!((closed.head.seq.get(), closed.mirrored_through.get()), (events, events));
+    let parity = parity(dir);
+    assert!(parity.is_consistent(), "{parity}");
+    assert!(verified(dir).is_clean());
+}
+
 /// Says aloud that something could not be tested here, and why: past the test harness, which would keep it to itself.
 /// `.ci/run` counts these lines.
 pub fn skipped(what: &str, why: &str) {
