@@ -74,7 +74,7 @@ pub struct Options {
     /// How long SQLite waits for a lock on the mirror before the step is put off. 250 ms: a reader's checkpoint
     /// passes, a writer that sits on the lock doesn't stop the actor from answering.
     pub mirror_busy_timeout: Duration,
-    /// Bytes of the mirror's WAL past which a commit waits (at most `mirror_busy_timeout`) for readers to let go of it, so
+    /// Bytes of the mirror's WAL past which the mirror's writer waits (for two seconds at most) for readers to let go of it, so
     /// that it can be emptied. 64 MiB, four times what it grows to by itself: readers that overlap, so that there is always one,
     /// would let it grow for ever.
     pub mirror_wal_bytes_max: u64,

@@ -45,7 +45,7 @@ pub(crate) struct Prepared {
 #[derive(Debug)]
 pub(crate) enum FoundMirror {
     /// It is well, as far as a check at open goes.
-    Well(Mirror),
+    Well(Box<Mirror>),
     /// There is none.
     Missing,
     /// It is of no use.
@@ -57,7 +57,7 @@ pub(crate) enum FoundMirror {
 impl FoundMirror {
     fn of(dir: &Path, manifest: &Manifest, options: &Options) -> Result<FoundMirror, MirrorError> {
         match Mirror::open_existing(dir, manifest, options) {
-            Ok(mirror) => Ok(FoundMirror::Well(mirror)),
+            Ok(mirror) => Ok(FoundMirror::Well(Box::new(mirror))),
             Err(MirrorError::Missing { .. }) => Ok(FoundMirror::Missing),
             Err(error) => match error.fault() {
                 MirrorFault::Broken => Ok(FoundMirror::Broken(error)),
@@ -86,8 +86,8 @@ fn recover(
     let broken = match found {
         FoundMirror::Well(mut mirror) => {
             let watermark = Some(mirror.watermark());
-            let (writer, recovery) = Writer::open(dir, manifest, watermark, &mut mirror, options)?;
-            return Ok((writer, recovery, mirror, None));
+            let (writer, recovery) = Writer::open(dir, manifest, watermark, mirror.as_mut(), options)?;
+            return Ok((writer, recovery, *mirror, None));
         }
         FoundMirror::Blocked(error) => return Err(error.into()),
         FoundMirror::Missing => None,

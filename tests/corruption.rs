@@ -172,10 +172,8 @@ fn whole_segments(bench: &mut Bench<'_>, table: &mut Table, mirror: &str) {
 fn damage_all(history: &History, mirror: &str, at: Option<u64>) -> Table {
     let (bench, mut table) = (&mut Bench::new(history, at), Table::default());
     let table = &mut table;
-    let begun = std::time::Instant::now();
     each_segment(bench, table, mirror, "one bit flipped", flips);
     each_segment(bench, table, mirror, "cut at a byte", cuts);
-    eprintln!("{mirror} {:?}", begun.elapsed());
     for (lines, piece) in [(true, "a line"), (false, "a sector")] {
         for how in ["repeated", "dropped", "zeroed", "swapped"] {
             each_segment(bench, table, mirror, &format!("{piece} {how}"), |whole| shuffles(whole, lines, how));

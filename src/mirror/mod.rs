@@ -178,7 +178,7 @@ impl Mirror {
 
     /// Has the WAL emptied where it is longer than `mirror_wal_bytes_max`. Called after each commit.
     pub(crate) fn see_to_wal(&mut self) {
-        self.wal.see_to(&self.conn, self.options.mirror_wal_bytes_max);
+        self.wal.see_to(&self.conn, &self.options);
     }
 
     /// What keeps the WAL from being emptied, where it has grown past its bound.

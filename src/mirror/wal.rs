@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use serde::Serialize;
 
+use crate::options::Options;
+
 /// A WAL that has grown past its bound and could not be emptied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -27,9 +29,12 @@ impl fmt::Display for WalHeld {
     }
 }
 
-/// Waits between tries to empty it, doubling: each try can cost the writer its busy timeout.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+/// A try waits for readers as long as SQLite waits for any lock here; where they are slower, the next one twice as long, up to
+/// two seconds: queries that take longer are rare, and this thread is the mirror's writer.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// After a try that failed, so many times its wait goes by before the next: beside a reader that never ends the writer
+/// works on for four fifths of the time.
+const PAUSE_FACTOR: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Wal {
@@ -39,7 +44,8 @@ pub(super) struct Wal {
     inodes: [super::FileId; 2],
     held: Option<WalHeld>,
     next_try: Option<Instant>,
-    retry: Duration,
+    /// What waited long enough last, or is to be tried next.
+    wait: Duration,
 }
 
 impl Wal {
@@ -54,7 +60,7 @@ impl Wal {
             path,
             held: None,
             next_try: None,
-            retry: RETRY_MIN,
+            wait: Duration::ZERO,
         }
     }
 
@@ -74,22 +80,26 @@ impl Wal {
     }
 
     /// Has it emptied where it is too long. Never fails: what was committed is committed.
-    pub(super) fn see_to(&mut self, conn: &Connection, bytes_max: u64) {
+    pub(super) fn see_to(&mut self, conn: &Connection, options: &Options) {
         let bytes = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
-        if bytes <= bytes_max {
-            (self.held, self.next_try, self.retry) = (None, None, RETRY_MIN);
+        if bytes <= options.mirror_wal_bytes_max {
+            (self.held, self.next_try) = (None, None);
             return;
         }
-        let now = Instant::now();
-        if self.next_try.is_some_and(|at| now < at) {
+        if self.next_try.is_some_and(|at| Instant::now() < at) {
             if let Some(held) = &mut self.held {
                 held.bytes = bytes;
             }
             return;
         }
-        let reason = match conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)) {
+        self.wait = self.wait.max(options.mirror_busy_timeout);
+        let emptied = conn.busy_timeout(self.wait).and_then(|()| {
+            let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+            conn.busy_timeout(options.mirror_busy_timeout).and(busy)
+        });
+        let reason = match emptied {
             Ok(0) => {
-                (self.held, self.next_try, self.retry) = (None, None, RETRY_MIN);
+                (self.held, self.next_try, self.wait) = (None, None, self.wait / 2);
                 return;
             }
             Ok(_) => "a reader holds it; end that reader's transaction".to_owned(),
@@ -97,7 +107,7 @@ impl Wal {
         };
         tracing::warn!(bytes, %reason, "the mirror's WAL can't be emptied");
         self.held = Some(WalHeld { bytes, reason });
-        self.next_try = Some(Instant::now() + self.retry);
-        self.retry = (self.retry * 2).min(RETRY_MAX);
+        self.next_try = Some(Instant::now() + self.wait * PAUSE_FACTOR);
+        self.wait = (self.wait * 2).min(WAIT_MAX.max(options.mirror_busy_timeout));
     }
 }
