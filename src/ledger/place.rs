@@ -80,7 +80,8 @@ impl Expected {
         }
         let continues = match (self.open_batch(), event.batch) {
             (Some((i, n)), found) => found == Some((i + 1, n)) && !begins,
-            (None, Some((i, _))) => i == 1 || self.group.is_none(),
+            // The beginning of a batch may be what was lost.
+            (None, Some((i, _))) => i == 1 || self.link_unknown,
             (None, None) => true,
         };
         if continues { Ok(()) } else { Err(LineFault::Batch) }

@@ -384,8 +384,13 @@ fn recover_active(
         let Ok(event) = line::decode(raw.bytes) else {
             break;
         };
+        let group = expected.check_group(&event);
         if check_blob(cx.storage, cx.dir, &event).is_err() || expected.check(&event, &mut base).is_err() {
             break;
+        }
+        if let Err(fault) = group {
+            // It is sealed and linked, so it is what was written: no tear made it.
+            return Err(Box::new(Refusal::Splice { path: path.clone(), offset: raw.offset, fault }).into());
         }
         if event.batch.is_none_or(|(i, _)| i == 1) {
             batch_offset = raw.offset;
