@@ -202,7 +202,7 @@ impl Verifier<'_> {
         if !found.active || raw.terminated {
             return false;
         }
-        if raw.bytes.iter().all(|b| *b == 0) {
+        if raw.is_fill() {
             return true;
         }
         let written = lock::is_held(self.reader.storage(), self.reader.dir());
