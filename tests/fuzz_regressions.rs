@@ -6,9 +6,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
 
-mod common;
 #[path = "fuzz/bodies/mod.rs"]
 mod bodies;
+mod common;
 
 use std::fs;
 use std::path::Path;
@@ -94,7 +94,8 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         seeds.push(("import", name.replace('.', "-"), [&[which, u8::from(which == 3), 0], &text[..]].concat()));
         seeds.push(("import", format!("{}-strict", name.replace('.', "-")), [&[7, 5, 1], &text[..text.len() / 2]].concat()));
     }
-    for (name, text) in ["{\"a\":1}\r\n\n \t{\"b\" :2} \n{\"b\" :2} ", "{\n\u{feff}{}\n{}{}\n\0\0\n[[[[\n7", "", "\n\n"].iter().enumerate() {
+    for (name, text) in ["{\"a\":1}\r\n\n \t{\"b\" :2} \n{\"b\" :2} ", "{\n\u{feff}{}\n{}{}\n\0\0\n[[[[\n7", "", "\n\n"].iter().enumerate()
+    {
         seeds.push(("import", format!("lines-{name}"), [&[7, 0, 0], text.as_bytes()].concat()));
     }
     let manifest = serde_json::to_string(&history.manifest).unwrap();

@@ -444,15 +444,8 @@ fn recover_active(
 /// Writes the kept bytes again where they stand: after a failed fsync the page cache can show bytes that the
 /// disk does not have. Answers how many.
 fn rewrite(file: &mut dyn StorageFile, from: u64, to: u64, lf_missing: bool) -> std::io::Result<u64> {
-    const STEP: u64 = 1 << 20;
-    let mut at = from;
-    while at < to {
-        let bytes = storage::read_range(file, at, to.min(at + STEP))?;
-        if bytes.is_empty() {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        file.write_at(&bytes, at)?;
-        at += bytes.len() as u64;
+    if storage::each_piece(file, from, to, |file, at, bytes| file.write_at(bytes, at))? < to {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     if lf_missing {
         file.write_at(b"\n", to)?;
@@ -469,8 +462,9 @@ fn save_torn(cx: &Context<'_>, file: &mut dyn StorageFile, segment: &Segment, cu
         (0u32..).map(|n| format!("{:020}-{cut}-{n}.torn", segment.first.get())).find(|name| !taken.contains(name)).unwrap_or_default();
     let saved = dir.join(name);
     let copy = |file: &mut dyn StorageFile| {
-        let bytes = storage::read_range(file, cut, file_len)?;
-        storage::write_file(cx.storage, &cx.dir.join("tmp"), &saved, &bytes)?;
+        storage::write_file(cx.storage, &cx.dir.join("tmp"), &saved, |to| {
+            storage::each_piece(file, cut, file_len, |_, at, bytes| to.write_at(bytes, at - cut)).map(drop)
+        })?;
         cx.storage.sync_dir(cx.dir)
     };
     copy(file).map_err(LedgerError::io("saving the torn tail to", &saved))?;

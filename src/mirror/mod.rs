@@ -26,6 +26,7 @@ pub use schema::SCHEMA_VERSION;
 pub(crate) use schema::index_check;
 
 use crate::event::{LedgerId, Seq};
+use crate::ledger::storage::private;
 use crate::ledger::{Manifest, Watermark};
 use crate::options::Options;
 
@@ -61,6 +62,7 @@ impl Mirror {
     pub fn open(dir: &Path, manifest: &Manifest, options: &Options) -> Result<Mirror, MirrorError> {
         let path = mirror_path(dir);
         check_version()?;
+        check_links(&path)?;
         create_private(&path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opening = |source| MirrorError::Sqlite { action: "opening", path: path.clone(), source };
@@ -322,13 +324,18 @@ fn check_version() -> Result<(), MirrorError> {
     Ok(())
 }
 
+/// SQLite would write through a symbolic link.
+fn check_links(path: &Path) -> Result<(), MirrorError> {
+    match ["", "-wal", "-shm", "-journal"].iter().map(|suffix| with_suffix(path, suffix)).find(|path| path.is_symlink()) {
+        Some(path) => Err(MirrorError::SymbolicLink { path }),
+        None => Ok(()),
+    }
+}
+
 /// SQLite would create the file with the process's umask; events are nobody else's business.
-fn create_private(path: &Path) -> Result<(), MirrorError> {
+pub(crate) fn create_private(path: &Path) -> Result<(), MirrorError> {
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
+    match private(options.write(true).create_new(true)).open(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(MirrorError::Io { action: "creating", path: path.to_owned(), source: error })
         }

@@ -89,7 +89,8 @@ pub fn segment_path(dir: &Path, first: u64) -> PathBuf {
 }
 
 fn draft(n: usize) -> Draft {
-    let payloads = ["null", "{\"seq\":1,\"event_hash\":\"x\"}", "\"{\\\"seq\\\":9,\"", "[1.0,1e400,{\"k\":1,\"k\":2}]", "\"a\u{2028} \\ud800\"", "7"];
+    let payloads =
+        ["null", "{\"seq\":1,\"event_hash\":\"x\"}", "\"{\\\"seq\\\":9,\"", "[1.0,1e400,{\"k\":1,\"k\":2}]", "\"a\u{2028} \\ud800\"", "7"];
     let sources = [Source::User, Source::tool("bash \"x\""), Source::Runtime, Source::child_agent("m\u{1}")];
     let draft = Draft::new(EventType::WELL_KNOWN[n % EventType::WELL_KNOWN.len()].clone(), sources[n % 4].clone());
     let draft = draft.payload_json(payloads[n % payloads.len()]).expect("it is JSON");
@@ -109,8 +110,7 @@ fn written(manifest: &Manifest, groups: &[&[usize]], from: u64, disk: &Arc<Memor
     let mut n = writer.head().seq.get() as usize;
     for group in groups {
         for events in *group {
-            let drafts: Vec<_> =
-                (n..n + events).map(|n| draft(n).check(&options.limits()).expect("it is within bounds")).collect();
+            let drafts: Vec<_> = (n..n + events).map(|n| draft(n).check(&options.limits()).expect("it is within bounds")).collect();
             n += events;
             let staged = writer.stage(&drafts, &Conditions::none(), true, &mut Known(Some(Seq::ZERO)));
             assert!(matches!(staged, Ok(Stage::Staged(_))));

@@ -61,7 +61,8 @@ fn reads_alike(event: &Event<'_>, object: &serde_json::Map<String, serde_json::V
     let source = object.get("source").expect("a source");
     assert_eq!(source["type"].as_str(), Some(event.source().kind()));
     assert_eq!(source.get("name").or(source.get("model")).and_then(|name| name.as_str()), event.source().name());
-    let tags: Vec<&str> = object.get("domain_tags").and_then(|tags| tags.as_array()).into_iter().flatten().filter_map(|tag| tag.as_str()).collect();
+    let tags: Vec<&str> =
+        object.get("domain_tags").and_then(|tags| tags.as_array()).into_iter().flatten().filter_map(|tag| tag.as_str()).collect();
     assert_eq!(tags, event.domain_tags());
     let bodies = ["payload", "blob", "erased"].map(|key| object.contains_key(key));
     assert_eq!(bodies, [matches!(event.body, Body::Inline(_)), matches!(event.body, Body::Blob { .. }), event.body == Body::Erased]);

@@ -146,9 +146,10 @@ fn edit(line: &mut Vec<u8>, input: &mut Input<'_>) {
         8 => event.body = Body::Blob { bytes: value },
         9 => event.prev_event_hash = EventHash::from_bytes([value as u8; 32]),
         10 => event.id = EventId::from_u128(u128::from(value)),
-        _ => event.attachments_json = Some(
-            "[{\"hash\":\"0000000000000000000000000000000000000000000000000000000000000000\",\"bytes\":1,\"media_type\":\"\"}]",
-        ),
+        _ => {
+            event.attachments_json =
+                Some("[{\"hash\":\"0000000000000000000000000000000000000000000000000000000000000000\",\"bytes\":1,\"media_type\":\"\"}]")
+        }
     }
     line.clear();
     line::encode(&event, line);
