@@ -28,9 +28,9 @@ impl Expected {
         Expected { head, group: None, batch: None, sessions: HashMap::new(), lost: 0, link_unknown: false }
     }
 
-    /// The same, where the head is an event of this batch.
-    pub(crate) fn within(mut self, batch: Option<(u32, u32)>) -> Expected {
-        self.batch = batch;
+    /// The same, where the head is an event of this group and batch; [`Seq::ZERO`] where a segment begins, and so a group.
+    pub(crate) fn within(mut self, group: Seq, batch: Option<(u32, u32)>) -> Expected {
+        (self.group, self.batch) = (Some(group), batch);
         self
     }
 
