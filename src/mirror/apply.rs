@@ -131,7 +131,8 @@ impl Batch<'_> {
     /// Commits rows and watermark.
     pub(crate) fn commit(self) -> Result<Watermark, MirrorError> {
         let next = self.next;
-        if next != *self.watermark {
+        // A repair that goes over all rows ends where the watermark was, and yet derives the segments anew.
+        if next != *self.watermark || !self.segments.is_empty() {
             let write = || {
                 self.transaction
                     .prepare_cached("UPDATE mirrored_through SET seq = ?1, event_hash = ?2, segment = ?3, byte_offset = ?4")?
