@@ -295,13 +295,19 @@ fn escape_uri(path: &Path) -> String {
     path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
+/// The next name that nothing has, not even a link that leads nowhere.
+pub(crate) fn free_aside(path: &Path) -> PathBuf {
+    let mut names = (1u32..).map(|n| with_suffix(path, &format!(".aside-{n}")));
+    names.find(|aside| std::fs::symlink_metadata(aside).is_err()).unwrap_or_default()
+}
+
 /// Renames the mirror and what belongs to it aside; answers its new name. Nothing is deleted.
 ///
 /// # Errors
 /// [`MirrorError::Io`].
 pub fn set_aside(dir: &Path) -> Result<PathBuf, MirrorError> {
     let path = mirror_path(dir);
-    let aside = (1u32..).map(|n| with_suffix(&path, &format!(".aside-{n}"))).find(|aside| !aside.exists()).unwrap_or_default();
+    let aside = free_aside(&path);
     for suffix in ["-wal", "-shm", ""] {
         let from = with_suffix(&path, suffix);
         match std::fs::rename(&from, with_suffix(&aside, suffix)) {

@@ -16,7 +16,7 @@ use crate::ledger::place::Expected;
 use crate::ledger::segment::{self, LineReader, Segment};
 use crate::ledger::storage::{StorageFile, each_piece, read_range};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Manifest, StoreLock, Watermark};
-use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, create_private, mirror_path, set_aside};
+use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, create_private, free_aside, mirror_path, set_aside};
 use crate::options::Options;
 use crate::verify::verify;
 
@@ -415,8 +415,7 @@ impl Mirror {
     /// Copies the mirror to a file beside it; answers which.
     fn copy_aside(&self) -> Result<PathBuf, MirrorError> {
         let path = mirror_path(self.path().parent().unwrap_or(Path::new(".")));
-        let aside =
-            (1u32..).map(|n| PathBuf::from(format!("{}.aside-{n}", path.display()))).find(|aside| !aside.exists()).unwrap_or_default();
+        let aside = free_aside(&path);
         // SQLite would create it for everyone to read, and through a link.
         create_private(&aside)?;
         self.execute("copying", "VACUUM INTO ?1", &[&aside.to_string_lossy()])?;
