@@ -26,7 +26,10 @@ fn inputs(target: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 fn holds(target: &str, run: fn(&[u8])) {
-    let inputs = inputs(target);
+    holds_over(inputs(target), target, run);
+}
+
+fn holds_over(inputs: Vec<(String, Vec<u8>)>, target: &str, run: fn(&[u8])) {
     assert!(inputs.len() >= 5, "{target} has seeds");
     for (name, bytes) in inputs {
         if let Err(panic) = std::panic::catch_unwind(|| run(&bytes)) {
@@ -43,7 +46,13 @@ fn lines() {
 
 #[test]
 fn recovery() {
-    holds("recovery", bodies::recovery::run);
+    holds_over(inputs("recovery").into_iter().chain(inputs("store")).collect(), "recovery", bodies::recovery::run);
+}
+
+/// The same scenarios, with SQLite: what was found by either target is tried by both.
+#[test]
+fn stores() {
+    holds_over(inputs("recovery").into_iter().chain(inputs("store")).collect(), "store", bodies::recovery::run_store);
 }
 
 #[test]
@@ -121,7 +130,6 @@ const SCRIPTS: &[(&str, &[u8])] = &[
     ("whole", &[0, 1, 0, 0, 0, 0]),
     ("whole-without-mirror", &[0, 0, 0, 0, 0, 0]),
     ("whole-mirrored", &[0, 16, 0, 0, 0, 0]),
-    ("whole-with-sqlite", &[0xfc, 1, 0, 0, 0, 0]),
     ("shorter-than-the-mirror", &[0, 16, 0, 4, 0, 0]),
     ("cut", &[0, 1, 0, 3, 0, 1, 0, 0, 1, 44]),
     ("zeros", &[0, 8, 0, 3, 0, 1, 1, 0, 1, 44, 200]),

@@ -15,8 +15,6 @@ pub struct Scenario {
     pub segments: BTreeMap<u64, Vec<u8>>,
     /// What the mirror says; its seq and hash are those of the history, unless it is another ledger's.
     pub watermark: Option<Watermark>,
-    /// Whether to open it as a store with a real mirror.
-    pub with_mirror: bool,
 }
 
 /// A line, and the first seq of its segment.
@@ -25,7 +23,6 @@ type Piece = (u64, Vec<u8>);
 pub fn scenario(data: &[u8]) -> Scenario {
     let mut input = Input(data);
     let mode = input.byte();
-    let with_mirror = mode >= 0xfc;
     let watermark = watermark(&mut input);
     let mut segments = if mode % 4 == 3 { raw(&mut input) } else { spliced(&mut input) };
     if mode % 4 != 3 {
@@ -33,7 +30,7 @@ pub fn scenario(data: &[u8]) -> Scenario {
             damage(&mut segments, &mut input);
         }
     }
-    Scenario { segments, watermark, with_mirror }
+    Scenario { segments, watermark }
 }
 
 fn watermark(input: &mut Input<'_>) -> Option<Watermark> {
