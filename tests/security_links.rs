@@ -61,8 +61,10 @@ fn replace(path: &Path, target: &Path) -> Option<PathBuf> {
     moved.then_some(kept)
 }
 
+type Write = fn(&Path, &Options) -> Result<(), Error>;
+
 /// Everything that writes to a store.
-fn writers() -> Vec<(&'static str, fn(&Path, &Options) -> Result<(), Error>)> {
+fn writers() -> Vec<(&'static str, Write)> {
     vec![
         ("open", |dir, options| {
             let (mut store, _) = Store::open(dir, options)?;

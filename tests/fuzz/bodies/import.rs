@@ -29,9 +29,8 @@ pub fn run(data: &[u8]) {
     std::fs::create_dir_all(&folder.0).expect("a folder of its own");
     let path = folder.0.join(NAMES[usize::from(name) % NAMES.len()]);
     std::fs::write(&path, input.0).expect("a file of its own");
-    let mut settings = Settings::default();
-    settings.format = Format::ALL.into_iter().nth(usize::from(which) % 8);
-    settings.skip_bad = bound & 1 == 0;
+    let format = Format::ALL.into_iter().nth(usize::from(which) % 8);
+    let mut settings = Settings { format, skip_bad: bound & 1 == 0, ..Settings::default() };
     if bound & 2 != 0 {
         settings.line_bytes_max = 1 << (bound >> 2).clamp(4, 15);
     }
@@ -43,7 +42,7 @@ pub fn run(data: &[u8]) {
     }
     if format.is_jsonl() && error.is_none() {
         let exact = exported(&drafts, input.0);
-        if data.len() % 16 == 0 && settings.line_bytes_max > 1 << 16 {
+        if data.len().is_multiple_of(16) && settings.line_bytes_max > 1 << 16 {
             through_a_ledger(&drafts, input.0, exact, &folder.0.join("out"));
         }
     }

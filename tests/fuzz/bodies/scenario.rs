@@ -135,7 +135,7 @@ fn edit(line: &mut Vec<u8>, input: &mut Input<'_>) {
         6 => {
             payload = value.to_string();
             event.body = Body::Inline(&payload);
-            if input.byte() % 2 == 0 {
+            if input.byte().is_multiple_of(2) {
                 event.payload_hash = chain::payload_hash(payload.as_bytes());
             }
         }
