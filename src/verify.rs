@@ -202,7 +202,7 @@ impl Verifier<'_> {
         if !found.active || raw.terminated {
             return false;
         }
-        if raw.bytes.iter().all(|b| *b == 0) {
+        if raw.is_fill() {
             return true;
         }
         let written = lock::is_held(self.reader.storage(), self.reader.dir());
@@ -281,7 +281,9 @@ fn check(reader: &LedgerReader, expected: &mut Expected, event: &Event<'_>, firs
     if first_line && event.seq != segment {
         return Err(LineFault::Seq { expected: segment, found: event.seq });
     }
-    let group = expected.check_group(event);
+    // A group lies in one segment.
+    let begins = !first_line || event.group_seq == event.seq;
+    let group = if begins { expected.check_group(event) } else { Err(LineFault::Group { found: event.group_seq }) };
     expected.check(event, &mut |_| Some(0))?;
     group?;
     check_blob(reader.storage(), reader.dir(), event)?;

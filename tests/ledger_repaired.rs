@@ -83,6 +83,18 @@ fn lost_segments() {
 }
 
 #[test]
+fn lost_segments_after_a_repair_of_the_mirror() {
+    let case = Case::new();
+    // A repair of rows ends where the watermark was; the list of segments is there afterwards as before.
+    let conn = rusqlite::Connection::open(mirror_path(&case.dir)).unwrap();
+    conn.execute("UPDATE events SET payload = '9' WHERE seq = 2", []).unwrap();
+    drop(conn);
+    assert_eq!(repair_from_ledger(&case.dir, &case.options, &mut |_| ()).unwrap().rows_written, 1);
+    fs::remove_file(&case.paths[1]).unwrap();
+    case.refused_then_restored("a lost segment after a repair of the mirror");
+}
+
+#[test]
 fn cut_below_the_watermark() {
     let case = Case::new();
     let mut cuts = 0;

@@ -107,7 +107,7 @@ pub(crate) fn minify(json: &str) -> String {
 
 /// Whether these bytes of a line are a payload as the format wants it.
 pub(crate) fn is_normal(json: &str) -> bool {
-    !json.starts_with(is_space) && !json.ends_with(is_space) && !json.bytes().any(|b| b == b'\n' || b == b'\r') && check(json).is_ok()
+    !json.starts_with(is_space) && !json.ends_with(is_space) && check(json).is_ok() && !json.bytes().any(|b| b == b'\n' || b == b'\r')
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The way back: every imported JSONL transcript is written again under its own name. Called by
 //! `counterfoil export --original`. Reads the ledger through its reader, without the lock; writes only new files in
-//! the folder that it is given, never over what is there, never through a symbolic link in it.
+//! the folder that it is given, for their owner alone, never over what is there, never through a symbolic link in it.
 //!
 //! One pass finds the transcripts and their latest layout notes, then [`OPEN_FILES_MAX`] of them are written at a
 //! time, each time reading only the part of the ledger that holds them. Memory: an entry a transcript, and the
@@ -19,6 +19,7 @@ use super::identity::{format_of_tag, transcript_of_tag, transcript_tag};
 use super::layout::{LayoutNote, Rebuild, RunKind};
 use super::{TAG_LAYOUT, TAG_SKIPPED};
 use crate::event::{Event, EventType, Seq, Source};
+use crate::ledger::storage::{create_dir_private, private};
 use crate::ledger::{LedgerError, LedgerReader};
 
 /// Files that are written at a time. 32: far below any limit on open files, and few passes over the ledger.
@@ -56,7 +57,7 @@ pub struct ExportedFile {
 /// [`ImportError::Ledger`], [`ImportError::Io`].
 pub fn export_originals(reader: &LedgerReader, out_dir: &Path) -> Result<Vec<ExportedFile>, ImportError> {
     let found = find(reader)?;
-    fs::create_dir_all(out_dir).map_err(ImportError::io("creating", out_dir))?;
+    create_dir_private(out_dir).map_err(ImportError::io("creating", out_dir))?;
     let mut names = HashSet::new();
     let mut exported = Vec::new();
     for some in found.chunks(OPEN_FILES_MAX) {
@@ -180,7 +181,7 @@ impl Writing {
         let name = free_name(&name, names);
         let path = out_dir.join(format!(".counterfoil-{}-{}.tmp", std::process::id(), found.transcript));
         // Never through a link, never into a file of someone else's.
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(ImportError::io("creating", &path))?;
+        let file = private(OpenOptions::new().write(true).create_new(true)).open(&path).map_err(ImportError::io("creating", &path))?;
         let (layout, hash) = note.map_or((Vec::new(), None), |note| {
             // A layout that lost bytes can't be exact, whatever its hash says.
             let is_whole = note.complete && note.layout.iter().all(|run| run.kind != RunKind::Lost);

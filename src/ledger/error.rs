@@ -34,6 +34,14 @@ pub enum LedgerError {
         /// The path.
         path: PathBuf,
     },
+    /// Something inside the store that is written to is a symbolic link. Nothing was written.
+    #[error(
+        "{path} is a symbolic link, and nothing inside a store is written through one; put what it points to in its place, or remove it"
+    )]
+    SymbolicLink {
+        /// The link.
+        path: PathBuf,
+    },
     /// Another process (or another part of this one) writes to the store.
     #[error(
         "{path} is being written by {holder}; close it there, or read without the lock (show, query, tail, verify and parity need none)"
@@ -97,6 +105,10 @@ pub enum LedgerError {
 
 /// What a person can do about an I/O error.
 pub fn io_advice(error: &io::Error) -> &'static str {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+        return "it is a symbolic link, which is not written through; put what it points to in its place";
+    }
     match error.kind() {
         io::ErrorKind::PermissionDenied => "give this user access to it",
         io::ErrorKind::ReadOnlyFilesystem => "make its disk writable",

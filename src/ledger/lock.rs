@@ -25,6 +25,7 @@ impl StoreLock {
     /// # Errors
     /// [`LedgerError::Locked`] naming the holder, or [`LedgerError::Io`].
     pub fn acquire(storage: &dyn Storage, dir: &Path, wait: Duration) -> Result<StoreLock, LedgerError> {
+        check_links(dir)?;
         let path = dir.join("LOCK");
         let deadline = Instant::now() + wait.max(GRACE);
         loop {
@@ -58,8 +59,34 @@ pub(crate) fn is_held(storage: &dyn Storage, dir: &Path) -> bool {
     path.exists() && matches!(storage.try_lock(&path), Ok(None))
 }
 
+/// What a store writes to by its name in the store's directory.
+const WRITTEN: [&str; 10] = [
+    "LOCK",
+    "segments",
+    "tmp",
+    "torn",
+    "blobs",
+    "checkpoints",
+    "mirror.sqlite3",
+    "mirror.sqlite3-wal",
+    "mirror.sqlite3-shm",
+    "mirror.sqlite3-journal",
+];
+
+/// Nothing is written (or removed) through a symbolic link inside a store: who can place one there would have files
+/// elsewhere overwritten. The store's directory itself may be reached by one.
+fn check_links(dir: &Path) -> Result<(), LedgerError> {
+    match WRITTEN.iter().map(|name| dir.join(name)).find(|path| path.is_symlink()) {
+        Some(path) => Err(LedgerError::SymbolicLink { path }),
+        None => Ok(()),
+    }
+}
+
+/// Bytes of a LOCK that are looked at; a process's number has ten digits at most.
+const HOLDER_BYTES_MAX: u64 = 64;
+
 fn holder(storage: &dyn Storage, path: &Path) -> String {
-    let text = storage.open_read(path).and_then(|mut file| storage::read_all(file.as_mut())).unwrap_or_default();
+    let text = storage.open_read(path).and_then(|mut file| storage::read_range(file.as_mut(), 0, HOLDER_BYTES_MAX)).unwrap_or_default();
     match String::from_utf8_lossy(&text).trim().parse::<u32>() {
         Ok(pid) if pid == std::process::id() => format!("this process ({pid})"),
         Ok(pid) => format!("process {pid}"),

@@ -110,6 +110,6 @@ impl Manifest {
         let mut bytes =
             serde_json::to_vec(self).map_err(|error| LedgerError::Manifest { path: path.clone(), reason: error.to_string() })?;
         bytes.push(b'\n');
-        storage::write_file(storage, &dir.join("tmp"), &path, &bytes).map_err(LedgerError::io("writing", &path))
+        storage::write_file(storage, &dir.join("tmp"), &path, |file| file.write_at(&bytes, 0)).map_err(LedgerError::io("writing", &path))
     }
 }

@@ -285,9 +285,9 @@ fn check_sealed(cx: &Context<'_>, sealed: &[Segment], active: &Segment, genesis:
         let first = reader.next().map_err(LedgerError::io("reading", &segment.path))?;
         let first = first.map(|raw| line::decode(raw.bytes).map(|e| (e.seq, e.prev_event_hash)));
         let last_end = last.as_ref().map_or(0, |(at, bytes)| at + bytes.len() as u64);
-        let last = last.map(|(_, bytes)| line::decode(&bytes).map(|e| Head { seq: e.seq, event_hash: e.event_hash }));
+        let last = last.map(|(_, bytes)| line::decode(&bytes).map(|e| (Head { seq: e.seq, event_hash: e.event_hash }, e.batch)));
         match (first, last) {
-            (Some(Ok((seq, prev))), Some(Ok(last))) => {
+            (Some(Ok((seq, prev))), Some(Ok((last, batch)))) => {
                 if seq != segment.first || seq != end.seq.next() {
                     return Err(refuse(segment, format!("it begins with seq {seq}, but seq {} belongs there", end.seq.next())));
                 }
@@ -296,6 +296,9 @@ fn check_sealed(cx: &Context<'_>, sealed: &[Segment], active: &Segment, genesis:
                 }
                 if last_end == len {
                     return Err(refuse(segment, format!("its last line, seq {}, is damaged: {}", last.seq, LineFault::Unterminated)));
+                }
+                if batch.is_some_and(|(i, n)| i < n) {
+                    return Err(refuse(segment, format!("its last line, seq {}, is not the last of its batch", last.seq)));
                 }
                 end = last;
             }
@@ -317,6 +320,8 @@ fn check_sealed(cx: &Context<'_>, sealed: &[Segment], active: &Segment, genesis:
 /// Where the scan of the active segment starts: behind the watermark where that is in it, else at its beginning.
 struct ScanStart {
     head: Head,
+    /// The group that the head belongs to; none where the segment begins.
+    group: Seq,
     /// The batch that the head belongs to: replay may have stopped inside one.
     batch: Option<(u32, u32)>,
     offset: u64,
@@ -325,14 +330,14 @@ struct ScanStart {
 }
 
 fn scan_start(cx: &Context<'_>, segments: &[Segment], active: &Segment, sealed_end: Head) -> Result<ScanStart, LedgerError> {
-    let beginning = |watermark_seen| ScanStart { head: sealed_end, batch: None, offset: 0, watermark_seen };
+    let beginning = |watermark_seen| ScanStart { head: sealed_end, group: Seq::ZERO, batch: None, offset: 0, watermark_seen };
     let Some(mark) = cx.watermark.filter(|mark| mark.seq > Seq::ZERO) else {
         return Ok(beginning(true));
     };
     let Some(holder) = segments.iter().rev().find(|segment| segment.first <= mark.seq) else {
         return Ok(beginning(false));
     };
-    let Some(Mark { hash, batch, end, terminated }) = find_mark(cx, holder, &mark)? else {
+    let Some(Mark { hash, group, batch, end, terminated }) = find_mark(cx, holder, &mark)? else {
         if holder.first == active.first {
             // It is lost; the scan says where the valid lines end.
             return Ok(beginning(false));
@@ -346,15 +351,16 @@ fn scan_start(cx: &Context<'_>, segments: &[Segment], active: &Segment, sealed_e
     }
     // Where that line has lost its LF, the scan from the beginning adds it.
     if holder.first == active.first && terminated {
-        Ok(ScanStart { head: Head { seq: mark.seq, event_hash: hash }, batch, offset: end, watermark_seen: true })
+        Ok(ScanStart { head: Head { seq: mark.seq, event_hash: hash }, group, batch, offset: end, watermark_seen: true })
     } else {
         Ok(beginning(true))
     }
 }
 
-/// The ledger's line at the watermark: its hash, its batch, and the offset behind it.
+/// The ledger's line at the watermark: its hash, its group and batch, and the offset behind it.
 struct Mark {
     hash: EventHash,
+    group: Seq,
     batch: Option<(u32, u32)>,
     end: u64,
     terminated: bool,
@@ -369,7 +375,13 @@ fn find_mark(cx: &Context<'_>, segment: &Segment, mark: &Watermark) -> Result<Op
             let end = raw.end();
             match line::decode(raw.bytes) {
                 Ok(event) if event.seq == mark.seq => {
-                    return Ok(Some(Mark { hash: event.event_hash, batch: event.batch, end, terminated: raw.terminated }));
+                    return Ok(Some(Mark {
+                        hash: event.event_hash,
+                        group: event.group_seq,
+                        batch: event.batch,
+                        end,
+                        terminated: raw.terminated,
+                    }));
                 }
                 // The hint is good for its own line only.
                 _ if offset != 0 => break,
@@ -409,7 +421,7 @@ fn recover_active(
         _ => None,
     };
 
-    let mut expected = Expected::after(start.head).within(start.batch);
+    let mut expected = Expected::after(start.head).within(start.group, start.batch);
     let mut reader = LineReader::new(open(cx, path)?, start.offset, cx.line_bytes_max);
     let mut kept: Vec<TailEvent> = Vec::new();
     let mut batch_offset = start.offset;
@@ -419,6 +431,7 @@ fn recover_active(
         let Ok(event) = line::decode(raw.bytes) else {
             break;
         };
+        let group = expected.check_group(&event);
         if check_blob(cx.storage, cx.dir, &event).is_err() {
             break;
         }
@@ -428,6 +441,10 @@ fn recover_active(
                 return Err(Box::new(Refusal::OtherStream { path: path.clone(), offset: raw.offset, seq: event.seq, fault }).into());
             }
             Err(_) => break,
+        }
+        if let Err(fault) = group {
+            // It is sealed and linked, so it is what was written: no tear made it.
+            return Err(Box::new(Refusal::Splice { path: path.clone(), offset: raw.offset, fault }).into());
         }
         if event.batch.is_none_or(|(i, _)| i == 1) {
             batch_offset = raw.offset;
@@ -489,15 +506,8 @@ fn recover_active(
 /// Writes the kept bytes again where they stand: after a failed fsync the page cache can show bytes that the
 /// disk does not have. Answers how many.
 fn rewrite(file: &mut dyn StorageFile, from: u64, to: u64, lf_missing: bool) -> std::io::Result<u64> {
-    const STEP: u64 = 1 << 20;
-    let mut at = from;
-    while at < to {
-        let bytes = storage::read_range(file, at, to.min(at + STEP))?;
-        if bytes.is_empty() {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        file.write_at(&bytes, at)?;
-        at += bytes.len() as u64;
+    if storage::each_piece(file, from, to, |file, at, bytes| file.write_at(bytes, at))? < to {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     if lf_missing {
         file.write_at(b"\n", to)?;
@@ -514,8 +524,9 @@ fn save_torn(cx: &Context<'_>, file: &mut dyn StorageFile, segment: &Segment, cu
         (0u32..).map(|n| format!("{:020}-{cut}-{n}.torn", segment.first.get())).find(|name| !taken.contains(name)).unwrap_or_default();
     let saved = dir.join(name);
     let copy = |file: &mut dyn StorageFile| {
-        let bytes = storage::read_range(file, cut, file_len)?;
-        storage::write_file(cx.storage, &cx.dir.join("tmp"), &saved, &bytes)?;
+        storage::write_file(cx.storage, &cx.dir.join("tmp"), &saved, |to| {
+            storage::each_piece(file, cut, file_len, |_, at, bytes| to.write_at(bytes, at - cut)).map(drop)
+        })?;
         cx.storage.sync_dir(cx.dir)
     };
     copy(file).map_err(LedgerError::io("saving the torn tail to", &saved))?;

@@ -73,6 +73,12 @@ impl RawLine<'_> {
         std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok().map(Seq::new)
     }
 
+    /// Whether it is all NUL: space that was laid out and not written to. What is longer than the reader's bound is not
+    /// known to the end, and so not taken for fill.
+    pub fn is_fill(&self) -> bool {
+        self.len == self.bytes.len() as u64 && self.bytes.iter().all(|byte| *byte == 0)
+    }
+
     /// Offset of the byte after it and its LF.
     pub fn end(&self) -> u64 {
         self.offset + self.len + u64::from(self.terminated)

@@ -59,14 +59,27 @@ pub trait StorageFile: fmt::Debug + Send {
     }
 }
 
-/// The file system.
+/// The file system. What it creates is for its owner alone, and it never writes through a symbolic link.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FsStorage;
 
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+/// For a file that is written: the owner's alone where it is created, and no symbolic link.
+pub(crate) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    }
     options
+}
+
+/// Creates a directory and its parents where they are missing, for its owner alone.
+pub(crate) fn create_dir_private(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }
 
 impl Storage for FsStorage {
@@ -74,11 +87,7 @@ impl Storage for FsStorage {
         if path.is_dir() {
             return Ok(false);
         }
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(path).map(|()| true)
+        create_dir_private(path).map(|()| true)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -90,7 +99,7 @@ impl Storage for FsStorage {
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(FsFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(Box::new(FsFile(private(OpenOptions::new().read(true).write(true)).open(path)?)))
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
@@ -205,12 +214,6 @@ impl StorageFile for FsFile {
     }
 }
 
-/// Reads a whole file that is known to be small.
-pub(crate) fn read_all(file: &mut dyn StorageFile) -> io::Result<Vec<u8>> {
-    let len = file.len()?;
-    read_range(file, 0, len)
-}
-
 /// Reads the bytes from one offset to another, or to the end where that comes first.
 pub(crate) fn read_range(file: &mut dyn StorageFile, from: u64, to: u64) -> io::Result<Vec<u8>> {
     let bytes = usize::try_from(to.saturating_sub(from)).map_err(io::Error::other)?;
@@ -226,8 +229,35 @@ pub(crate) fn read_range(file: &mut dyn StorageFile, from: u64, to: u64) -> io::
     Ok(buffer)
 }
 
+/// Bytes that are read at a time where a file is read whole: its length says nothing of the memory there is.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// Hands over the bytes from one offset to another (or to the end where that comes first), piece by piece.
+pub(crate) fn each_piece(
+    file: &mut dyn StorageFile,
+    from: u64,
+    to: u64,
+    mut piece: impl FnMut(&mut dyn StorageFile, u64, &[u8]) -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut at = from;
+    while at < to {
+        let bytes = read_range(file, at, to.min(at + STEP_BYTES))?;
+        if bytes.is_empty() {
+            break;
+        }
+        piece(file, at, &bytes)?;
+        at += bytes.len() as u64;
+    }
+    Ok(at)
+}
+
 /// Writes a file under a temporary name, makes it durable, gives it its name, and makes that durable too.
-pub(crate) fn write_file(storage: &dyn Storage, tmp_dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_file(
+    storage: &dyn Storage,
+    tmp_dir: &Path,
+    path: &Path,
+    write: impl FnOnce(&mut dyn StorageFile) -> io::Result<()>,
+) -> io::Result<()> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     storage.create_dir(tmp_dir)?;
     let tmp = tmp_dir.join(name);
@@ -236,7 +266,7 @@ pub(crate) fn write_file(storage: &dyn Storage, tmp_dir: &Path, path: &Path, byt
         _ => {}
     }
     let mut file = storage.create_new(&tmp)?;
-    file.write_at(bytes, 0)?;
+    write(file.as_mut())?;
     file.sync_data()?;
     storage.rename(&tmp, path)?;
     storage.sync_dir(path.parent().unwrap_or(Path::new(".")))

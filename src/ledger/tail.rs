@@ -19,7 +19,7 @@ pub(crate) fn classify(reader: &mut LineReader, path: &Path, valid: Head) -> Res
     let mut tail = Tail::Clean;
     let begin = reader.offset();
     while let Some(raw) = reader.next().map_err(LedgerError::io("reading", path))? {
-        if raw.bytes.iter().all(|b| *b == 0) {
+        if raw.is_fill() {
             continue;
         }
         tail = Tail::Torn;
@@ -45,6 +45,10 @@ pub(crate) fn classify(reader: &mut LineReader, path: &Path, valid: Head) -> Res
 
 /// The event in these bytes, also where zeros or the rest of a torn line stand before it; and where it begins.
 pub(crate) fn right_by_its_own_hash(bytes: &[u8]) -> Option<(usize, Event<'_>)> {
+    // Where bytes are no text, a line can only begin behind them. Found out once: a large payload may hold the same
+    // beginning very many times.
+    let text = bytes.utf8_chunks().last().filter(|chunk| chunk.invalid().is_empty())?.valid();
+    let before = bytes.len() - text.len();
     // A payload may hold the same text, so every place counts.
-    memchr::memmem::find_iter(bytes, b"{\"seq\":").find_map(|at| Some((at, line::decode(bytes.get(at..)?).ok()?)))
+    memchr::memmem::find_iter(text.as_bytes(), b"{\"seq\":").find_map(|at| Some((before + at, line::decode_text(text.get(at..)?).ok()?)))
 }

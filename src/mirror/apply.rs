@@ -129,6 +129,7 @@ impl Batch<'_> {
     pub(crate) fn commit(self) -> Result<Watermark, MirrorError> {
         let (next, path, options) = (self.next, self.path, self.options);
         let at = |point| options.at(point).map_err(|source| MirrorError::Io { action: "writing to", path: path.to_owned(), source });
+        // A repair that goes over all rows ends where the watermark was, and yet derives the segments anew.
         if next != *self.watermark || !self.segments.is_empty() {
             let write = || {
                 self.transaction

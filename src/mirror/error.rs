@@ -43,6 +43,14 @@ pub enum MirrorError {
         /// Its path.
         path: PathBuf,
     },
+    /// It is a symbolic link. Nothing was written.
+    #[error(
+        "{path} is a symbolic link, and nothing inside a store is written through one; put what it points to in its place, or remove it: the mirror can be rebuilt"
+    )]
+    SymbolicLink {
+        /// The link.
+        path: PathBuf,
+    },
     /// It was written by a newer version.
     #[error(
         "the mirror {path} has schema version {found}, and this counterfoil knows {known}; use a newer counterfoil, or move the file away: it can be rebuilt"
@@ -159,6 +167,7 @@ impl MirrorError {
             | MirrorError::OtherLedger { .. }
             | MirrorError::Corrupt { .. } => MirrorFault::Broken,
             MirrorError::Future { .. }
+            | MirrorError::SymbolicLink { .. }
             | MirrorError::Conflict { .. }
             | MirrorError::DuplicateId { .. }
             | MirrorError::Gap { .. }

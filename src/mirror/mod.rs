@@ -29,6 +29,7 @@ pub use wal::WalHeld;
 
 use crate::event::{LedgerId, Seq};
 use crate::failpoint;
+use crate::ledger::storage::private;
 use crate::ledger::{Manifest, Watermark};
 use crate::options::Options;
 
@@ -96,6 +97,7 @@ impl Mirror {
     fn open_as(dir: &Path, manifest: &Manifest, options: &Options, check: bool, create: bool) -> Result<Mirror, MirrorError> {
         let path = mirror_path(dir);
         check_version()?;
+        check_links(&path)?;
         if create {
             create_private(&path)?;
         } else if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
@@ -364,16 +366,23 @@ fn escape_uri(path: &Path) -> String {
     path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
+/// What SQLite keeps beside the file, and the file, in the order in which they are renamed.
+const SUFFIXES: [&str; 3] = ["-wal", "-shm", ""];
+
+/// The next name that nothing has, not even a link that leads nowhere. Where setting aside was interrupted before, a part
+/// of the old mirror has its name already.
+pub(crate) fn free_aside(path: &Path) -> PathBuf {
+    let is_free = |aside: &PathBuf| SUFFIXES.iter().all(|suffix| std::fs::symlink_metadata(with_suffix(aside, suffix)).is_err());
+    (1u32..).map(|n| with_suffix(path, &format!(".aside-{n}"))).find(is_free).unwrap_or_default()
+}
+
 /// Renames the mirror and what belongs to it aside; answers its new name. Nothing is deleted.
 ///
 /// # Errors
 /// [`MirrorError::Io`].
 pub fn set_aside(dir: &Path) -> Result<PathBuf, MirrorError> {
     let path = mirror_path(dir);
-    const SUFFIXES: [&str; 3] = ["-wal", "-shm", ""];
-    // Where this was interrupted before, a part of the old one has its name already.
-    let is_free = |aside: &PathBuf| !SUFFIXES.iter().any(|suffix| with_suffix(aside, suffix).exists());
-    let aside = (1u32..).map(|n| with_suffix(&path, &format!(".aside-{n}"))).find(is_free).unwrap_or_default();
+    let aside = free_aside(&path);
     for suffix in SUFFIXES {
         let from = with_suffix(&path, suffix);
         match std::fs::rename(&from, with_suffix(&aside, suffix)) {
@@ -418,13 +427,18 @@ fn check_writable_format(path: &Path) -> Result<(), MirrorError> {
     }
 }
 
+/// SQLite would write through a symbolic link.
+fn check_links(path: &Path) -> Result<(), MirrorError> {
+    match ["", "-wal", "-shm", "-journal"].iter().map(|suffix| with_suffix(path, suffix)).find(|path| path.is_symlink()) {
+        Some(path) => Err(MirrorError::SymbolicLink { path }),
+        None => Ok(()),
+    }
+}
+
 /// SQLite would create the file with the process's umask; events are nobody else's business.
-fn create_private(path: &Path) -> Result<(), MirrorError> {
+pub(crate) fn create_private(path: &Path) -> Result<(), MirrorError> {
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
+    match private(options.write(true).create_new(true)).open(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(MirrorError::Io { action: "creating", path: path.to_owned(), source: error })
         }

@@ -1,7 +1,7 @@
 //! Read-only SQL for people.
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::types::Value;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, ToSql};
 
 use super::MirrorReader;
@@ -44,6 +44,17 @@ fn allow_reading(context: AuthContext<'_>) -> Authorization {
     }
 }
 
+/// SQLite's JSON functions make no UTF-8 of a lone surrogate, which a payload may hold: that is shown as U+FFFD.
+fn value(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::Real(number),
+        ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
+    }
+}
+
 impl MirrorReader {
     /// Runs a query, calling `row` for each row of the answer with the columns' names and the values, until it
     /// answers `false`. Only reading is possible: no writes, no ATTACH, no extensions.
@@ -62,7 +73,7 @@ impl MirrorReader {
             let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
             let mut rows = statement.query(params)?;
             while let Some(found) = rows.next()? {
-                let values = (0..columns.len()).map(|at| found.get::<_, Value>(at)).collect::<Result<_, _>>()?;
+                let values = (0..columns.len()).map(|at| Ok(value(found.get_ref(at)?))).collect::<Result<_, rusqlite::Error>>()?;
                 if !row(&columns, values) {
                     break;
                 }

@@ -15,10 +15,10 @@ use crate::event::{Event, Seq, line};
 use crate::failpoint;
 use crate::ledger::place::Expected;
 use crate::ledger::segment::{self, LineReader};
-use crate::ledger::storage::{StorageFile, read_range};
+use crate::ledger::storage::{StorageFile, each_piece, read_range};
 use crate::ledger::tail;
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Manifest, StoreLock, Watermark};
-use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, mirror_path, set_aside};
+use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, create_private, free_aside, mirror_path, set_aside};
 use crate::options::Options;
 use crate::verify::verify;
 
@@ -441,15 +441,7 @@ impl FromMirror<'_> {
         let mut from = storage.open_read(path).map_err(LedgerError::io("opening", path))?;
         let mut to = storage.create_new(&saved).map_err(LedgerError::io("creating", &saved))?;
         let len = from.len().map_err(LedgerError::io("reading", path))?;
-        let mut at = 0;
-        while at < len {
-            let bytes = read_range(from.as_mut(), at, len.min(at + (1 << 20))).map_err(LedgerError::io("reading", path))?;
-            if bytes.is_empty() {
-                break;
-            }
-            to.write_at(&bytes, at).map_err(LedgerError::io("writing", &saved))?;
-            at += bytes.len() as u64;
-        }
+        each_piece(from.as_mut(), 0, len, |_, at, bytes| to.write_at(bytes, at)).map_err(LedgerError::io("copying to", &saved))?;
         to.sync_data().map_err(LedgerError::io("syncing", &saved))?;
         storage.sync_dir(&torn).map_err(LedgerError::io("syncing", &torn))?;
         storage.sync_dir(self.dir).map_err(LedgerError::io("syncing", self.dir))?;
@@ -475,8 +467,9 @@ impl Mirror {
     /// Copies the mirror to a file beside it; answers which.
     fn copy_aside(&self) -> Result<PathBuf, MirrorError> {
         let path = mirror_path(self.path().parent().unwrap_or(Path::new(".")));
-        let aside =
-            (1u32..).map(|n| PathBuf::from(format!("{}.aside-{n}", path.display()))).find(|aside| !aside.exists()).unwrap_or_default();
+        let aside = free_aside(&path);
+        // SQLite would create it for everyone to read, and through a link.
+        create_private(&aside)?;
         self.execute("copying", "VACUUM INTO ?1", &[&aside.to_string_lossy()])?;
         Ok(aside)
     }

@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::io::{BufRead, IsTerminal, Read};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use counterfoil::actors::{AppendReply, CloseReport, Durability, Ledger};
 use counterfoil::{Conditions, Draft, MirrorAck, Payload, Receipt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::args::{AppendArgs, DurabilityArg};
 use crate::context::Context;
@@ -19,8 +20,11 @@ pub const IN_FLIGHT_MAX: usize = 1024;
 /// What will be the answer to an append.
 pub type Answer = Pin<Box<dyn Future<Output = AppendReply> + Send>>;
 
-/// A payload, or why there is none; then no other follows.
-type Input = Result<Payload, Failure>;
+/// Bytes of standard input that may be read ahead. 64 MiB: four of the longest lines.
+const READ_AHEAD_BYTES_MAX: usize = 64 << 20;
+
+/// A payload with its share of what may be read ahead, or why there is none; then no other follows.
+type Input = Result<(Payload, Option<OwnedSemaphorePermit>), Failure>;
 
 pub fn run(args: AppendArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
     let from_stdin = args.payloads.is_empty() || args.payloads == ["-"];
@@ -130,7 +134,7 @@ fn given(payloads: Vec<Payload>) -> mpsc::Receiver<Input> {
     let (to, inputs) = mpsc::channel(payloads.len().max(1));
     for payload in payloads {
         // There is room for all of them.
-        let _ = to.try_send(Ok(payload));
+        let _ = to.try_send(Ok((payload, None)));
     }
     inputs
 }
@@ -142,6 +146,7 @@ fn read_stdin(context: &Context, out: &Out) -> mpsc::Receiver<Input> {
     }
     let line_bytes_max = context.options.line_bytes_max;
     let (to, inputs) = mpsc::channel(IN_FLIGHT_MAX);
+    let (room, runtime) = (Arc::new(Semaphore::new(READ_AHEAD_BYTES_MAX)), tokio::runtime::Handle::current());
     std::thread::spawn(move || {
         let mut stdin = std::io::stdin().lock();
         let mut number = 0u64;
@@ -156,6 +161,11 @@ fn read_stdin(context: &Context, out: &Out) -> mpsc::Receiver<Input> {
                 Ok(_) => parse(line, number, line_bytes_max),
                 Err(error) => Err(Failure::other(format!("reading standard input: {error}; see where it comes from"))),
             };
+            let input = input.map(|payload| {
+                let bytes = payload.as_str().len().clamp(1, READ_AHEAD_BYTES_MAX) as u32;
+                // Nobody closes it.
+                (payload, runtime.block_on(room.clone().acquire_many_owned(bytes)).ok())
+            });
             let ends = input.is_err();
             if to.blocking_send(input).is_err() || ends {
                 return;
@@ -165,7 +175,7 @@ fn read_stdin(context: &Context, out: &Out) -> mpsc::Receiver<Input> {
     inputs
 }
 
-fn parse(line: Vec<u8>, number: u64, line_bytes_max: usize) -> Input {
+fn parse(line: Vec<u8>, number: u64, line_bytes_max: usize) -> Result<Payload, Failure> {
     let bad = |what: String| Failure::usage(format!("line {number} of standard input: {what}; the lines before it are recorded"));
     if line.len() > line_bytes_max {
         return Err(bad(format!("it has more than {line_bytes_max} bytes; split the payload, or store it elsewhere and record its hash")));
@@ -176,14 +186,20 @@ fn parse(line: Vec<u8>, number: u64, line_bytes_max: usize) -> Input {
 
 async fn read_all(context: &Context, out: &Out) -> Result<Vec<Payload>, Failure> {
     let mut inputs = read_stdin(context, out);
-    let mut payloads = Vec::new();
-    while let Some(input) = inputs.recv().await {
-        payloads.push(input.map_err(|failure| match failure {
+    let (mut payloads, mut bytes) = (Vec::new(), 0);
+    // What is too large for one batch is refused as such; there is no need to have read all of it.
+    while payloads.len() <= context.options.group_events_max
+        && bytes <= context.options.group_bytes_max
+        && let Some(input) = inputs.recv().await
+    {
+        let (payload, _) = input.map_err(|failure| match failure {
             Failure::Told { code, message } => {
                 Failure::Told { code, message: message.replace("the lines before it are recorded", "nothing was recorded") }
             }
             gone => gone,
-        })?);
+        })?;
+        bytes += payload.as_str().len();
+        payloads.push(payload);
     }
     Ok(payloads)
 }
@@ -214,7 +230,8 @@ async fn pipelined(
     let send = async move {
         // `to` is moved in, so that the receiving side ends with this one.
         while let Some(input) = inputs.recv().await {
-            let checked = ledger.check(draft(args, input?))?;
+            let (payload, _read_ahead) = input?;
+            let checked = ledger.check(draft(args, payload))?;
             let answer = ledger.submit(vec![checked], conditions.clone(), durability(args)).await?;
             if to.send(Box::pin(answer)).await.is_err() {
                 break;

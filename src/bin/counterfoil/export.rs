@@ -34,7 +34,7 @@ pub fn run(args: &ExportArgs, context: &Context, out: &mut Out) -> Result<Exit, 
 /// A reader stops at damage too: says so, unless it is what a live writer has begun.
 pub fn check_end(lines: &mut Lines, context: &Context) -> Result<(), Failure> {
     let offset = match lines.next_raw()? {
-        Some(line) if !line.raw.bytes.iter().all(|byte| *byte == 0) => line.raw.offset,
+        Some(line) if !line.raw.is_fill() => line.raw.offset,
         _ => return Ok(()),
     };
     if context.writer().is_some() {

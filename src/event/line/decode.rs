@@ -15,8 +15,13 @@ use crate::chain;
 /// # Errors
 /// [`LineError`] with the first thing that is wrong and its offset in the line. Never panics, whatever the bytes.
 pub fn decode(line: &[u8]) -> Result<Event<'_>, LineError> {
-    let event = decode_unhashed(line)?;
-    let material = chain::material(line).unwrap_or_default();
+    decode_text(text(line)?)
+}
+
+/// The same, of bytes that are known to be text.
+pub(crate) fn decode_text(line: &str) -> Result<Event<'_>, LineError> {
+    let event = parse(line)?;
+    let material = chain::material(line.as_bytes()).unwrap_or_default();
     let computed = chain::event_hash(material);
     if computed != event.event_hash {
         return Err(LineError { offset: material.len(), problem: LineProblem::EventHash { stated: event.event_hash, computed } });
@@ -26,7 +31,14 @@ pub fn decode(line: &[u8]) -> Result<Event<'_>, LineError> {
 
 /// Decodes a line without looking at its hash.
 pub(crate) fn decode_unhashed(line: &[u8]) -> Result<Event<'_>, LineError> {
-    let text = std::str::from_utf8(line).map_err(|e| LineError { offset: e.valid_up_to(), problem: LineProblem::NotUtf8 })?;
+    parse(text(line)?)
+}
+
+fn text(line: &[u8]) -> Result<&str, LineError> {
+    std::str::from_utf8(line).map_err(|e| LineError { offset: e.valid_up_to(), problem: LineProblem::NotUtf8 })
+}
+
+fn parse(text: &str) -> Result<Event<'_>, LineError> {
     let mut c = Cursor { text, at: 0 };
     c.expect("{\"seq\":")?;
     let seq = Seq::new(c.number("seq", 1, Seq::MAX.get())?);
