@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ractor::thread_local::ThreadLocalActor;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -49,6 +49,8 @@ pub(crate) enum LedgerMsg {
     Mirrored { through: Seq, credit: usize, caught_up: bool },
     /// The mirror has changed.
     Mirror(MirrorLink),
+    /// Try again to open the mirror to read.
+    LookAgain,
     /// Flush, trim, answer with the head; refuse appends from then on.
     Close(RpcReplyPort<Result<Head, String>>),
 }
@@ -62,6 +64,7 @@ pub(crate) struct LedgerState {
     failed: Option<String>,
     waiting: Vec<Waiting>,
     flush_cast: bool,
+    look_cast: bool,
     /// Appends that must wait for the mirror. Bounded by their permits.
     deferred: VecDeque<Append>,
     sqlite: Option<ActorRef<SqliteMsg>>,
@@ -77,6 +80,9 @@ struct Waiting {
     permit: Permit,
     reply: Reply,
 }
+
+/// How often a mirror that can't be opened to read is tried again while appends wait for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 pub(crate) struct LedgerActor;
@@ -102,6 +108,12 @@ impl ThreadLocalActor for LedgerActor {
             }
             LedgerMsg::Mirrored { through, credit, caught_up } => state.mirrored(&me, through, credit, caught_up),
             LedgerMsg::Mirror(link) => state.mirror(&me, link),
+            LedgerMsg::LookAgain => {
+                state.look_cast = false;
+                let through = *state.context.shared.mirrored.borrow();
+                state.look(through);
+                state.stage_deferred(&me)
+            }
             LedgerMsg::Close(reply) => state.close(reply),
         }
         .map_err(ActorProcessingErr::from)
@@ -155,6 +167,7 @@ impl LedgerState {
             failed: None,
             waiting: Vec::new(),
             flush_cast: false,
+            look_cast: false,
             deferred: VecDeque::new(),
             sqlite: None,
             credit_used: 0,
@@ -183,6 +196,7 @@ impl LedgerState {
         }
         let deferred = self.stage(append)?;
         self.deferred.extend(deferred);
+        self.see_to_look(me);
         self.see_to_flush(me)
     }
 
@@ -339,10 +353,7 @@ impl LedgerState {
             return Ok(());
         }
         self.credit_used = self.credit_used.saturating_sub(credit);
-        if !self.covered && through >= self.writer.floor() {
-            self.open_lookup();
-            self.covered = self.lookup.is_some();
-        }
+        self.look(through);
         self.writer.mirrored_through(through);
         if caught_up && self.behind {
             self.behind = false;
@@ -383,6 +394,14 @@ impl LedgerState {
         self.stage_deferred(me)
     }
 
+    /// Sees to a reader, where the mirror covers what the writer has forgotten.
+    fn look(&mut self, through: Seq) {
+        if self.sqlite.is_some() && !self.covered && through >= self.writer.floor() {
+            self.open_lookup();
+            self.covered = self.lookup.is_some();
+        }
+    }
+
     fn open_lookup(&mut self) {
         if self.lookup.is_none() {
             let (dir, timeout) = (&self.context.dir, self.context.shared.options.store.mirror_busy_timeout);
@@ -402,7 +421,17 @@ impl LedgerState {
                 break;
             }
         }
+        self.see_to_look(me);
         self.see_to_flush(me)
+    }
+
+    /// Where appends wait for a mirror that could not be opened to read: SqliteActor may have nothing more to say, so
+    /// nobody else would remind this actor to try again.
+    fn see_to_look(&mut self, me: &Me) {
+        if self.lookup.is_none() && self.sqlite.is_some() && !self.deferred.is_empty() && !self.look_cast {
+            self.look_cast = true;
+            me.send_after(LOOK_AGAIN, || LedgerMsg::LookAgain);
+        }
     }
 
     fn close(&mut self, reply: RpcReplyPort<Result<Head, String>>) -> Result<(), Exit> {

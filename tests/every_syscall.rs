@@ -40,6 +40,8 @@ const AT_ONCE: usize = 2;
 enum Fault {
     /// It fails once.
     Eio,
+    /// It fails twice in a row.
+    EioTwice,
     /// It finds the disk full once.
     Enospc,
     /// It fails, and so does each later one of its kind.
@@ -52,6 +54,7 @@ impl Fault {
     fn inject(self, call: &str, nth: usize) -> String {
         match self {
             Fault::Eio => format!("inject={call}:error=EIO:when={nth}"),
+            Fault::EioTwice => format!("inject={call}:error=EIO:when={nth}..{}", nth + 1),
             Fault::Enospc => format!("inject={call}:error=ENOSPC:when={nth}"),
             Fault::EioFromThenOn => format!("inject={call}:error=EIO:when={nth}+"),
             Fault::Kill => format!("inject={call}:signal=KILL:when={nth}"),
@@ -61,6 +64,8 @@ impl Fault {
     fn fits(self, call: &str) -> bool {
         match self {
             Fault::Eio => true,
+            // Whoever can't open a file may try again by itself.
+            Fault::EioTwice => call == "openat",
             Fault::Enospc => ALLOCATES.contains(&call),
             Fault::EioFromThenOn | Fault::Kill => CHANGES.contains(&call),
         }
@@ -167,7 +172,10 @@ fn record(number: usize, scenario: Scenario, temp: &Path) -> (Stage, Vec<Point>)
     for leg in [Leg::Ledger, Leg::Mirror] {
         let (text, _) = run_whole(&format!("{leg:?}"), &|dir| [only(&paths, leg, dir), vec!["-e".to_owned(), calls()]].concat());
         for (call, most) in count(&text) {
-            for fault in [Fault::Eio, Fault::Enospc, Fault::EioFromThenOn, Fault::Kill].into_iter().filter(|fault| fault.fits(&call)) {
+            for fault in [Fault::Eio, Fault::EioTwice, Fault::Enospc, Fault::EioFromThenOn, Fault::Kill]
+                .into_iter()
+                .filter(|fault| fault.fits(&call))
+            {
                 points.extend((1..=most).map(|nth| Point { scenario: number, leg, fault, call: call.clone(), nth }));
             }
         }
@@ -200,6 +208,8 @@ fn strike(point: &Point, stage: &Stage, dir: &Path) -> bool {
     let may_give_up = stays && ended.status.code() == Some(4);
     let killed = point.fault == Fault::Kill && struck;
     assert!(ended.status.success() || may_give_up || killed, "{what}: {ended:?}");
+    // What passes is waited for, and then it goes on.
+    assert!(point.fault == Fault::EioFromThenOn || locks || !ended.out.contains("an append waits"), "{what}: it hangs: {ended:?}");
     stage.scenario.check(dir, &stage.before, &ended.said, &what);
     fs::remove_dir_all(dir).unwrap();
     fs::remove_file(trace).unwrap();
