@@ -15,6 +15,8 @@ pub(crate) enum Canary {
     SkipSync,
     /// The names of segments are not fsynced.
     SkipDirectorySync,
+    /// Recovery believes the page cache.
+    TrustCache,
     /// The actors acknowledge a group before it is written.
     AcknowledgeFirst,
     /// The writer goes on after an I/O error.
@@ -36,6 +38,7 @@ pub(crate) fn on(canary: Canary) -> bool {
     let name = match canary {
         Canary::SkipSync => "skip-sync",
         Canary::SkipDirectorySync => "skip-directory-sync",
+        Canary::TrustCache => "trust-cache",
         Canary::AcknowledgeFirst => "acknowledge-first",
         Canary::IgnorePoison => "ignore-poison",
         Canary::MirrorFirst => "mirror-first",

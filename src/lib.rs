@@ -42,6 +42,7 @@ ledger.close().await?;
 //! - [`Writer`], [`LedgerReader`]: the ledger. [`Mirror`], [`MirrorReader`]: the mirror.
 //! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
 //!   and makes them equal.
+//! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
 //! - [`mod@import`]: transcripts of agents.
 //! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
 //!
@@ -94,6 +95,10 @@ pub use verify::{Failure, Unfinished, VerifyReport, verify};
 /// The bytes on disk, format version 1: the normative page.
 #[doc = include_str!("format.md")]
 pub mod format {}
+
+/// What is promised under which fault, and how it was tested.
+#[doc = include_str!("durability.md")]
+pub mod durability {}
 
 /// Compiles and runs the examples of the README.
 #[cfg(all(doctest, feature = "actors"))]
