@@ -160,12 +160,12 @@ async fn being_rebuilt() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
-async fn its_disk_is_not_there_yet() {
+async fn its_shared_memory_cannot_be_made_yet() {
     let temp = tempfile::tempdir().unwrap();
-    let (dir, disk) = (temp.path().join("store"), temp.path().join("disk"));
+    let dir = temp.path().join("store");
     common::filled(&dir, &common::small_segments());
     std::fs::remove_file(mirror_path(&dir)).unwrap();
-    std::os::unix::fs::symlink(disk.join("mirror.sqlite3"), mirror_path(&dir)).unwrap();
+    std::fs::create_dir(dir.join("mirror.sqlite3-shm")).unwrap();
     let ledger = Ledger::open_with(&dir, options()).await.unwrap();
     until("Blocked", || matches!(ledger.status().mirror, MirrorHealth::Blocked { .. })).await;
     ledger.append(common::note("fresh")).await.unwrap();
@@ -177,7 +177,7 @@ async fn its_disk_is_not_there_yet() {
         async move { ledger.append(known).await }
     });
     until("one in flight", || ledger.status().in_flight == 1).await;
-    std::fs::create_dir(&disk).unwrap();
+    std::fs::remove_dir(dir.join("mirror.sqlite3-shm")).unwrap();
     let again = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it heals without help").unwrap().unwrap();
     assert!(again.duplicate && again.seq == Seq::FIRST, "{again:?}");
     finish(ledger, &dir, 13).await;
