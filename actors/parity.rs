@@ -144,9 +144,8 @@ impl ParityState {
             none => {
                 let checked = doubt == Doubt::None && self.set_aside == 0;
                 let mirror = Mirror::open_again(&self.context.dir, &self.context.manifest, store, checked, true)?;
-                if doubt == Doubt::Unread && !mirror.indexes_fit() {
-                    let reason = "an index does not fit its table".to_owned();
-                    return Err(MirrorError::Corrupt { path: mirror.path().to_owned(), reason }.into());
+                if doubt == Doubt::Unread {
+                    mirror.check_indexes()?;
                 }
                 let through = mirror.watermark().seq;
                 let _ = self.context.supervisor.cast(Inner::Replaying { through }.into());

@@ -14,6 +14,7 @@ use ractor::thread_local::ThreadLocalActor;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::ledger::LedgerMsg;
+use super::parity::Doubt;
 use super::shared::MirrorHealth;
 use super::supervisor::{Context, Exit};
 use crate::failpoint;
@@ -40,8 +41,8 @@ pub(crate) struct SqliteState {
     context: Context,
     reader: LedgerReader,
     mirror: Option<Mirror>,
-    /// SQLite has checked the mirror's file a moment ago.
-    checked: bool,
+    /// What is held against the mirror's file, and is to be looked into when it is opened.
+    doubt: Doubt,
     replay: Option<Replay>,
     ledger: Option<ActorRef<LedgerMsg>>,
     /// A step is cast or timed.
@@ -68,15 +69,15 @@ type Me = ActorRef<SqliteMsg>;
 impl ThreadLocalActor for SqliteActor {
     type Msg = SqliteMsg;
     type State = SqliteState;
-    type Arguments = (Context, bool);
+    type Arguments = (Context, Doubt);
 
-    async fn pre_start(&self, _: Me, (context, checked): (Context, bool)) -> Result<SqliteState, ActorProcessingErr> {
+    async fn pre_start(&self, _: Me, (context, doubt): (Context, Doubt)) -> Result<SqliteState, ActorProcessingErr> {
         let reader = LedgerReader::open(&context.dir, &context.shared.options.store)?;
         Ok(SqliteState {
             context,
             reader,
             mirror: None,
-            checked,
+            doubt,
             replay: None,
             ledger: None,
             stepping: false,
@@ -226,11 +227,16 @@ impl SqliteState {
             Some(mirror) => mirror,
             none => {
                 let Context { dir, manifest, shared, .. } = &self.context;
-                let mirror = Mirror::open_again(dir, manifest, &shared.options.store, self.checked, self.left.is_none())?;
+                let mirror = Mirror::open_again(dir, manifest, &shared.options.store, self.doubt == Doubt::None, self.left.is_none())?;
                 if self.left.is_some_and(|(seq, file)| file != mirror.file_id() || mirror.watermark().seq < seq) {
                     // LedgerActor looks up in the one that was there.
                     return Err(MirrorError::Gone { path: mirror.path().to_owned() }.into());
                 }
+                if self.doubt >= Doubt::Unread {
+                    // The replay that was to do it could not.
+                    mirror.check_indexes()?;
+                }
+                self.doubt = Doubt::None;
                 none.insert(mirror)
             }
         };
@@ -263,7 +269,7 @@ impl SqliteState {
             if let Some(mirror) = self.mirror.take() {
                 self.left = Some((mirror.watermark().seq, mirror.file_id()));
             }
-            self.checked = false;
+            self.doubt = self.doubt.max(Doubt::Unchecked);
         }
     }
 

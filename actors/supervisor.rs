@@ -291,7 +291,7 @@ impl SupervisorState {
     fn spawn_sqlite(&self, me: &Me) {
         if let Some(context) = self.context.clone() {
             // After a replay that went well there is nothing that an open would find.
-            spawn::<SqliteActor>(me, (context, self.doubt == Doubt::None), Inner::SqliteSpawned);
+            spawn::<SqliteActor>(me, (context, self.doubt), Inner::SqliteSpawned);
         }
     }
 

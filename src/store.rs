@@ -68,9 +68,15 @@ impl FoundMirror {
     }
 }
 
+/// Whether there is a mirror, be it a broken one.
+fn mirror_is_there(dir: &Path) -> Result<bool, LedgerError> {
+    let path = crate::mirror::mirror_path(dir);
+    crate::mirror::is_there(&path).map_err(LedgerError::io("looking for", &path))
+}
+
 /// Takes the lock, reads or writes the manifest, clears tmp/, and looks at the mirror.
 pub(crate) fn prepare(dir: &Path, options: &Options) -> Result<Prepared, Error> {
-    let Claim { lock, manifest, created } = claim(dir, crate::mirror::mirror_path(dir).exists(), options)?;
+    let Claim { lock, manifest, created } = claim(dir, mirror_is_there(dir)?, options)?;
     let mirror = FoundMirror::of(dir, &manifest, options)?;
     Ok(Prepared { lock, manifest, created, mirror })
 }
@@ -109,7 +115,7 @@ pub fn forecast(dir: impl AsRef<Path>, options: &Options) -> Result<RecoveryRepo
     dry.storage = std::sync::Arc::new(DryRun(options.storage.clone()));
     let manifest = match Manifest::load(options.storage.as_ref(), dir)? {
         Some(manifest) => manifest,
-        None if segment::list(options.storage.as_ref(), dir)?.is_empty() && !crate::mirror::mirror_path(dir).exists() => {
+        None if segment::list(options.storage.as_ref(), dir)?.is_empty() && !mirror_is_there(dir)? => {
             return Err(LedgerError::NoStore { path: dir.to_owned() });
         }
         None => return Err(Box::new(Refusal::NoManifest { path: Manifest::path(dir) }).into()),

@@ -216,6 +216,12 @@ fn sqlite_advice(error: &rusqlite::Error) -> &'static str {
 }
 
 impl MirrorError {
+    /// Whether a read that failed is told like this too.
+    pub(crate) fn may_be_unread(&self) -> bool {
+        let MirrorError::Sqlite { source, .. } = self else { return false };
+        source.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt)
+    }
+
     /// Whether someone else holds a lock: this connection is well, and can be used again.
     #[cfg(feature = "actors")]
     pub(crate) fn is_busy(&self) -> bool {

@@ -38,6 +38,32 @@ pub fn mirror_path(dir: &Path) -> PathBuf {
     dir.join("mirror.sqlite3")
 }
 
+/// How often something is read before what SQLite says of it counts: it tells a read that failed as damage (`unixRead` turns
+/// EIO into SQLITE_IOERR_CORRUPTFS, and the virtual machine that into SQLITE_CORRUPT), and one that failed once may well go
+/// well the next time.
+const READS: u32 = 3;
+
+/// Does it again where SQLite says that the file is damaged.
+pub(crate) fn read_again<T>(read: impl Fn() -> Result<T, MirrorError>) -> Result<T, MirrorError> {
+    for _ in 1..READS {
+        match read() {
+            Err(error) if error.may_be_unread() => {}
+            done => return done,
+        }
+    }
+    read()
+}
+
+/// Whether there is such a file. What can't be told just now is not a no.
+pub(crate) fn is_there(path: &Path) -> std::io::Result<bool> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The mirror, open to write. One per store, under its lock.
 #[derive(Debug)]
 pub struct Mirror {
@@ -95,12 +121,16 @@ impl Mirror {
     }
 
     fn open_as(dir: &Path, manifest: &Manifest, options: &Options, check: bool, create: bool) -> Result<Mirror, MirrorError> {
+        read_again(|| Mirror::open_once(dir, manifest, options, check, create))
+    }
+
+    fn open_once(dir: &Path, manifest: &Manifest, options: &Options, check: bool, create: bool) -> Result<Mirror, MirrorError> {
         let path = mirror_path(dir);
         check_version()?;
         check_links(&path)?;
         if create {
             create_private(&path)?;
-        } else if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        } else if !is_there(&path).map_err(|source| MirrorError::Io { action: "looking for", path: path.clone(), source })? {
             return Err(MirrorError::Missing { path });
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -121,13 +151,13 @@ impl Mirror {
         schema::check_tables(&conn, &path)?;
         schema::check_watermark(&conn, &path, watermark)?;
         #[cfg(unix)]
-        let inode = inode(&path);
+        let inode = inode(&path)?;
         Ok(Mirror {
             conn,
             ledger_id: manifest.ledger_id,
             watermark,
             options: options.clone(),
-            wal: wal::Wal::of(&path),
+            wal: wal::Wal::of(&path)?,
             #[cfg(unix)]
             inode,
             path,
@@ -168,12 +198,12 @@ impl Mirror {
     /// Whether its file is still the one at its path, and the files that SQLite keeps beside it.
     ///
     /// # Errors
-    /// [`MirrorError::Gone`] where one is not.
+    /// [`MirrorError::Gone`] where one is not; [`MirrorError::Io`] where that can't be told just now.
     pub fn check_in_place(&self) -> Result<(), MirrorError> {
         #[cfg(unix)]
-        if inode(&self.path) != self.inode {
+        if inode(&self.path)? != self.inode {
             return Err(MirrorError::Gone { path: self.path.clone() });
-        } else if let Some(path) = self.wal.gone() {
+        } else if let Some(path) = self.wal.gone()? {
             return Err(MirrorError::Gone { path });
         }
         Ok(())
@@ -222,8 +252,14 @@ impl Mirror {
     }
 
     /// Whether each index fits its table. Reads all of the mirror.
-    pub(crate) fn indexes_fit(&self) -> bool {
-        matches!(schema::index_check(&self.conn), Ok(None))
+    ///
+    /// # Errors
+    /// [`MirrorError::Corrupt`] where one does not; [`MirrorError::Sqlite`] where that can't be told just now.
+    pub(crate) fn check_indexes(&self) -> Result<(), MirrorError> {
+        match self.sqlite("checking", schema::index_check(&self.conn))? {
+            None => Ok(()),
+            Some(reason) => Err(MirrorError::Corrupt { path: self.path.clone(), reason }),
+        }
     }
 
     /// Number of rows, and the highest seq among them.
@@ -263,7 +299,7 @@ impl MirrorReader {
     /// As [`MirrorReader::open`].
     pub fn open_any(dir: &Path, busy_timeout: Duration) -> Result<MirrorReader, MirrorError> {
         let path = mirror_path(dir);
-        if !path.exists() {
+        if !is_there(&path).map_err(|source| MirrorError::Io { action: "looking for", path: path.clone(), source })? {
             return Err(MirrorError::Missing { path });
         }
         let opening = |source| MirrorError::Sqlite { action: "opening", path: path.clone(), source };
@@ -464,8 +500,13 @@ pub(crate) fn create_private(path: &Path) -> Result<(), MirrorError> {
 /// Device and inode of a file, where there are such.
 pub(crate) type FileId = Option<(u64, u64)>;
 
+/// Nothing where there is no such file.
 #[cfg(unix)]
-fn inode(path: &Path) -> FileId {
+fn inode(path: &Path) -> Result<FileId, MirrorError> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+    match std::fs::metadata(path) {
+        Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(MirrorError::Io { action: "looking at", path: path.to_owned(), source }),
+    }
 }

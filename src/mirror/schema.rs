@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 
-use super::MirrorError;
+use super::error::fault_of;
+use super::{MirrorError, MirrorFault};
 use crate::event::{EventHash, LedgerId, Seq};
 use crate::ledger::{Manifest, Watermark};
 
@@ -189,19 +190,39 @@ pub(super) fn quick_check(conn: &Connection, path: &Path) -> Result<(), MirrorEr
 /// Lets SQLite check its own structures.
 pub(crate) fn full_check(conn: &Connection, path: &Path) -> Result<(), MirrorError> {
     let sqlite = |source| MirrorError::Sqlite { action: "checking", path: path.to_owned(), source };
-    let answer: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sqlite)?;
-    if answer == "ok" { Ok(()) } else { Err(MirrorError::Corrupt { path: path.to_owned(), reason: answer }) }
+    match check(conn, "PRAGMA quick_check(1)").map_err(sqlite)? {
+        None => Ok(()),
+        Some(reason) => Err(MirrorError::Corrupt { path: path.to_owned(), reason }),
+    }
+}
+
+/// What a check of SQLite's own finds each time, if anything.
+fn check(conn: &Connection, sql: &str) -> rusqlite::Result<Option<String>> {
+    let mut found = None;
+    for _ in 0..super::READS {
+        match conn.query_row(sql, [], |row| row.get::<_, String>(0)) {
+            Ok(answer) if answer == "ok" => return Ok(None),
+            Ok(answer) => found = Some(answer),
+            Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt)) => {
+                found = Some(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// Lets SQLite check each index against its table too: an id that its index has lost would be recorded twice.
 pub(crate) fn index_check(conn: &Connection) -> rusqlite::Result<Option<String>> {
-    let answer: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    Ok((answer != "ok").then_some(answer))
+    check(conn, "PRAGMA integrity_check(1)")
 }
 
 /// Whether the tables are there, with all their columns.
 pub(super) fn check_tables(conn: &Connection, path: &Path) -> Result<(), MirrorError> {
     let events = conn.prepare(super::SELECT).map(|_| ());
     let segments = events.and_then(|()| conn.prepare("SELECT first_seq, last_seq FROM segments").map(|_| ()));
-    segments.map_err(|error| MirrorError::Corrupt { path: path.to_owned(), reason: error.to_string() })
+    segments.map_err(|source| match fault_of(&source) {
+        MirrorFault::Broken => MirrorError::Corrupt { path: path.to_owned(), reason: source.to_string() },
+        MirrorFault::Passing | MirrorFault::Disagrees => MirrorError::Sqlite { action: "checking", path: path.to_owned(), source },
+    })
 }

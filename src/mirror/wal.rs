@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use serde::Serialize;
 
+use super::MirrorError;
 use crate::options::Options;
 
 /// A WAL that has grown past its bound and could not be emptied.
@@ -39,6 +40,8 @@ const PAUSE_FACTOR: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Wal {
     path: PathBuf,
+    #[cfg(unix)]
+    shm: PathBuf,
     /// Which file it was when the mirror was opened, and which its shared memory.
     #[cfg(unix)]
     inodes: [super::FileId; 2],
@@ -50,29 +53,33 @@ pub(super) struct Wal {
 
 impl Wal {
     /// The WAL of an open mirror.
-    pub(super) fn of(mirror: &Path) -> Wal {
+    pub(super) fn of(mirror: &Path) -> Result<Wal, MirrorError> {
         // SQLite has it beside the file itself, also where that is reached by a symlink.
         let mirror = std::fs::canonicalize(mirror).unwrap_or_else(|_| mirror.to_owned());
         let path = super::wal_path(&mirror);
-        Wal {
+        #[cfg(unix)]
+        let shm = super::with_suffix(&mirror, "-shm");
+        Ok(Wal {
             #[cfg(unix)]
-            inodes: [&path, &super::with_suffix(&mirror, "-shm")].map(|path| super::inode(path)),
+            inodes: [super::inode(&path)?, super::inode(&shm)?],
+            #[cfg(unix)]
+            shm,
             path,
             held: None,
             next_try: None,
             wait: Duration::ZERO,
-        }
+        })
     }
 
     /// Which of its files has been removed or replaced since: a new connection would not see what this one writes.
     #[cfg(unix)]
-    pub(super) fn gone(&self) -> Option<PathBuf> {
-        let shm = PathBuf::from(self.path.as_os_str().to_string_lossy().strip_suffix("-wal")?.to_owned() + "-shm");
-        [self.path.clone(), shm]
-            .into_iter()
-            .zip(self.inodes)
-            .find(|(path, was)| was.is_some() && super::inode(path) != *was)
-            .map(|(path, _)| path)
+    pub(super) fn gone(&self) -> Result<Option<PathBuf>, MirrorError> {
+        for (path, was) in [&self.path, &self.shm].into_iter().zip(self.inodes) {
+            if was.is_some() && super::inode(path)? != was {
+                return Ok(Some(path.clone()));
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn held(&self) -> Option<&WalHeld> {

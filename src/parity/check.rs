@@ -17,7 +17,7 @@ pub fn quick(reader: &LedgerReader, options: &Options) -> Result<ParityReport, L
     let mut report = ParityReport::new(ParityKind::Quick);
     let head = reader.head()?;
     report.jsonl_event_count = head.seq.get();
-    let Some(mirror) = open(reader, options, &mut report, head.seq) else {
+    let Ok(mirror) = open(reader, options, &mut report, head.seq) else {
         return Ok(report);
     };
     let mark = match mirror.watermark(reader.manifest().ledger_id) {
@@ -53,18 +53,19 @@ pub fn quick(reader: &LedgerReader, options: &Options) -> Result<ParityReport, L
     Ok(report)
 }
 
-fn open(reader: &LedgerReader, options: &Options, report: &mut ParityReport, head: Seq) -> Option<MirrorReader> {
+/// Opens the mirror to read; where that fails, why is in the report, and with it what SQLite said.
+fn open(reader: &LedgerReader, options: &Options, report: &mut ParityReport, head: Seq) -> Result<MirrorReader, Option<MirrorError>> {
     match MirrorReader::open(reader.dir(), reader.manifest().ledger_id, options.mirror_busy_timeout) {
-        Ok(mirror) => Some(mirror),
+        Ok(mirror) => Ok(mirror),
         Err(MirrorError::Missing { path }) => {
             report.missing_in_sqlite.push(Seq::FIRST, head);
             report.find(Finding::MissingMirror { path });
-            None
+            Err(None)
         }
         Err(error) => {
             report.missing_in_sqlite.push(Seq::FIRST, head);
             report.find(Finding::UnreadableMirror { reason: error.to_string() });
-            None
+            Err(Some(error))
         }
     }
 }
@@ -81,30 +82,49 @@ pub fn full(
     through: Option<Seq>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<ParityReport, LedgerError> {
+    full_or_unread(reader, options, through, progress).map(|(report, _)| report)
+}
+
+/// The same, and what SQLite said where the mirror could not be read to its end: whether that will pass is for the caller.
+pub(super) fn full_or_unread(
+    reader: &LedgerReader,
+    options: &Options,
+    through: Option<Seq>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(ParityReport, Option<MirrorError>), LedgerError> {
     let mut report = ParityReport::new(ParityKind::Full);
     let through = through.unwrap_or(Seq::MAX);
-    let Some(mirror) = open(reader, options, &mut report, Seq::ZERO) else {
-        let mut ledger = LedgerSide::new(reader, through)?;
-        while let Some(seq) = ledger.next(&mut report)? {
-            report.missing_in_sqlite.push(seq, seq);
-            progress(report.jsonl_event_count);
+    let mirror = match open(reader, options, &mut report, Seq::ZERO) {
+        Ok(mirror) => mirror,
+        Err(unread) => {
+            let mut ledger = LedgerSide::new(reader, through)?;
+            while let Some(seq) = ledger.next(&mut report)? {
+                report.missing_in_sqlite.push(seq, seq);
+                progress(report.jsonl_event_count);
+            }
+            return Ok((report, unread));
         }
-        return Ok(report);
     };
-    match compare(reader, &mirror, through, &mut report, progress) {
-        Ok(()) => {}
+    let unread = match compare(reader, &mirror, through, &mut report, progress) {
+        Ok(()) => return Ok((report, None)),
         Err(Failure::Ledger(error)) => return Err(error),
-        Err(Failure::Mirror(source)) => {
-            let error = MirrorError::Sqlite { action: "reading", path: mirror.path().to_owned(), source };
-            report.find(Finding::UnreadableMirror { reason: error.to_string() });
-        }
-    }
-    Ok(report)
+        Err(Failure::Sqlite(source)) => MirrorError::Sqlite { action: "reading", path: mirror.path().to_owned(), source },
+        Err(Failure::Mirror(error)) => error,
+    };
+    report.find(Finding::UnreadableMirror { reason: unread.to_string() });
+    Ok((report, Some(unread)))
 }
 
 enum Failure {
     Ledger(LedgerError),
-    Mirror(rusqlite::Error),
+    Mirror(MirrorError),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<MirrorError> for Failure {
+    fn from(error: MirrorError) -> Failure {
+        Failure::Mirror(error)
+    }
 }
 
 impl From<LedgerError> for Failure {
@@ -115,7 +135,7 @@ impl From<LedgerError> for Failure {
 
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Failure {
-        Failure::Mirror(error)
+        Failure::Sqlite(error)
     }
 }
 
@@ -168,7 +188,7 @@ fn compare(
     if through == Seq::MAX {
         check_mark(reader, mark, report);
     }
-    check_segments_and_creation(reader, mirror, &segments, through, report);
+    check_segments_and_creation(reader, mirror, &segments, through, report)?;
     if let Some(reason) = index_check(&snapshot)? {
         report.find(Finding::DamagedMirror { reason });
     }
@@ -182,32 +202,27 @@ fn check_segments_and_creation(
     ledger: &[(Seq, Seq)],
     through: Seq,
     report: &mut ParityReport,
-) {
-    match mirror.manifest() {
-        Ok(manifest) if manifest.created_at != reader.manifest().created_at => {
-            report.find(Finding::OtherCreation { ledger: reader.manifest().created_at, mirror: manifest.created_at });
-        }
-        Ok(_) => {}
-        Err(error) => report.find(Finding::UnreadableMirror { reason: error.to_string() }),
+) -> Result<(), MirrorError> {
+    let created_at = mirror.manifest()?.created_at;
+    if created_at != reader.manifest().created_at {
+        report.find(Finding::OtherCreation { ledger: reader.manifest().created_at, mirror: created_at });
     }
     // Where lines are missing or wrong, so are the segments that they would make.
     if !report.is_consistent() || through < report.mirrored_through {
-        return;
+        return Ok(());
     }
-    match mirror.segments() {
-        Ok(known) if known == ledger => {}
-        Ok(known) => {
-            let wrong = known.iter().zip(ledger).find(|(known, ledger)| known != ledger);
-            let reason = match wrong {
-                Some(((first, last), (ledger_first, ledger_last))) => {
-                    format!("it has one from seq {first} to {last} where the ledger has one from {ledger_first} to {ledger_last}")
-                }
-                None => format!("it has {} where the ledger has {}", known.len(), ledger.len()),
-            };
-            report.find(Finding::WrongSegments { reason });
-        }
-        Err(error) => report.find(Finding::UnreadableMirror { reason: error.to_string() }),
+    let known = mirror.segments()?;
+    if known != ledger {
+        let wrong = known.iter().zip(ledger).find(|(known, ledger)| known != ledger);
+        let reason = match wrong {
+            Some(((first, last), (ledger_first, ledger_last))) => {
+                format!("it has one from seq {first} to {last} where the ledger has one from {ledger_first} to {ledger_last}")
+            }
+            None => format!("it has {} where the ledger has {}", known.len(), ledger.len()),
+        };
+        report.find(Finding::WrongSegments { reason });
     }
+    Ok(())
 }
 
 fn check_mark(reader: &LedgerReader, mark: Option<crate::ledger::Watermark>, report: &mut ParityReport) {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Finding, check};
+use super::check;
 use crate::event::{Event, Seq, line};
 use crate::failpoint;
 use crate::ledger::place::Expected;
@@ -18,7 +18,7 @@ use crate::ledger::segment::{self, LineReader};
 use crate::ledger::storage::{StorageFile, each_piece, read_range};
 use crate::ledger::tail;
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Manifest, StoreLock, Watermark};
-use crate::mirror::{Mirror, MirrorError, MirrorReader, Row, SELECT, create_private, free_aside, mirror_path, set_aside};
+use crate::mirror::{Mirror, MirrorError, MirrorFault, MirrorReader, Row, SELECT, create_private, free_aside, mirror_path, set_aside};
 use crate::options::Options;
 use crate::verify::verify;
 
@@ -87,9 +87,17 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
     let mut report = RepairReport::default();
     let (mut mirror, aside) = Mirror::open_or_set_aside(dir, reader.manifest(), options)?;
     report.set_aside.extend(aside);
-    let found = check::full(&reader, options, Some(verified.head.seq), &mut |_| ())?;
-    let unreadable = found.findings.iter().any(|finding| matches!(finding, Finding::UnreadableMirror { .. }));
-    if unreadable || !mirror.indexes_fit() {
+    let compare = || check::full_or_unread(&reader, options, Some(verified.head.seq), &mut |_| ());
+    let (mut found, mut unread) = compare()?;
+    if unread.as_ref().is_some_and(MirrorError::may_be_unread) {
+        (found, unread) = compare()?;
+    }
+    let read = unread.map_or_else(|| mirror.check_indexes(), Err);
+    if let Err(error) = read {
+        // What could not be read just now may be well.
+        if error.fault() != MirrorFault::Broken {
+            return Err(error.into());
+        }
         drop(mirror);
         report.set_aside.push(set_aside(dir)?);
         mirror = Mirror::open(dir, reader.manifest(), options)?;
