@@ -261,3 +261,27 @@ fn nothing_is_acknowledged_before_its_fsync() {
     store.close().unwrap();
     open_is_clean(&dir, &options);
 }
+
+#[test]
+fn a_directory_above_that_can_not_be_fsynced_at_all() {
+    for (kind, opens) in [
+        (ErrorKind::InvalidInput, true),
+        (ErrorKind::ReadOnlyFilesystem, true),
+        (ErrorKind::PermissionDenied, true),
+        (ErrorKind::Other, false),
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("store");
+        let mut options = options();
+        let switches = faulty(&mut options);
+        // The first directory that a new store has fsynced is the one that it lies in.
+        switches.fail_once(Op::SyncDir, kind, 0);
+        let opened = Store::open(&dir, &options).map(|(store, report)| (store.close(), report.created));
+        assert!(!switches.is_armed(), "it did fail");
+        match opened {
+            Ok((closed, created)) => assert!(opens && created && closed.is_ok(), "{kind}"),
+            Err(error) => assert!(!opens && error.to_string().contains("syncing"), "{kind}: {error}"),
+        }
+        assert_eq!(open_is_clean(&dir, &options).created, !opens);
+    }
+}

@@ -43,11 +43,15 @@ pub fn claim(dir: &Path, mirror_is_there: bool, options: &Options) -> Result<Cla
 }
 
 /// Makes the names of the directory and of those above it durable, before anything in it is: whoever created them, this
-/// process or one that was killed, may not have done so. A directory that this user may not open was not created by it.
+/// process or one that was killed, may not have done so. A directory that this user may not open was not created by it, and
+/// neither was one that can't be fsynced at all, as those of squashfs, autofs and read-only file systems.
 fn sync_names_above(dir: &Path, options: &Options) -> Result<(), LedgerError> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
     for above in std::path::absolute(dir).map_err(LedgerError::io("finding", dir))?.ancestors().skip(1) {
         match options.storage.sync_dir(above) {
-            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(LedgerError::io("syncing", above)(error)),
+            Err(error) if !matches!(error.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported) => {
+                return Err(LedgerError::io("syncing", above)(error));
+            }
             _ => {}
         }
     }
