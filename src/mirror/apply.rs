@@ -111,6 +111,11 @@ impl Batch<'_> {
         self.segments.clear();
     }
 
+    /// The list of segments is derived anew with the rows.
+    pub(crate) fn forget_segments(&self) -> Result<(), MirrorError> {
+        self.sqlite("repairing", self.transaction.execute("DELETE FROM segments", [])).map(|_| ())
+    }
+
     /// Removes the row with this seq, to write it anew.
     pub(crate) fn remove(&self, seq: crate::event::Seq) -> Result<(), MirrorError> {
         self.sqlite("repairing", self.transaction.execute("DELETE FROM events WHERE seq = ?1", [signed(seq.get())])).map(|_| ())

@@ -134,10 +134,12 @@ fn derive_rows(
     let mut lines = reader.lines_from(Seq::FIRST)?;
     let mut mark = Watermark { seq: Seq::ZERO, event_hash: reader.manifest().genesis(), segment: Seq::FIRST, offset: 0 };
     let mut done = Seq::ZERO;
-    mirror.forget_segments()?;
     while done < head.seq {
         let mut batch = mirror.begin()?;
         batch.rewind(mark);
+        if done == Seq::ZERO {
+            batch.forget_segments()?;
+        }
         for _ in 0..BATCH_EVENTS_MAX {
             if done >= head.seq {
                 break;
@@ -166,6 +168,7 @@ fn derive_rows(
     if head.seq == Seq::ZERO {
         let mut batch = mirror.begin()?;
         batch.rewind(mark);
+        batch.forget_segments()?;
         batch.commit()?;
     }
     Ok(())
@@ -233,6 +236,7 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
         rebuilt.extend(repair.rebuild(*first, *last, all.get(n + 1).map(|(first, _)| *first))?);
         progress(repair.expected.head().seq.get());
     }
+    repair.check_last_batch(mirrored)?;
     if differs {
         repair.keep_damaged(&manifest_path, Seq::ZERO)?;
     }
@@ -370,6 +374,18 @@ impl FromMirror<'_> {
         }
     }
 
+    /// A batch that ends in the middle is cut by recovery, unless the mirror has a part of it: then the rest was durable too.
+    fn check_last_batch(&self, mirrored: Seq) -> Result<(), RepairError> {
+        let next = self.expected.head().seq.next();
+        match self.expected.open_batch() {
+            Some((i, n)) if next.get().saturating_sub(i.into()) <= mirrored.get() => {
+                let reason = format!("it is number {} of a batch of {n} whose beginning the mirror has", i + 1);
+                Err(RepairError::Unrecoverable { seq: next, reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn candidates(&self, path: &Path) -> Result<Candidates, LedgerError> {
         let open = || self.options.storage.open_read(path);
         let mut candidates = match open() {
@@ -494,10 +510,5 @@ impl Mirror {
     /// When the store was created.
     fn take_creation_from(&self, manifest: &Manifest) -> Result<(), MirrorError> {
         self.execute("repairing", "UPDATE mirrored_through SET created_at = ?1", &[&manifest.created_at.to_string()]).map(|_| ())
-    }
-
-    /// The list of segments is derived anew with the rows.
-    fn forget_segments(&self) -> Result<(), MirrorError> {
-        self.execute("repairing", "DELETE FROM segments", &[]).map(|_| ())
     }
 }
