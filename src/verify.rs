@@ -162,7 +162,7 @@ pub fn verify(reader: &LedgerReader, progress: &mut dyn FnMut(u64)) -> Result<Ve
         if verifier.is_unfinished(&found) {
             break;
         }
-        verifier.line(&found);
+        verifier.line(&found)?;
         progress(verifier.report.bytes);
     }
     Ok(verifier.finish())
@@ -213,7 +213,7 @@ impl Verifier<'_> {
         written
     }
 
-    fn line(&mut self, found: &LedgerLine<'_>) {
+    fn line(&mut self, found: &LedgerLine<'_>) -> Result<(), LedgerError> {
         let raw = found.raw;
         if found.segment != self.segment {
             (self.segment, self.line_number) = (found.segment, 0);
@@ -222,7 +222,7 @@ impl Verifier<'_> {
         self.line_number += 1;
         self.report.bytes += raw.end() - raw.offset;
         match line::decode(raw.bytes) {
-            Ok(event) if raw.terminated => self.event(found, &event),
+            Ok(event) if raw.terminated => self.event(found, &event)?,
             Ok(event) => {
                 self.report.fail(self.failure(found, event.seq, Some(event.id), LineFault::Unterminated));
                 self.expected.step_over(&event);
@@ -233,16 +233,22 @@ impl Verifier<'_> {
                 self.expected.lose_line();
             }
         }
+        Ok(())
     }
 
-    fn event(&mut self, found: &LedgerLine<'_>, event: &Event<'_>) {
-        match check(self.reader, &mut self.expected, event, self.line_number == 1, found.segment) {
-            Ok(()) => {
+    fn event(&mut self, found: &LedgerLine<'_>, event: &Event<'_>) -> Result<(), LedgerError> {
+        let at_its_place = check(&mut self.expected, event, self.line_number == 1, found.segment);
+        let wrong = match at_its_place {
+            Ok(()) => check_blobs(self.reader, event)?,
+            Err(fault) => Some(fault),
+        };
+        match wrong {
+            None => {
                 self.report.events += 1;
                 self.report.head = self.expected.head();
                 self.report.signed += u64::from(event.signature.is_some());
             }
-            Err(reason) => {
+            Some(reason) => {
                 self.report.fail(self.failure(found, event.seq, Some(event.id), reason));
                 if event.seq > self.expected.head().seq.next() {
                     self.expected.lose_lines_before(event.seq);
@@ -262,6 +268,7 @@ impl Verifier<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     fn failure(&self, found: &LedgerLine<'_>, seq: Seq, id: Option<EventId>, reason: LineFault) -> Failure {
@@ -277,7 +284,7 @@ impl Verifier<'_> {
     }
 }
 
-fn check(reader: &LedgerReader, expected: &mut Expected, event: &Event<'_>, first_line: bool, segment: Seq) -> Result<(), LineFault> {
+fn check(expected: &mut Expected, event: &Event<'_>, first_line: bool, segment: Seq) -> Result<(), LineFault> {
     if first_line && event.seq != segment {
         return Err(LineFault::Seq { expected: segment, found: event.seq });
     }
@@ -285,11 +292,21 @@ fn check(reader: &LedgerReader, expected: &mut Expected, event: &Event<'_>, firs
     let begins = !first_line || event.group_seq == event.seq;
     let group = if begins { expected.check_group(event) } else { Err(LineFault::Group { found: event.group_seq }) };
     expected.check(event, &mut |_| Some(0))?;
-    group?;
-    check_blob(reader.storage(), reader.dir(), event)?;
-    if event.body == Body::Erased {
-        return Ok(());
+    group
+}
+
+/// What is wrong with the bytes that an event keeps out of its line, if anything.
+fn check_blobs(reader: &LedgerReader, event: &Event<'_>) -> Result<Option<LineFault>, LedgerError> {
+    let wrong = check_blob(reader.storage(), reader.dir(), event)?;
+    if wrong.is_some() || event.body == Body::Erased {
+        return Ok(wrong);
     }
     let attachments: Vec<Attachment> = event.attachments_json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-    attachments.iter().try_for_each(|attachment| place::check_blob_file(reader.storage(), reader.dir(), attachment.hash, attachment.bytes))
+    for Attachment { hash, bytes } in attachments {
+        let wrong = place::check_blob_file(reader.storage(), reader.dir(), hash, bytes)?;
+        if wrong.is_some() {
+            return Ok(wrong);
+        }
+    }
+    Ok(None)
 }

@@ -270,9 +270,8 @@ impl Drop for Tmpfs {
 async fn its_disk_is_full() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("store");
-    // The mirror is on a disk that becomes full, the segments are on another one.
-    let Some(disk) = Tmpfs::new(dir.clone(), 700) else { return skipped("its_disk_is_full", "mount needs root") };
-    let _segments = Tmpfs::new(dir.join("segments"), 64 << 10).unwrap();
+    let mounted = Tmpfs::new(dir.clone(), 700).and_then(|disk| Tmpfs::new(dir.join("segments"), 64 << 10).map(|segments| (disk, segments)));
+    let Some((disk, _segments)) = mounted else { return skipped("its_disk_is_full", "mount needs root") };
     let ledger = Ledger::open_with(&dir, options()).await.unwrap();
     let mut events = 0;
     while !matches!(ledger.status().mirror, MirrorHealth::Blocked { .. }) {

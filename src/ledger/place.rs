@@ -1,10 +1,11 @@
 //! Whether a line is right at its place: the one check that recovery, verify, replay and repair share.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::storage::{self, Storage};
-use super::{Head, LineFault};
+use super::{Head, LedgerError, LineFault};
 use crate::event::{Body, Event, PayloadHash, Seq};
 
 /// Looks up the position of a stream before the first event that a check has seen.
@@ -123,21 +124,31 @@ pub(crate) fn blob_path(dir: &Path, hash: PayloadHash) -> PathBuf {
     dir.join("blobs").join(name.get(..2).unwrap_or_default()).join(&name)
 }
 
-/// Whether an event's out-of-line payload is there, with its hash and length.
-pub(crate) fn check_blob(storage: &dyn Storage, dir: &Path, event: &Event<'_>) -> Result<(), LineFault> {
+/// What is wrong with an event's out-of-line payload, if anything: it must be there, with its hash and length.
+///
+/// # Errors
+/// [`LedgerError::Io`] where that can't be told just now: a line whose blob can't be read is not a wrong line.
+pub(crate) fn check_blob(storage: &dyn Storage, dir: &Path, event: &Event<'_>) -> Result<Option<LineFault>, LedgerError> {
     match event.body {
         Body::Blob { bytes } => check_blob_file(storage, dir, event.payload_hash, bytes),
-        Body::Inline(_) | Body::Erased => Ok(()),
+        Body::Inline(_) | Body::Erased => Ok(None),
     }
 }
 
-/// Whether a blob is there, with its hash and length.
-pub(crate) fn check_blob_file(storage: &dyn Storage, dir: &Path, hash: PayloadHash, bytes: u64) -> Result<(), LineFault> {
-    let fault = |what| Err(LineFault::Blob { hash: hash.to_string(), what });
-    let Ok(mut file) = storage.open_read(&blob_path(dir, hash)) else {
-        return fault("missing");
+/// What is wrong with a blob, if anything.
+///
+/// # Errors
+/// As [`check_blob`].
+pub(crate) fn check_blob_file(storage: &dyn Storage, dir: &Path, hash: PayloadHash, bytes: u64) -> Result<Option<LineFault>, LedgerError> {
+    let fault = |what| Ok(Some(LineFault::Blob { hash: hash.to_string(), what }));
+    let path = blob_path(dir, hash);
+    let mut file = match storage.open_read(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return fault("missing"),
+        Err(error) => return Err(LedgerError::io("opening", &path)(error)),
     };
-    if file.len().ok() != Some(bytes) {
+    let reading = || LedgerError::io("reading", &path);
+    if file.len().map_err(reading())? != bytes {
         return fault("of another length");
     }
     let mut hasher = blake3::Hasher::new();
@@ -145,5 +156,6 @@ pub(crate) fn check_blob_file(storage: &dyn Storage, dir: &Path, hash: PayloadHa
         hasher.update(piece);
         Ok(())
     });
-    if read.ok() == Some(bytes) && hasher.finalize() == *hash.as_bytes() { Ok(()) } else { fault("damaged") }
+    let is_right = read.map_err(reading())? == bytes && hasher.finalize() == *hash.as_bytes();
+    if is_right { Ok(None) } else { fault("damaged") }
 }

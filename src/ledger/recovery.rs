@@ -434,7 +434,7 @@ fn recover_active(
             break;
         };
         let group = expected.check_group(&event);
-        if check_blob(cx.storage, cx.dir, &event).is_err() {
+        if check_blob(cx.storage, cx.dir, &event)?.is_some() {
             break;
         }
         match expected.check(&event, &mut base) {

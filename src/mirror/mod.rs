@@ -107,11 +107,12 @@ impl Mirror {
         let opening = |source| MirrorError::Sqlite { action: "opening", path: path.clone(), source };
         let mut conn = Connection::open_with_flags(&path, flags).map_err(opening)?;
         conn.busy_timeout(options.mirror_busy_timeout).map_err(opening)?;
-        if !create && schema::check_known(&conn, &path)? == 0 {
+        let version = schema::check_known(&conn, &path)?;
+        if !create && version == 0 {
             // A writer was stopped while it made it.
             return Err(MirrorError::Missing { path });
         }
-        check_writable_format(&path)?;
+        check_writable_format(&conn, &path)?;
         schema::prepare(&mut conn, &path, manifest, options.mirror_wal_bytes_max)?;
         let watermark = schema::watermark(&conn, &path, manifest.ledger_id)?;
         if check {
@@ -414,8 +415,15 @@ fn check_version() -> Result<(), MirrorError> {
 
 /// Byte 18 of a database says which format a writer must know; SQLite opens one that it doesn't know read-only, and would
 /// blame the permissions.
-fn check_writable_format(path: &Path) -> Result<(), MirrorError> {
+///
+/// The file is looked at only where SQLite can't write it and this user could: closing a file gives up every lock that this
+/// process holds on it, SQLite's too. Another program that came and went would then take itself for the last one that has
+/// the mirror open, and remove the WAL that is being written.
+fn check_writable_format(conn: &Connection, path: &Path) -> Result<(), MirrorError> {
     use std::io::Read;
+    if !conn.is_readonly("main").unwrap_or(false) || !may_write(path) {
+        return Ok(());
+    }
     let mut header = [0; 19];
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
     match header {
@@ -425,6 +433,13 @@ fn check_writable_format(path: &Path) -> Result<(), MirrorError> {
         }),
         _ => Ok(()),
     }
+}
+
+fn may_write(path: &Path) -> bool {
+    #[cfg(unix)]
+    return rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    #[cfg(not(unix))]
+    return std::fs::metadata(path).is_ok_and(|meta| !meta.permissions().readonly());
 }
 
 /// SQLite would write through a symbolic link.

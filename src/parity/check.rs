@@ -297,9 +297,11 @@ impl LedgerSide {
                         report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
                         self.expected.lose_lines_before(event.seq);
                     }
-                    let checked = self.expected.check(&event, &mut |_| Some(0));
-                    let checked = checked.and_then(|()| check_blob(self.reader.storage(), self.reader.dir(), &event));
-                    if let Err(fault) = checked {
+                    let wrong = match self.expected.check(&event, &mut |_| Some(0)) {
+                        Ok(()) => check_blob(self.reader.storage(), self.reader.dir(), &event)?,
+                        Err(fault) => Some(fault),
+                    };
+                    if let Some(fault) = wrong {
                         report.find(broken(event.seq, fault));
                         if event.seq < seq {
                             continue;

@@ -200,11 +200,13 @@ impl Replay {
                 Seq::ZERO => Some(0),
                 _ => mirror.session_seq(session_id).ok().map(Option::unwrap_or_default),
             };
-            let checked = line::decode(bytes).map_err(LineFault::from).and_then(|event| {
-                self.expected.check(&event, &mut base)?;
-                check_blob(reader.storage(), reader.dir(), &event)
-            });
-            if let Err(reason) = checked {
+            let checked = line::decode(bytes).map_err(LineFault::from);
+            let checked = checked.and_then(|event| self.expected.check(&event, &mut base).map(|()| event));
+            let wrong = match checked {
+                Ok(event) => check_blob(reader.storage(), reader.dir(), &event)?,
+                Err(fault) => Some(fault),
+            };
+            if let Some(reason) = wrong {
                 let path = segment::segment_path(reader.dir(), found.segment);
                 return Err(LedgerError::Damaged { path, offset: found.raw.offset, reason }.into());
             }
