@@ -24,15 +24,11 @@ use std::time::Duration;
 use common::disk::faulty;
 use counterfoil::actors::{Durability, Ledger, LedgerOptions, Phase};
 use counterfoil::*;
-use real_disk::{Cutter, Failing};
+use real_disk::{APPENDS_MAX, Cutter, Failing, append_until_error, in_time};
 
 const APPENDERS: u64 = 64;
-/// Far more than the disk has room for.
-const APPENDS_MAX: u64 = 10_000;
 /// Events that one writer appends before the disk fails.
 const FIRST: u64 = 50;
-/// What takes longer hangs.
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Both ways in which the disk can fail: whether the journal is on a device of its own.
 const JOURNAL_ELSEWHERE: [bool; 2] = [true, false];
@@ -125,23 +121,6 @@ impl Rig {
     }
 }
 
-/// Appends until the first error; answers the receipts, and it.
-async fn append_until_it_fails(ledger: Ledger, task: u64) -> (Vec<Receipt>, AppendError) {
-    let mut receipts = Vec::new();
-    for n in 0..APPENDS_MAX {
-        let durability = if (task + n).is_multiple_of(2) { Durability::Mirrored } else { Durability::Ledger };
-        match ledger.append_with(draft(task, n), Expect::Any, durability).await {
-            Ok(receipt) => receipts.push(receipt),
-            Err(error) => return (receipts, error),
-        }
-    }
-    panic!("the disk does not fail");
-}
-
-async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what} hangs"))
-}
-
 fn of_receipt(receipt: Receipt) -> (EventId, (Seq, EventHash)) {
     (receipt.id, (receipt.seq, receipt.event_hash))
 }
@@ -164,7 +143,7 @@ async fn actors_on(rig: &Rig) -> Events {
     let switches = faulty(&mut options.store);
     let ledger = Ledger::open_with(&rig.store, options).await.unwrap();
     ledger.append_with(draft(100, 0), Expect::Any, Durability::Mirrored).await.unwrap();
-    let tasks: Vec<_> = (0..APPENDERS).map(|task| tokio::spawn(append_until_it_fails(ledger.clone(), task))).collect();
+    let tasks: Vec<_> = (0..APPENDERS).map(|task| tokio::spawn(append_until_error(ledger.clone(), draft, task))).collect();
     common::until("so many appends", || ledger.status().durable.seq.get() > APPENDERS * 3).await;
     rig.failing.fail();
     let (mut acknowledged, mut unknown) = (Events::new(), 0);

@@ -25,11 +25,7 @@ struct Case {
 
 impl Case {
     fn new() -> Case {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = temp.path().join("store");
-        let mut options = small_segments();
-        disk::without_sync(&mut options);
-        filled(&dir, &options);
+        let (temp, dir, options) = unsynced_store();
         let (whole, paths) = (segments(&dir), segment_paths(&dir));
         assert!(paths.len() >= 4);
         Case { _temp: temp, dir, options, whole, paths }

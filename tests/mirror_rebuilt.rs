@@ -23,11 +23,7 @@ struct Case {
 
 impl Case {
     fn new() -> Case {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = temp.path().join("store");
-        let mut options = small_segments();
-        disk::without_sync(&mut options);
-        filled(&dir, &options);
+        let (temp, dir, options) = unsynced_store();
         let mirror = fs::read(mirror_path(&dir)).unwrap();
         Case { _temp: temp, dir, options, mirror }
     }

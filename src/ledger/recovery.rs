@@ -449,7 +449,8 @@ fn recover_active(
             return Err(Box::new(Refusal::Splice { path: path.clone(), offset: raw.offset, fault }).into());
         }
         if event.batch.is_none_or(|(i, _)| i == 1) {
-            batch_offset = raw.offset;
+            // Fill that stands before a batch goes with it: what is left ends where the last kept line does.
+            batch_offset = valid_end;
         }
         kept.push(TailEvent::of(&event));
         id_max = id_max.max(Some(event.id));

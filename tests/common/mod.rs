@@ -233,6 +233,16 @@ pub fn store() -> (tempfile::TempDir, std::path::PathBuf, Options) {
     (temp, dir, options)
 }
 
+/// The same on a disk whose fsync does nothing: for tests that open it thousands of times.
+pub fn unsynced_store() -> (tempfile::TempDir, std::path::PathBuf, Options) {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    let mut options = small_segments();
+    disk::without_sync(&mut options);
+    filled(&dir, &options);
+    (temp, dir, options)
+}
+
 /// Polls until it holds, with a deadline.
 #[cfg(feature = "actors")]
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -6,6 +6,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use counterfoil::actors::{Durability, Ledger};
+use counterfoil::{AppendError, Draft, Expect, Receipt};
 
 /// A kind of file system: how it is made, and how it is mounted.
 #[derive(Clone, Copy, Debug)]
@@ -226,4 +230,26 @@ impl Drop for Failing {
         }
         let _ = std::fs::write(Path::new(ZRAM).join("hot_remove"), &self.zram);
     }
+}
+
+/// Far more appends than the disks of these tests have room for.
+pub const APPENDS_MAX: u64 = 10_000;
+/// What takes longer hangs.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// One task appends until the first error; answers the receipts, and it.
+pub async fn append_until_error(ledger: Ledger, draft: fn(u64, u64) -> Draft, task: u64) -> (Vec<Receipt>, AppendError) {
+    let mut receipts = Vec::new();
+    for n in 0..APPENDS_MAX {
+        let durability = if (task + n).is_multiple_of(2) { Durability::Mirrored } else { Durability::Ledger };
+        match ledger.append_with(draft(task, n), Expect::Any, durability).await {
+            Ok(receipt) => receipts.push(receipt),
+            Err(error) => return (receipts, error),
+        }
+    }
+    panic!("the disk has room for all of it");
+}
+
+pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what} hangs"))
 }
