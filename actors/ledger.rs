@@ -156,6 +156,8 @@ impl LedgerState {
             rewritten_bytes = recovery.rewritten_bytes,
             "recovered"
         );
+        // One that sees nothing of what is committed later is good for recovery only.
+        lookup = lookup.filter(|reader| !reader.is_frozen());
         let covered = lookup.is_some() && watermark.map_or(Seq::ZERO, |mark| mark.seq) >= writer.floor();
         context.shared.durable.send_replace(writer.head());
         context.shared.live.send_modify(|live| live.recovery = Some(recovery));
@@ -406,7 +408,8 @@ impl LedgerState {
         if self.lookup.is_none() {
             let (dir, timeout) = (&self.context.dir, self.context.shared.options.store.mirror_busy_timeout);
             match MirrorReader::open(dir, self.context.manifest.ledger_id, timeout) {
-                Ok(reader) => self.lookup = Some(reader),
+                Ok(reader) if !reader.is_frozen() => self.lookup = Some(reader),
+                Ok(_) => tracing::warn!(actor = "ledger", "the mirror can be read only as if nobody wrote to it"),
                 Err(error) => tracing::warn!(actor = "ledger", %error, "the mirror can't be read just now"),
             }
         }

@@ -18,7 +18,7 @@ use counterfoil::*;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.unwrap_or_else(|_| panic!("{what} hangs"))
+    tokio::time::timeout(Duration::from_secs(60), future).await.unwrap_or_else(|_| panic!("{what} hangs"))
 }
 
 /// Options under which whoever comes to this point is held there, and says so, until it is let go.

@@ -178,7 +178,7 @@ async fn its_shared_memory_cannot_be_made_yet() {
     });
     until("one in flight", || ledger.status().in_flight == 1).await;
     std::fs::remove_dir(dir.join("mirror.sqlite3-shm")).unwrap();
-    let again = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it heals without help").unwrap().unwrap();
+    let again = tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it heals without help").unwrap().unwrap();
     assert!(again.duplicate && again.seq == Seq::FIRST, "{again:?}");
     finish(ledger, &dir, 13).await;
 }
@@ -221,7 +221,7 @@ async fn an_index_that_is_broken_in_a_large_mirror() {
     std::fs::write(&mirror, bytes).unwrap();
 
     let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
-    let again = tokio::time::timeout(Duration::from_secs(20), ledger.append(large(3))).await.expect("an answer").unwrap();
+    let again = tokio::time::timeout(Duration::from_secs(60), ledger.append(large(3))).await.expect("an answer").unwrap();
     assert!(again.duplicate && again.seq.get() == 4, "{again:?}");
     assert!(ledger.status().restarts <= 3, "{} restarts", ledger.status().restarts);
     finish(ledger, temp.path(), 20).await;

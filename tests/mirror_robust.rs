@@ -99,7 +99,7 @@ async fn goes_on_and_waits(ledger: Ledger, dir: &Path, words: &str, heal: impl A
     heal(&ledger).await;
     let mut seqs = BTreeSet::new();
     for task in waiting {
-        let receipt = tokio::time::timeout(Duration::from_secs(30), task).await.expect("it heals without help").unwrap();
+        let receipt = tokio::time::timeout(Duration::from_secs(60), task).await.expect("it heals without help").unwrap();
         assert!(seqs.insert(receipt.seq) && !receipt.duplicate, "acknowledged twice: {receipt:?}");
     }
     for n in [first, first + BOUND] {
@@ -296,7 +296,7 @@ async fn its_disk_is_full() {
     until("one in flight", || ledger.status().in_flight == 1).await;
     assert!(matches!(&ledger.status().mirror, MirrorHealth::Blocked { reason } if reason.contains("full") || reason.contains("disk")));
     disk.grow(64 << 10);
-    assert_eq!(tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it heals").unwrap().seq.get(), events + 1);
+    assert_eq!(tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it heals").unwrap().seq.get(), events + 1);
     finish(ledger, &dir, events + 1).await;
 }
 

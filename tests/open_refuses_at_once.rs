@@ -24,7 +24,8 @@ async fn a_refusal_is_no_restart() {
     let begun = Instant::now();
     let error = Ledger::open(temp.path()).await.unwrap_err();
     assert!(error.is_refused(), "{error}");
-    assert!(begun.elapsed() < Duration::from_millis(500), "it was tried more than once: {:?}", begun.elapsed());
+    // Ten restarts wait for longer than that.
+    assert!(begun.elapsed() < Duration::from_secs(2), "it was tried more than once: {:?}", begun.elapsed());
     assert_eq!(writer_of(temp.path(), &options), None);
     assert!(matches!(forecast(temp.path(), &options), Err(LedgerError::Refused(_))));
 }

@@ -86,7 +86,7 @@ async fn family() -> (ActorRef<()>, ActorRef<Msg>, tokio::task::JoinHandle<()>, 
 }
 
 async fn told(log: &Log, event: &str) {
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     while !log.lock().unwrap().iter().any(|line| line == event) {
         assert!(tokio::time::Instant::now() < deadline, "{event} not in {:?}", log.lock().unwrap());
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;

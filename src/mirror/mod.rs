@@ -82,6 +82,8 @@ pub struct Mirror {
 pub struct MirrorReader {
     conn: Connection,
     path: PathBuf,
+    /// It takes the file for one that nobody writes to, and sees nothing of what is committed later.
+    is_frozen: bool,
 }
 
 impl Mirror {
@@ -311,15 +313,15 @@ impl MirrorReader {
         };
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&path, flags).map_err(opening)?;
-        let conn = match probe(&conn) {
-            Ok(()) => conn,
+        let (conn, is_frozen) = match probe(&conn) {
+            Ok(()) => (conn, false),
             Err(error) if error::is_unwritable(&error) && std::fs::metadata(wal_path(&path)).map_or(0, |meta| meta.len()) == 0 => {
                 // In a directory that can't be written, SQLite can't make the shared memory that a WAL needs. No WAL
                 // is there, or an empty one, so the file alone is the whole database.
                 let uri = format!("file:{}?immutable=1", escape_uri(&path));
                 let conn = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI).map_err(opening)?;
                 probe(&conn).map_err(opening)?;
-                conn
+                (conn, true)
             }
             Err(error) => return Err(opening(error)),
         };
@@ -327,7 +329,12 @@ impl MirrorReader {
             // A writer is just making it, or was stopped while it did.
             return Err(MirrorError::Missing { path });
         }
-        Ok(MirrorReader { conn, path })
+        Ok(MirrorReader { conn, path, is_frozen })
+    }
+
+    /// Whether it sees only what was committed when it was opened.
+    pub fn is_frozen(&self) -> bool {
+        self.is_frozen
     }
 
     /// The manifest of the ledger that it mirrors, as it was when the mirror was made.

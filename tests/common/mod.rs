@@ -246,7 +246,7 @@ pub fn unsynced_store() -> (tempfile::TempDir, std::path::PathBuf, Options) {
 /// Polls until it holds, with a deadline.
 #[cfg(feature = "actors")]
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !holds() {
         assert!(std::time::Instant::now() < deadline, "{what} did not come about");
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
