@@ -251,7 +251,9 @@ impl Store {
         }
         let group = if durable { None } else { self.writer.flush()? };
         let mirrored = match group {
-            Some(group) if self.mirror.watermark().seq.next() == group.first => self.mirror.apply(&group).map(drop).map_err(Error::from),
+            Some(group) if self.mirror.watermark().seq.next() == group.first => {
+                self.mirror.check_in_place().and_then(|()| self.mirror.apply(&group)).map(drop).map_err(Error::from)
+            }
             _ if self.mirror.watermark().seq < self.writer.head().seq => self.catch_up().map(drop),
             _ => Ok(()),
         };
@@ -269,8 +271,9 @@ impl Store {
     /// Replays into the mirror what it lacks.
     ///
     /// # Errors
-    /// [`Error::Replay`].
+    /// [`Error::Replay`]; [`Error::Mirror`] where its files are no longer those that were opened: the next open rebuilds it.
     pub fn catch_up(&mut self) -> Result<ReplayReport, Error> {
+        self.mirror.check_in_place()?;
         let reader = LedgerReader::open(&self.dir, &self.options)?;
         let report = Replay::from_watermark(&reader, &self.mirror, self.writer.head().seq)?.run(&mut self.mirror, &mut |_| ())?;
         self.writer.mirrored_through(self.mirror.watermark().seq);

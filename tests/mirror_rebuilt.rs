@@ -169,3 +169,21 @@ fn an_interrupted_setting_aside_is_not_overwritten_by_the_next() {
     assert_eq!(fs::read(&aside).unwrap(), case.mirror);
     open_is_clean(&case.dir, &case.options);
 }
+
+/// Under an open store, that is: what is committed into a file that nobody can open any more is not mirrored.
+#[test]
+#[cfg(unix)]
+fn its_wal_is_removed_under_the_store() {
+    let case = Case::new();
+    let (mut store, _) = Store::open(&case.dir, &case.options).unwrap();
+    assert_eq!(store.append(note("before")).unwrap().mirror, MirrorAck::Mirrored);
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(format!("{}{suffix}", mirror_path(&case.dir).display())).unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(store.append(note("after")).unwrap().mirror, MirrorAck::MirrorBehind);
+    }
+    assert!(matches!(store.catch_up(), Err(Error::Mirror(MirrorError::Gone { .. }))));
+    drop(store);
+    open_is_clean(&case.dir, &case.options);
+}
