@@ -190,9 +190,10 @@ pub fn state(store: &Store, dir: &Path) -> (BTreeMap<PathBuf, Vec<u8>>, Head, Wa
 pub fn open_is_clean(dir: &Path, options: &Options) -> OpenReport {
     let (store, report) = Store::open(dir, options).unwrap_or_else(|error| panic!("{error}"));
     store.close().unwrap();
-    let verified = verified(dir);
+    let reader = LedgerReader::open(dir, options).unwrap();
+    let verified = verify(&reader, &mut |_| ()).unwrap();
     assert!(verified.is_clean(), "{verified}");
-    let parity = parity(dir);
+    let parity = parity_full(&reader, options, None, &mut |_| ()).unwrap();
     assert!(parity.is_consistent(), "{parity}");
     assert_eq!(parity.jsonl_event_count, parity.sqlite_event_count);
     report

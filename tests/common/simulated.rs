@@ -362,6 +362,11 @@ impl SimDisk {
         world.faults = Faults { garbage: world.faults.garbage, lies: world.faults.lies, ..Faults::default() };
     }
 
+    /// Whether a program sees bytes that the disk does not have and will not get: those of an fsync that failed.
+    pub fn shows_what_is_lost(&self) -> bool {
+        self.world().inodes.iter().any(|inode| !inode.stuck.is_empty())
+    }
+
     /// The bytes of a file, as a program sees them.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let world = self.world();
