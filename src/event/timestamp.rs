@@ -63,29 +63,29 @@ impl Timestamp {
 
     /// Appends its text form.
     pub fn push_to(self, out: &mut Vec<u8>) {
-        fn digits(out: &mut Vec<u8>, number: u32, width: u32) {
-            for place in (0..width).rev() {
-                out.push(b'0' + (number / 10u32.pow(place) % 10) as u8);
+        let time = DateTime::<Utc>::from_timestamp_micros(self.0).unwrap_or_default();
+        let (date, of_day) = (time.date_naive(), time.num_seconds_from_midnight());
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        // Each number, and the place of its last digit.
+        for (mut number, last, width) in [
+            (date.year().unsigned_abs(), 3, 4),
+            (date.month(), 6, 2),
+            (date.day(), 9, 2),
+            (of_day / 3600, 12, 2),
+            (of_day / 60 % 60, 15, 2),
+            (of_day % 60, 18, 2),
+            (time.timestamp_subsec_micros(), 25, 6),
+        ] {
+            for place in (last + 1 - width..=last).rev() {
+                if let Some(digit) = text.get_mut(place) {
+                    *digit = b'0' + (number % 10) as u8;
+                }
+                number /= 10;
             }
         }
-        let time = DateTime::<Utc>::from_timestamp_micros(self.0).unwrap_or_default();
-        digits(out, time.year().unsigned_abs(), 4);
-        out.push(b'-');
-        digits(out, time.month(), 2);
-        out.push(b'-');
-        digits(out, time.day(), 2);
-        out.push(b'T');
-        digits(out, time.hour(), 2);
-        out.push(b':');
-        digits(out, time.minute(), 2);
-        out.push(b':');
-        digits(out, time.second(), 2);
-        out.push(b'.');
-        digits(out, time.nanosecond() / 1000, 6);
-        out.push(b'Z');
+        out.extend_from_slice(&text);
     }
 
-    /// Reads its text form, and nothing else.
     pub(crate) fn parse_exact(text: &[u8]) -> Option<Timestamp> {
         fn number(digits: &[u8]) -> Option<u32> {
             digits.iter().try_fold(0u32, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u32::from(digit - b'0')))
