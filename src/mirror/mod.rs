@@ -3,11 +3,12 @@
 //! Called by the store, replay, repair and SqliteActor. Never writes to the ledger.
 //!
 //! - `schema` tables, settings, migrations · `row` a row back to its exact line
-//! - `apply` rows and watermark in one transaction · `lookup` ids and streams for the writer
+//! - `apply` rows and watermark in one transaction · `fields` of a line that is right · `lookup` ids and streams for the writer
 //! - `wal` kept short · `query` read-only SQL for people · `error`
 
 mod apply;
 mod error;
+mod fields;
 mod lookup;
 mod query;
 mod row;
