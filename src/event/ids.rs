@@ -165,6 +165,7 @@ pub(crate) fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
 /// What no digit is worth.
 const NO_NIBBLE: u8 = 0xff;
 /// What each byte is worth as a digit.
+#[allow(clippy::indexing_slicing)] // a constant: an index out of bounds would not compile
 const NIBBLES: [u8; 256] = {
     let mut nibbles = [NO_NIBBLE; 256];
     let mut value = 0;
