@@ -45,8 +45,9 @@ pub(crate) enum LedgerMsg {
     Append(Append),
     /// Write the open group.
     Flush,
-    /// Rows up to this seq are committed; so many bytes of credit come back; whether nothing more is known to lack.
-    Mirrored { through: Seq, credit: usize, caught_up: bool },
+    /// Rows up to this seq are committed; so many bytes of credit come back; whether nothing more is known to lack; and the
+    /// emptied buffers of the groups.
+    Mirrored { through: Seq, credit: usize, caught_up: bool, buffers: Vec<Vec<u8>> },
     /// The mirror has changed.
     Mirror(MirrorLink),
     /// Try again to open the mirror to read.
@@ -106,7 +107,10 @@ impl ThreadLocalActor for LedgerActor {
                 // A group that was dropped leaves room, and no word of the mirror's will come for it.
                 state.flush().and_then(|()| state.stage_deferred(&me))
             }
-            LedgerMsg::Mirrored { through, credit, caught_up } => state.mirrored(&me, through, credit, caught_up),
+            LedgerMsg::Mirrored { through, credit, caught_up, buffers } => {
+                drop(buffers);
+                state.mirrored(&me, through, credit, caught_up)
+            }
             LedgerMsg::Mirror(link) => state.mirror(&me, link),
             LedgerMsg::LookAgain => {
                 state.look_cast = false;
