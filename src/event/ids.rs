@@ -162,24 +162,31 @@ pub(crate) fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// What no digit is worth.
+const NO_NIBBLE: u8 = 0xff;
+/// What each byte is worth as a digit.
+#[allow(clippy::indexing_slicing)] // a constant: an index out of bounds would not compile
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [NO_NIBBLE; 256];
+    let mut value = 0;
+    while value < HEX.len() {
+        nibbles[HEX[value] as usize] = value as u8;
+        value += 1;
+    }
+    nibbles
+};
+
 /// Reads exactly 32 bytes of lower-case hex.
 pub(crate) fn parse_hex32(text: &[u8]) -> Option<[u8; 32]> {
-    fn nibble(digit: u8) -> Option<u8> {
-        match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        }
+    let nibble = |digit: u8| NIBBLES.get(usize::from(digit)).copied().unwrap_or(NO_NIBBLE);
+    let text: &[u8; 64] = text.try_into().ok()?;
+    let (mut bytes, mut all) = ([0; 32], 0);
+    for (byte, [high, low]) in bytes.iter_mut().zip(text.as_chunks::<2>().0) {
+        let (high, low) = (nibble(*high), nibble(*low));
+        all |= high | low;
+        *byte = high << 4 | low;
     }
-    let mut bytes = [0; 32];
-    if text.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *byte = nibble(*high)? << 4 | nibble(*low)?;
-    }
-    Some(bytes)
+    (all < 16).then_some(bytes)
 }
 
 macro_rules! hash32 {

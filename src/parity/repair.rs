@@ -163,6 +163,7 @@ fn derive_rows(
             done = event.seq;
         }
         mark = batch.commit()?;
+        mirror.see_to_wal();
         progress(done.get());
     }
     if head.seq == Seq::ZERO {
