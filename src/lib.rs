@@ -91,6 +91,8 @@ pub use parity::{
 pub use rusqlite;
 pub use store::{FullReplay, OpenReport, Store, forecast, replay_store};
 pub use verify::{Failure, Unfinished, VerifyReport, verify};
+#[doc(hidden)]
+pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};
 
 /// The bytes on disk, format version 1: the normative page.
 #[doc = include_str!("format.md")]

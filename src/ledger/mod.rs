@@ -6,7 +6,7 @@
 //!
 //! - `storage` the seam to the disk · `claim` the first part of every open: `lock` one writer, `manifest` ledger.json
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
-//! - `place` whether a line is right where it stands · `tail`, `recovery` what open does after a crash
+//! - `stream` the same, decoded on other threads · `place` whether a line is right where it stands (`positions` of streams) · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
 //! - `memory` ids and streams not mirrored yet · `writer` seal, group, write, fsync, rotate
 
@@ -18,10 +18,12 @@ pub(crate) mod lock;
 mod manifest;
 mod memory;
 pub(crate) mod place;
+pub(crate) mod positions;
 mod reader;
 pub(crate) mod recovery;
 pub(crate) mod segment;
 pub mod storage;
+pub(crate) mod stream;
 pub(crate) mod tail;
 mod writer;
 
@@ -37,4 +39,6 @@ pub use reader::{LedgerLine, LedgerReader, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};
 pub use segment::{RawLine, Segment};
 pub use storage::{FsStorage, Storage, StorageFile, StorageLock};
+#[doc(hidden)]
+pub use stream::Plan;
 pub use writer::{Group, Stage, Staged, Writer};

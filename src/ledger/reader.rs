@@ -182,6 +182,11 @@ impl Lines {
         Ok(self.line(span).and_then(|found| Some((found, line::decode(found.raw.bytes).ok()?))))
     }
 
+    /// Reads afresh what stands behind the last line that ended in LF.
+    pub(crate) fn forget_ahead(&mut self) {
+        self.rewind();
+    }
+
     fn rewind(&mut self) {
         if let Some((_, lines)) = &mut self.current {
             lines.rewind(self.last_end);
@@ -196,13 +201,12 @@ impl Lines {
     fn advance(&mut self) -> Result<Option<Span>, LedgerError> {
         loop {
             if let Some((segment, lines)) = &mut self.current {
-                let path = segment.path.clone();
-                while let Some(span) = lines.advance().map_err(LedgerError::io("reading", &path))? {
+                while let Some(span) = lines.advance().map_err(LedgerError::io("reading", &segment.path))? {
                     let found = lines.line(span);
                     if found.terminated {
                         self.last_end = found.end();
                     }
-                    if found.stated_seq().is_none_or(|seq| seq >= self.from) {
+                    if self.from == Seq::ZERO || found.stated_seq().is_none_or(|seq| seq >= self.from) {
                         return Ok(Some(span));
                     }
                 }

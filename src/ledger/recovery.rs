@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::place::{Expected, check_blob};
+use super::place::{Expected, Standing, check_blob};
 use super::segment::{self, LineReader, Segment};
 use super::storage::{self, Storage, StorageFile};
 use super::tail::{self, Tail};
@@ -433,16 +433,17 @@ fn recover_active(
         let Ok(event) = line::decode(raw.bytes) else {
             break;
         };
-        let group = expected.check_group(&event);
+        let standing = Standing::of(&event);
+        let group = expected.check_group(&standing);
         if check_blob(cx.storage, cx.dir, &event)?.is_some() {
             break;
         }
-        match expected.check(&event, &mut base) {
-            Ok(()) => {}
-            Err(fault @ LineFault::SessionSeq { .. }) => {
+        match expected.check_standing(&standing, &mut || base(event.session_id()?))? {
+            None => {}
+            Some(fault @ LineFault::SessionSeq { .. }) => {
                 return Err(Box::new(Refusal::OtherStream { path: path.clone(), offset: raw.offset, seq: event.seq, fault }).into());
             }
-            Err(_) => break,
+            Some(_) => break,
         }
         if let Err(fault) = group {
             // It is sealed and linked, so it is what was written: no tear made it.

@@ -4,11 +4,12 @@
 //!
 //! - `schema` tables, settings, migrations · `row` a row back to its exact line
 //! - `apply` rows and watermark in one transaction · `lookup` ids and streams for the writer
-//! - `wal` kept short · `query` read-only SQL for people · `error`
+//! - `positions` a temporary database for checks · `wal` kept short · `query` read-only SQL for people · `error`
 
 mod apply;
 mod error;
 mod lookup;
+mod positions;
 mod query;
 mod row;
 mod schema;
@@ -21,6 +22,7 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use apply::{Insertion, insert_event};
 pub use error::{MirrorError, MirrorFault};
+pub(crate) use positions::bounded_positions;
 pub use query::{QueryError, Table};
 pub(crate) use row::{Row, SELECT};
 pub use schema::SCHEMA_VERSION;

@@ -5,8 +5,9 @@ use rusqlite::Rows;
 use super::report::{Finding, Mismatch, ParityKind, ParityReport};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::{Expected, check_blob};
+use crate::ledger::stream::{Plan, Stream};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, segment};
-use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, index_check};
+use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, bounded_positions, index_check};
 use crate::options::Options;
 
 /// Compares the mirror's watermark with the ledger's head, in O(1).
@@ -70,9 +71,12 @@ fn open(reader: &LedgerReader, options: &Options, report: &mut ParityReport, hea
     }
 }
 
-/// Compares every line with every row, byte for byte and in both directions, in constant memory (streams aside:
-/// one position is kept for each). `through` bounds the check where a writer is at work; `progress` is called with
-/// the number of events that are done.
+/// How many events lie between two calls of `progress`.
+const PROGRESS_EVENTS: u64 = 256;
+
+/// Compares every line with every row, byte for byte and in both directions, in constant memory. The ledger is read and
+/// decoded on other threads. `through` bounds the check where a writer is at work; `progress` is called with the number of
+/// events that are done, now and then and at the end.
 ///
 /// # Errors
 /// [`LedgerError`] where the ledger can't be read. What is wrong with the mirror is in the report.
@@ -82,7 +86,19 @@ pub fn full(
     through: Option<Seq>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<ParityReport, LedgerError> {
-    full_or_unread(reader, options, through, progress).map(|(report, _)| report)
+    full_by(reader, options, through, &Plan::default(), progress)
+}
+
+/// The same by a plan: the report does not depend on it.
+#[doc(hidden)]
+pub fn full_by(
+    reader: &LedgerReader,
+    options: &Options,
+    through: Option<Seq>,
+    plan: &Plan,
+    progress: &mut dyn FnMut(u64),
+) -> Result<ParityReport, LedgerError> {
+    full_or_unread(reader, options, through, plan, progress).map(|(report, _)| report)
 }
 
 /// The same, and what SQLite said where the mirror could not be read to its end: whether that will pass is for the caller.
@@ -90,6 +106,7 @@ pub(super) fn full_or_unread(
     reader: &LedgerReader,
     options: &Options,
     through: Option<Seq>,
+    plan: &Plan,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(ParityReport, Option<MirrorError>), LedgerError> {
     let mut report = ParityReport::new(ParityKind::Full);
@@ -97,15 +114,17 @@ pub(super) fn full_or_unread(
     let mirror = match open(reader, options, &mut report, Seq::ZERO) {
         Ok(mirror) => mirror,
         Err(unread) => {
-            let mut ledger = LedgerSide::new(reader, through)?;
+            let mut ledger = LedgerSide::new(reader, through, plan)?;
             while let Some(seq) = ledger.next(&mut report)? {
                 report.missing_in_sqlite.push(seq, seq);
-                progress(report.jsonl_event_count);
+                if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
+                    progress(report.jsonl_event_count);
+                }
             }
             return Ok((report, unread));
         }
     };
-    let unread = match compare(reader, &mirror, through, &mut report, progress) {
+    let unread = match compare(reader, &mirror, through, plan, &mut report, progress) {
         Ok(()) => return Ok((report, None)),
         Err(Failure::Ledger(error)) => return Err(error),
         Err(Failure::Sqlite(source)) => MirrorError::Sqlite { action: "reading", path: mirror.path().to_owned(), source },
@@ -143,6 +162,7 @@ fn compare(
     reader: &LedgerReader,
     mirror: &MirrorReader,
     through: Seq,
+    plan: &Plan,
     report: &mut ParityReport,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Failure> {
@@ -153,15 +173,15 @@ fn compare(
     let mut statement = snapshot.prepare(&format!("{SELECT} WHERE seq <= ?1 ORDER BY seq"))?;
     let mut rows =
         RowSide { rows: statement.query([i64::try_from(through.get()).unwrap_or(i64::MAX)])?, row_line: Vec::new(), current: None };
-    let mut ledger = LedgerSide::new(reader, through)?;
+    let mut ledger = LedgerSide::new(reader, through, plan)?;
     let (mut segments, mirrored) = (Vec::new(), report.mirrored_through);
     let mut line_seq = ledger.next(report)?;
     let mut row_seq = rows.next(report)?;
     loop {
         if let Some(seq) = line_seq.filter(|seq| *seq <= mirrored) {
             match segments.last_mut() {
-                Some((first, last)) if *first == ledger.segment => *last = seq,
-                _ => segments.push((ledger.segment, seq)),
+                Some((first, last)) if *first == ledger.segment() => *last = seq,
+                _ => segments.push((ledger.segment(), seq)),
             }
         }
         match (line_seq, row_seq) {
@@ -180,8 +200,11 @@ fn compare(
                 row_seq = rows.next(report)?;
             }
         }
-        progress(report.jsonl_event_count);
+        if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
+            progress(report.jsonl_event_count);
+        }
     }
+    progress(report.jsonl_event_count);
     if report.jsonl_event_count == 0 && report.sqlite_event_count > 0 && reader.segments()?.is_empty() {
         report.find(Finding::MissingLedger { path: segment::segments_dir(reader.dir()) });
     }
@@ -263,24 +286,19 @@ fn missing_row(snapshot: &rusqlite::Connection, ledger: &LedgerSide, seq: Seq, r
 
 /// The lines of the ledger, checked as a chain.
 struct LedgerSide {
-    lines: crate::ledger::Lines,
+    lines: Stream,
     expected: Expected,
     through: Seq,
-    line: Vec<u8>,
-    /// First seq of the segment that the line is in, by the name of its file.
-    segment: Seq,
     reader: LedgerReader,
 }
 
 impl LedgerSide {
-    fn new(reader: &LedgerReader, through: Seq) -> Result<LedgerSide, LedgerError> {
+    fn new(reader: &LedgerReader, through: Seq, plan: &Plan) -> Result<LedgerSide, LedgerError> {
         let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
         Ok(LedgerSide {
-            lines: reader.lines_from(Seq::FIRST)?,
-            expected: Expected::after(genesis),
+            lines: Stream::new(reader.lines_from(Seq::FIRST)?, through, plan.clone()),
+            expected: Expected::keeping(genesis, bounded_positions(plan.positions_max)),
             through,
-            line: Vec::new(),
-            segment: Seq::ZERO,
             reader: reader.clone(),
         })
     }
@@ -288,7 +306,10 @@ impl LedgerSide {
     /// The seq of the next right line. What is wrong with others goes into the report.
     fn next(&mut self, report: &mut ParityReport) -> Result<Option<Seq>, LedgerError> {
         while self.expected.head().seq < self.through {
-            let Some(found) = self.lines.next_raw()? else {
+            if !self.lines.advance()? {
+                return Ok(None);
+            }
+            let Some(found) = self.lines.current() else {
                 return Ok(None);
             };
             if !found.raw.terminated && found.active {
@@ -302,41 +323,54 @@ impl LedgerSide {
                 reason: fault.to_string(),
             };
             let seq = self.expected.head().seq.next();
-            match line::decode(found.raw.bytes) {
+            let event = match found.decoded {
+                Ok(event) => event,
                 Err(error) => {
-                    report.find(broken(seq, error.into()));
+                    report.find(broken(seq, error.clone().into()));
                     self.expected.lose_line();
+                    continue;
                 }
-                Ok(event) => {
-                    if event.seq > seq && event.seq <= self.through {
-                        report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
-                        self.expected.lose_lines_before(event.seq);
-                    }
-                    let wrong = match self.expected.check(&event, &mut |_| Some(0)) {
-                        Ok(()) => check_blob(self.reader.storage(), self.reader.dir(), &event)?,
-                        Err(fault) => Some(fault),
-                    };
-                    if let Some(fault) = wrong {
-                        report.find(broken(event.seq, fault));
-                        if event.seq < seq {
-                            continue;
-                        }
-                        self.expected.step_over(&event);
-                        continue;
-                    }
+            };
+            if event.seq > seq && event.seq <= self.through {
+                report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
+                self.expected.lose_lines_before(event.seq);
+            }
+            let wrong = match self.expected.check_standing(event, &mut || Some(0))? {
+                None if event.is_plain => None,
+                None => match line::decode_again(found.raw.bytes) {
+                    Ok(event) => check_blob(self.reader.storage(), self.reader.dir(), &event)?,
+                    Err(error) => Some(error.into()),
+                },
+                fault => fault,
+            };
+            match wrong {
+                None => {
                     report.jsonl_event_count += 1;
-                    self.line.clear();
-                    self.line.extend_from_slice(found.raw.bytes);
-                    self.segment = found.segment;
                     return Ok(Some(event.seq));
+                }
+                Some(fault) => {
+                    report.find(broken(event.seq, fault));
+                    if event.seq >= seq {
+                        self.expected.step_over(event)?;
+                    }
                 }
             }
         }
         Ok(None)
     }
 
+    /// The line, without its LF.
+    fn line(&self) -> &[u8] {
+        self.lines.current().map_or(&[], |found| found.raw.bytes)
+    }
+
+    /// First seq of the segment that the line is in, by the name of its file.
+    fn segment(&self) -> Seq {
+        self.lines.current().map_or(Seq::ZERO, |found| found.segment)
+    }
+
     fn event(&self) -> Option<Event<'_>> {
-        line::decode_unhashed(&self.line).ok()
+        line::decode_again(self.line()).ok()
     }
 }
 
@@ -375,7 +409,7 @@ impl RowSide<'_> {
         let Some(current) = &self.current else {
             return Ok(());
         };
-        if current.readable && self.row_line == ledger.line {
+        if current.readable && self.row_line == ledger.line() {
             return Ok(());
         }
         let Some(event) = ledger.event() else {

@@ -10,7 +10,7 @@ mod repair;
 mod replay;
 mod report;
 
-pub use check::{full, quick};
+pub use check::{full, full_by, quick};
 pub use repair::{RepairError, RepairReport, repair_from_ledger, repair_from_mirror};
 pub use replay::{Replay, ReplayError, ReplayReport, ReplayStep};
 pub use report::{Finding, Mismatch, ParityKind, ParityReport, SeqRange, SeqRanges};

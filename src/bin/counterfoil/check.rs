@@ -62,11 +62,7 @@ pub fn compare(context: &Context, ledger: &LedgerReader, kind: ParityKind) -> Re
             let mark = context.mirror(ledger).and_then(|mirror| Ok(mirror.watermark(ledger.manifest().ledger_id)?.seq)).ok();
             let through = mark.filter(|_| before.is_some());
             let bar = progress::events("comparing", through.map_or_else(|| ledger.head().map_or(0, |head| head.seq.get()), Seq::get));
-            let report = parity_full(ledger, &context.options, through, &mut |events| {
-                if events.is_multiple_of(256) {
-                    bar.set_position(events);
-                }
-            })?;
+            let report = parity_full(ledger, &context.options, through, &mut |events| bar.set_position(events))?;
             bar.finish_and_clear();
             report
         }

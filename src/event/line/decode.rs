@@ -20,7 +20,7 @@ pub fn decode(line: &[u8]) -> Result<Event<'_>, LineError> {
 
 /// The same, of bytes that are known to be text.
 pub(crate) fn decode_text(line: &str) -> Result<Event<'_>, LineError> {
-    let (event, material_end) = parse(line)?;
+    let (event, material_end) = parse(line, payload::is_normal)?;
     let material = line.as_bytes().get(..material_end).unwrap_or_default();
     let computed = chain::event_hash(material);
     if computed != event.event_hash {
@@ -31,7 +31,12 @@ pub(crate) fn decode_text(line: &str) -> Result<Event<'_>, LineError> {
 
 /// Decodes a line without looking at its hash.
 pub(crate) fn decode_unhashed(line: &[u8]) -> Result<Event<'_>, LineError> {
-    parse(text(line)?).map(|(event, _)| event)
+    parse(text(line)?, payload::is_normal).map(|(event, _)| event)
+}
+
+/// Decodes a line that has been decoded before: its payload is not read again.
+pub(crate) fn decode_again(line: &[u8]) -> Result<Event<'_>, LineError> {
+    parse(text(line)?, |_| true).map(|(event, _)| event)
 }
 
 fn text(line: &[u8]) -> Result<&str, LineError> {
@@ -39,7 +44,7 @@ fn text(line: &[u8]) -> Result<&str, LineError> {
 }
 
 /// The event, and where the bytes end that its hash covers.
-fn parse(text: &str) -> Result<(Event<'_>, usize), LineError> {
+fn parse(text: &str, is_payload: fn(&str) -> bool) -> Result<(Event<'_>, usize), LineError> {
     let mut c = Cursor { text, at: 0 };
     c.expect("{\"seq\":")?;
     let seq = Seq::new(c.number("seq", 1, Seq::MAX.get())?);
@@ -84,7 +89,7 @@ fn parse(text: &str) -> Result<(Event<'_>, usize), LineError> {
     let event_hash = EventHash::from_bytes(c.hash("event_hash")?);
     c.expect("\"")?;
     let signature = signature(&mut c, signed_by.is_some())?;
-    let body = body(&mut c)?;
+    let body = body(&mut c, is_payload)?;
     let event = Event {
         seq,
         id,
@@ -155,12 +160,12 @@ fn signature<'a>(c: &mut Cursor<'a>, signed: bool) -> Parsed<Option<&'a str>> {
     Ok(Some(text))
 }
 
-fn body<'a>(c: &mut Cursor<'a>) -> Parsed<Body<'a>> {
+fn body<'a>(c: &mut Cursor<'a>, is_payload: fn(&str) -> bool) -> Parsed<Body<'a>> {
     if c.skip(",\"payload\":") {
         let Some(json) = c.rest().strip_suffix('}') else {
             return c.error(LineProblem::Expected("}"));
         };
-        return if payload::is_normal(json) { Ok(Body::Inline(json)) } else { c.error(LineProblem::Payload) };
+        return if is_payload(json) { Ok(Body::Inline(json)) } else { c.error(LineProblem::Payload) };
     }
     let body = if c.skip(",\"blob\":{\"bytes\":") {
         let bytes = c.number("blob", 0, u64::MAX)?;
