@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::recovery::{self, Mark, Watermark};
 use super::segment::{self, LineReader, RawLine, Segment, Span};
 use super::{LedgerError, Manifest, Refusal, Storage};
 use crate::event::{Event, Seq, line};
@@ -46,7 +47,12 @@ impl LedgerReader {
                 false => Box::new(Refusal::NoManifest { path: Manifest::path(dir) }).into(),
             });
         };
-        Ok(LedgerReader { storage: options.storage.clone(), dir: dir.to_owned(), manifest, line_bytes_max: options.line_bytes_max })
+        Ok(LedgerReader::of(dir, manifest, options))
+    }
+
+    /// The same, of a store whose manifest has been read.
+    pub(crate) fn of(dir: &Path, manifest: Manifest, options: &Options) -> LedgerReader {
+        LedgerReader { storage: options.storage.clone(), dir: dir.to_owned(), manifest, line_bytes_max: options.line_bytes_max }
     }
 
     /// The manifest.
@@ -89,6 +95,23 @@ impl LedgerReader {
         let mut lines = self.lines(segments.into_iter().filter(|segment| segment.first >= first).collect(), Seq::ZERO);
         lines.first_offset = offset;
         Ok(lines)
+    }
+
+    /// The line at a watermark, and lines from the one behind it on.
+    pub(crate) fn lines_after(&self, mark: &Watermark) -> Result<Option<(Mark, Lines)>, LedgerError> {
+        let segments = self.segments()?;
+        let Some(holder) = segments.iter().rposition(|segment| segment.first <= mark.seq) else {
+            return Ok(None);
+        };
+        let Some(segment) = segments.get(holder) else {
+            return Ok(None);
+        };
+        let Some(found) = recovery::find_mark(self.storage.as_ref(), segment, mark, self.line_bytes_max)? else {
+            return Ok(None);
+        };
+        let mut lines = self.lines(segments.into_iter().skip(holder).collect(), Seq::ZERO);
+        lines.first_offset = found.end;
+        Ok(Some((found, lines)))
     }
 
     fn lines(&self, queue: VecDeque<Segment>, from: Seq) -> Lines {

@@ -91,28 +91,18 @@ impl Replay {
             return Replay::from_start(reader, through);
         }
         let head = Head { seq: mark.seq, event_hash: mark.event_hash };
-        for (segment, offset) in [(mark.segment, mark.offset), (mark.segment, 0), (Seq::FIRST, 0)] {
-            let mut lines = reader.lines_at(segment, offset)?;
-            // The hint is checked; where it does not hold, the segment is scanned, and then the ledger.
-            while let Some(found) = lines.next_raw()? {
-                match line::decode(found.raw.bytes) {
-                    Ok(event) if event.seq == mark.seq => {
-                        if event.event_hash != mark.event_hash {
-                            return Err(MirrorError::Conflict {
-                                path: mirror.path().to_owned(),
-                                seq: mark.seq,
-                                id: event.id,
-                                ledger: event.event_hash,
-                                row: format!("{} at its watermark", mark.event_hash),
-                            }
-                            .into());
-                        }
-                        return Ok(Replay::new(reader, lines, head, through));
-                    }
-                    _ if offset > 0 => break,
-                    _ => {}
+        if let Some((found, lines)) = reader.lines_after(&mark)? {
+            if found.event_hash != mark.event_hash {
+                return Err(MirrorError::Conflict {
+                    path: mirror.path().to_owned(),
+                    seq: mark.seq,
+                    id: found.id,
+                    ledger: found.event_hash,
+                    row: format!("{} at its watermark", mark.event_hash),
                 }
+                .into());
             }
+            return Ok(Replay::new(reader, lines, head, through));
         }
         let reason = LineFault::Seq { expected: mark.seq, found: reader.head()?.seq };
         Err(LedgerError::Damaged { path: segment::segment_path(reader.dir(), mark.segment), offset: mark.offset, reason }.into())
