@@ -10,7 +10,7 @@ use super::shared::MirrorHealth;
 use super::supervisor::{Context, Inner};
 use crate::{
     Error, LedgerReader, Mirror, MirrorError, MirrorFault, ParityKind, ParityReport, Replay, ReplayError, ReplayReport, ReplayStep,
-    parity_full, parity_quick, set_aside,
+    parity_full, parity_incremental, parity_quick, set_aside,
 };
 
 /// What is held against the mirror's file before a replay: what is broken may lie where a replay does not look.
@@ -173,6 +173,7 @@ impl ParityState {
         }
         let compared = LedgerReader::open(&self.context.dir, &shared.options.store).and_then(|reader| match kind {
             ParityKind::Quick => parity_quick(&reader, &shared.options.store),
+            ParityKind::Incremental => parity_incremental(&reader, &shared.options.store, Some(through), usize::MAX, &mut |_| ()),
             ParityKind::Full => parity_full(&reader, &shared.options.store, Some(through), &mut |_| ()),
         });
         if let Ok(report) = &compared {

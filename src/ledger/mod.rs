@@ -38,7 +38,7 @@ pub use memory::{Lookup, LookupError, Stored};
 pub use reader::{LedgerLine, LedgerReader, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};
 pub use segment::{RawLine, Segment};
-pub use storage::{FsStorage, Storage, StorageFile, StorageLock};
+pub use storage::{FileIdentity, FsStorage, Storage, StorageFile, StorageLock};
 #[doc(hidden)]
 pub use stream::Plan;
 pub use writer::{Group, Stage, Staged, Writer};

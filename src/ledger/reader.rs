@@ -126,12 +126,8 @@ impl LedgerReader {
     pub fn head(&self) -> Result<super::Head, LedgerError> {
         let genesis = super::Head { seq: Seq::ZERO, event_hash: self.manifest.genesis() };
         for segment in self.segments()?.iter().rev() {
-            let mut file = self.storage.open_read(&segment.path).map_err(LedgerError::io("opening", &segment.path))?;
-            let last = segment::last_line(file.as_mut(), self.line_bytes_max).map_err(LedgerError::io("reading", &segment.path))?;
-            if let Some((_, bytes)) = last
-                && let Ok(event) = line::decode(&bytes)
-            {
-                return Ok(super::Head { seq: event.seq, event_hash: event.event_hash });
+            if let Some(head) = self.end_of(segment)? {
+                return Ok(head);
             }
             let mut lines = self.lines_at(segment.first, 0)?;
             let mut head = None;
@@ -143,6 +139,14 @@ impl LedgerReader {
             }
         }
         Ok(genesis)
+    }
+
+    /// The last event of a segment; nothing where its last line is not right by its own hash.
+    pub(crate) fn end_of(&self, segment: &Segment) -> Result<Option<super::Head>, LedgerError> {
+        let mut file = self.storage.open_read(&segment.path).map_err(LedgerError::io("opening", &segment.path))?;
+        let last = segment::last_line(file.as_mut(), self.line_bytes_max).map_err(LedgerError::io("reading", &segment.path))?;
+        let event = last.as_ref().and_then(|(_, bytes)| line::decode(bytes).ok());
+        Ok(event.map(|event| super::Head { seq: event.seq, event_hash: event.event_hash }))
     }
 
     /// The line of this seq, without its LF.

@@ -7,6 +7,7 @@
 //! - `positions` a temporary database for checks · `wal` kept short · `query` read-only SQL for people · `error`
 
 mod apply;
+mod checked;
 mod error;
 mod lookup;
 mod positions;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 pub use apply::{Insertion, insert_event};
+pub(crate) use checked::{Checked, keep_checked};
 pub use error::{MirrorError, MirrorFault};
 pub(crate) use positions::bounded_positions;
 pub use query::{QueryError, Table};

@@ -6,7 +6,7 @@ use super::report::{Finding, Mismatch, ParityKind, ParityReport};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::{Expected, check_blob};
 use crate::ledger::stream::{Plan, Stream};
-use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, segment};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Lines, segment};
 use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, bounded_positions, index_check};
 use crate::options::Options;
 
@@ -55,7 +55,12 @@ pub fn quick(reader: &LedgerReader, options: &Options) -> Result<ParityReport, L
 }
 
 /// Opens the mirror to read; where that fails, why is in the report, and with it what SQLite said.
-fn open(reader: &LedgerReader, options: &Options, report: &mut ParityReport, head: Seq) -> Result<MirrorReader, Option<MirrorError>> {
+pub(super) fn open(
+    reader: &LedgerReader,
+    options: &Options,
+    report: &mut ParityReport,
+    head: Seq,
+) -> Result<MirrorReader, Option<MirrorError>> {
     match MirrorReader::open(reader.dir(), reader.manifest().ledger_id, options.mirror_busy_timeout) {
         Ok(mirror) => Ok(mirror),
         Err(MirrorError::Missing { path }) => {
@@ -134,7 +139,7 @@ pub(super) fn full_or_unread(
     Ok((report, Some(unread)))
 }
 
-enum Failure {
+pub(super) enum Failure {
     Ledger(LedgerError),
     Mirror(MirrorError),
     Sqlite(rusqlite::Error),
@@ -170,41 +175,9 @@ fn compare(
     let snapshot = mirror.connection().unchecked_transaction()?;
     let mark = mirror.watermark(reader.manifest().ledger_id).ok();
     report.mirrored_through = mark.map_or(Seq::ZERO, |mark| mark.seq);
-    let mut statement = snapshot.prepare(&format!("{SELECT} WHERE seq <= ?1 ORDER BY seq"))?;
-    let mut rows =
-        RowSide { rows: statement.query([i64::try_from(through.get()).unwrap_or(i64::MAX)])?, row_line: Vec::new(), current: None };
     let mut ledger = LedgerSide::new(reader, through, plan)?;
-    let (mut segments, mirrored) = (Vec::new(), report.mirrored_through);
-    let mut line_seq = ledger.next(report)?;
-    let mut row_seq = rows.next(report)?;
-    loop {
-        if let Some(seq) = line_seq.filter(|seq| *seq <= mirrored) {
-            match segments.last_mut() {
-                Some((first, last)) if *first == ledger.segment() => *last = seq,
-                _ => segments.push((ledger.segment(), seq)),
-            }
-        }
-        match (line_seq, row_seq) {
-            (None, None) => break,
-            (Some(line), row) if row.is_none_or(|row| line < row) => {
-                missing_row(&snapshot, &ledger, line, report)?;
-                line_seq = ledger.next(report)?;
-            }
-            (line, Some(row)) if line.is_none_or(|line| row < line) => {
-                report.missing_in_jsonl.push(row, row);
-                row_seq = rows.next(report)?;
-            }
-            _ => {
-                rows.compare(&snapshot, &ledger, report)?;
-                line_seq = ledger.next(report)?;
-                row_seq = rows.next(report)?;
-            }
-        }
-        if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
-            progress(report.jsonl_event_count);
-        }
-    }
-    progress(report.jsonl_event_count);
+    let mut segments = Vec::new();
+    compare_rows(&snapshot, i64::MIN, &mut ledger, &mut segments, report, progress)?;
     if report.jsonl_event_count == 0 && report.sqlite_event_count > 0 && reader.segments()?.is_empty() {
         report.find(Finding::MissingLedger { path: segment::segments_dir(reader.dir()) });
     }
@@ -218,8 +191,54 @@ fn compare(
     Ok(())
 }
 
+/// Compares the lines of one side with the rows from this seq on. Adds to `segments` what the ledger has of them.
+pub(super) fn compare_rows(
+    snapshot: &rusqlite::Connection,
+    from: i64,
+    ledger: &mut LedgerSide<'_>,
+    segments: &mut Vec<(Seq, Seq)>,
+    report: &mut ParityReport,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Failure> {
+    let mut statement = snapshot.prepare_cached(&format!("{SELECT} WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq"))?;
+    let through = i64::try_from(ledger.through.get()).unwrap_or(i64::MAX);
+    let mut rows = RowSide { rows: statement.query([from, through])?, row_line: Vec::new(), current: None };
+    let mirrored = report.mirrored_through;
+    let mut line_seq = ledger.next(report)?;
+    let mut row_seq = rows.next(report)?;
+    loop {
+        if let Some(seq) = line_seq.filter(|seq| *seq <= mirrored) {
+            match segments.last_mut() {
+                Some((first, last)) if *first == ledger.segment() => *last = seq,
+                _ => segments.push((ledger.segment(), seq)),
+            }
+        }
+        match (line_seq, row_seq) {
+            (None, None) => break,
+            (Some(line), row) if row.is_none_or(|row| line < row) => {
+                missing_row(snapshot, ledger, line, report)?;
+                line_seq = ledger.next(report)?;
+            }
+            (line, Some(row)) if line.is_none_or(|line| row < line) => {
+                report.missing_in_jsonl.push(row, row);
+                row_seq = rows.next(report)?;
+            }
+            _ => {
+                rows.compare(snapshot, ledger, report)?;
+                line_seq = ledger.next(report)?;
+                row_seq = rows.next(report)?;
+            }
+        }
+        if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
+            progress(report.jsonl_event_count);
+        }
+    }
+    progress(report.jsonl_event_count);
+    Ok(())
+}
+
 /// What the mirror knows besides events: the segments up to its watermark, and when the store was created.
-fn check_segments_and_creation(
+pub(super) fn check_segments_and_creation(
     reader: &LedgerReader,
     mirror: &MirrorReader,
     ledger: &[(Seq, Seq)],
@@ -248,7 +267,7 @@ fn check_segments_and_creation(
     Ok(())
 }
 
-fn check_mark(reader: &LedgerReader, mark: Option<crate::ledger::Watermark>, report: &mut ParityReport) {
+pub(super) fn check_mark(reader: &LedgerReader, mark: Option<crate::ledger::Watermark>, report: &mut ParityReport) {
     let wrong = match mark {
         None => Some("it can't be read".to_owned()),
         Some(mark) if mark.seq == Seq::ZERO => None,
@@ -266,7 +285,7 @@ fn check_mark(reader: &LedgerReader, mark: Option<crate::ledger::Watermark>, rep
 }
 
 /// A line without a row: lost, or kept out since its id stands elsewhere.
-fn missing_row(snapshot: &rusqlite::Connection, ledger: &LedgerSide, seq: Seq, report: &mut ParityReport) -> Result<(), Failure> {
+fn missing_row(snapshot: &rusqlite::Connection, ledger: &LedgerSide<'_>, seq: Seq, report: &mut ParityReport) -> Result<(), Failure> {
     report.missing_in_sqlite.push(seq, seq);
     let Some(event) = ledger.event() else {
         return Ok(());
@@ -285,22 +304,39 @@ fn missing_row(snapshot: &rusqlite::Connection, ledger: &LedgerSide, seq: Seq, r
 }
 
 /// The lines of the ledger, checked as a chain.
-struct LedgerSide {
+pub(super) struct LedgerSide<'s> {
     lines: Stream,
     expected: Expected,
     through: Seq,
     reader: LedgerReader,
+    /// Where it begins, and the rows that say where streams stand there. Nothing at the beginning of the ledger.
+    since: Option<(Seq, &'s rusqlite::Connection)>,
+    /// Where the last right line begins in its segment.
+    right_at: Option<u64>,
 }
 
-impl LedgerSide {
-    fn new(reader: &LedgerReader, through: Seq, plan: &Plan) -> Result<LedgerSide, LedgerError> {
+impl<'s> LedgerSide<'s> {
+    fn new(reader: &LedgerReader, through: Seq, plan: &Plan) -> Result<LedgerSide<'s>, LedgerError> {
         let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
-        Ok(LedgerSide {
-            lines: Stream::new(reader.lines_from(Seq::FIRST)?, through, plan.clone()),
-            expected: Expected::keeping(genesis, bounded_positions(plan.positions_max)),
-            through,
-            reader: reader.clone(),
-        })
+        Ok(LedgerSide::after(reader, reader.lines_from(Seq::FIRST)?, genesis, through, plan))
+    }
+
+    /// Lines from where the cursor is, which is behind this head.
+    pub(super) fn after(reader: &LedgerReader, cursor: Lines, head: Head, through: Seq, plan: &Plan) -> LedgerSide<'s> {
+        let lines = Stream::new(cursor, through, plan.clone());
+        let expected = Expected::keeping(head, bounded_positions(plan.positions_max));
+        LedgerSide { lines, expected, through, reader: reader.clone(), since: None, right_at: None }
+    }
+
+    /// The same, where the rows up to the head are known to be right.
+    pub(super) fn trusting(mut self, snapshot: &'s rusqlite::Connection) -> LedgerSide<'s> {
+        self.since = Some((self.expected.head().seq, snapshot)).filter(|(head, _)| *head > Seq::ZERO);
+        self
+    }
+
+    /// The last event that was right.
+    pub(super) fn head(&self) -> Head {
+        self.expected.head()
     }
 
     /// The seq of the next right line. What is wrong with others goes into the report.
@@ -335,7 +371,12 @@ impl LedgerSide {
                 report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
                 self.expected.lose_lines_before(event.seq);
             }
-            let wrong = match self.expected.check_standing(event, &mut || Some(0))? {
+            let since = self.since;
+            let mut base = || match since {
+                None => Some(0),
+                Some((seq, snapshot)) => session_seq(snapshot, line::decode_again(found.raw.bytes).ok()?.session_id()?, seq),
+            };
+            let wrong = match self.expected.check_standing(event, &mut base)? {
                 None if event.is_plain => None,
                 None => match line::decode_again(found.raw.bytes) {
                     Ok(event) => check_blob(self.reader.storage(), self.reader.dir(), &event)?,
@@ -346,6 +387,7 @@ impl LedgerSide {
             match wrong {
                 None => {
                     report.jsonl_event_count += 1;
+                    self.right_at = Some(found.raw.offset);
                     return Ok(Some(event.seq));
                 }
                 Some(fault) => {
@@ -364,6 +406,11 @@ impl LedgerSide {
         self.lines.current().map_or(&[], |found| found.raw.bytes)
     }
 
+    /// Where the last right line begins; nothing where there was none.
+    pub(super) fn offset(&self) -> Option<u64> {
+        self.right_at
+    }
+
     /// First seq of the segment that the line is in, by the name of its file.
     fn segment(&self) -> Seq {
         self.lines.current().map_or(Seq::ZERO, |found| found.segment)
@@ -372,6 +419,13 @@ impl LedgerSide {
     fn event(&self) -> Option<Event<'_>> {
         line::decode_again(self.line()).ok()
     }
+}
+
+/// The position of a stream at this seq, by the rows.
+fn session_seq(snapshot: &rusqlite::Connection, session_id: &str, at: Seq) -> Option<u64> {
+    let mut last = snapshot.prepare_cached("SELECT max(session_seq) FROM events WHERE session_id = ?1 AND seq <= ?2").ok()?;
+    let last: Option<i64> = last.query_row((session_id, i64::try_from(at.get()).ok()?), |row| row.get(0)).ok()?;
+    u64::try_from(last.unwrap_or(0)).ok()
 }
 
 /// The rows of the mirror.
@@ -405,7 +459,7 @@ impl RowSide<'_> {
         Ok(None)
     }
 
-    fn compare(&self, snapshot: &rusqlite::Connection, ledger: &LedgerSide, report: &mut ParityReport) -> Result<(), rusqlite::Error> {
+    fn compare(&self, snapshot: &rusqlite::Connection, ledger: &LedgerSide<'_>, report: &mut ParityReport) -> Result<(), rusqlite::Error> {
         let Some(current) = &self.current else {
             return Ok(());
         };
