@@ -162,16 +162,22 @@ const PROGRESS_LINES: u64 = 256;
 /// # Errors
 /// [`LedgerError`] where the ledger can't be read. What is wrong with lines is in the report.
 pub fn verify(reader: &LedgerReader, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
-    verify_by(reader, &Plan::default(), progress)
+    verify_by(reader, None, &Plan::default(), progress)
 }
 
-/// The same by a plan: the report does not depend on it.
+/// The same by a plan, on which the report does not depend; up to a seq that is known to be durable, where a writer is at work.
 #[doc(hidden)]
-pub fn verify_by(reader: &LedgerReader, plan: &Plan, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
+pub fn verify_by(
+    reader: &LedgerReader,
+    through: Option<Seq>,
+    plan: &Plan,
+    progress: &mut dyn FnMut(u64),
+) -> Result<VerifyReport, LedgerError> {
+    let through = through.unwrap_or(Seq::MAX);
     let mut verifier = Verifier::new(reader, plan);
-    let mut lines = Stream::new(reader.lines_from(Seq::FIRST)?, Seq::MAX, plan.clone());
+    let mut lines = Stream::new(reader.lines_from(Seq::FIRST)?, through, plan.clone());
     let mut count = 0u64;
-    while lines.advance()? {
+    while verifier.expected.head().seq < through && lines.advance()? {
         let Some(found) = lines.current() else { break };
         if verifier.is_unfinished(&found) {
             break;

@@ -18,7 +18,7 @@ use common::*;
 use counterfoil::*;
 
 fn plan(threads: usize, chunk_bytes: usize, positions_max: usize) -> Plan {
-    Plan { threads, chunk_bytes, positions_max }
+    Plan { threads, chunk_bytes, positions_max, cancelled: None }
 }
 
 fn plans() -> [Plan; 5] {
@@ -107,7 +107,7 @@ fn checked_by_all(dir: &Path, what: &str) -> VerifyReport {
     let options = Options::default();
     let reader = LedgerReader::open(dir, &options).unwrap();
     let by = |plan: &Plan| {
-        let verified = verify_by(&reader, plan, &mut |_| ()).unwrap();
+        let verified = verify_by(&reader, None, plan, &mut |_| ()).unwrap();
         let parity = parity_full_by(&reader, &options, None, plan, &mut |_| ()).unwrap();
         (verified, parity)
     };

@@ -77,6 +77,18 @@ impl LedgerReader {
         segment::list(self.storage.as_ref(), &self.dir)
     }
 
+    /// Bytes of all segments: what a check has before it.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where they can't be listed or opened.
+    pub fn bytes(&self) -> Result<u64, LedgerError> {
+        let bytes = |segment: &Segment| -> Result<u64, LedgerError> {
+            let file = self.storage.open_read(&segment.path).map_err(LedgerError::io("opening", &segment.path))?;
+            file.len().map_err(LedgerError::io("reading", &segment.path))
+        };
+        self.segments()?.iter().map(bytes).sum()
+    }
+
     /// Lines from this seq on, without reading the segments before it.
     ///
     /// # Errors

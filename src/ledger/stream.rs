@@ -5,6 +5,8 @@
 //! Memory is bounded by the chunks that are under way. A ledger of one chunk is read on the caller's own thread.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -24,6 +26,20 @@ pub struct Plan {
     pub chunk_bytes: usize,
     /// Positions of streams that are kept in memory.
     pub positions_max: usize,
+    /// Once it is set, the check ends with an error.
+    pub cancelled: Option<Arc<AtomicBool>>,
+}
+
+impl Plan {
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.as_ref().is_some_and(|cancelled| cancelled.load(Ordering::Relaxed))
+    }
+}
+
+/// The error of a check that was cancelled.
+pub(crate) fn cancelled() -> LedgerError {
+    let source = io::Error::new(io::ErrorKind::Interrupted, "the check was cancelled");
+    LedgerError::Io { action: "reading", path: "segments".into(), source }
 }
 
 /// More threads would wait for the one that reads, and for the one that checks.
@@ -34,7 +50,7 @@ const CHUNK_LINES_MAX: usize = 2048;
 impl Default for Plan {
     fn default() -> Plan {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-        Plan { threads: if threads > 1 { threads } else { 0 }, chunk_bytes: 512 << 10, positions_max: POSITIONS_MAX }
+        Plan { threads: if threads > 1 { threads } else { 0 }, chunk_bytes: 512 << 10, positions_max: POSITIONS_MAX, cancelled: None }
     }
 }
 
@@ -182,6 +198,9 @@ impl Stream {
     }
 
     fn refill(&mut self) -> Result<(), LedgerError> {
+        if self.plan.is_cancelled() {
+            return Err(cancelled());
+        }
         self.taken = 0;
         match &mut self.source {
             Source::Here(cursor) => {

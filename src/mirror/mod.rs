@@ -382,6 +382,14 @@ impl MirrorReader {
         &self.path
     }
 
+    /// Ends what SQLite is doing once this answers true.
+    pub(crate) fn stop_when(&mut self, is_over: impl FnMut() -> bool + Send + 'static) {
+        const STEPS: i32 = 100_000; // less than a millisecond
+        if let Err(error) = self.conn.progress_handler(STEPS, Some(is_over)) {
+            tracing::debug!(%error, "this check can be cancelled between rows only");
+        }
+    }
+
     /// The connection, to read with. It is opened read-only.
     pub fn connection(&self) -> &Connection {
         &self.conn

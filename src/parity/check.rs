@@ -1,11 +1,13 @@
 //! The checks themselves. Both only read, need no lock, and run beside a live writer.
 
+use std::sync::atomic::Ordering;
+
 use rusqlite::Rows;
 
 use super::report::{Finding, Mismatch, ParityKind, ParityReport};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::{Expected, check_blob};
-use crate::ledger::stream::{Plan, Stream};
+use crate::ledger::stream::{self, Plan, Stream};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Lines, segment};
 use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, bounded_positions, index_check};
 use crate::options::Options;
@@ -117,7 +119,10 @@ pub(super) fn full_or_unread(
     let mut report = ParityReport::new(ParityKind::Full);
     let through = through.unwrap_or(Seq::MAX);
     let mirror = match open(reader, options, &mut report, Seq::ZERO) {
-        Ok(mirror) => mirror,
+        Ok(mut mirror) => {
+            cancel_with(&mut mirror, plan);
+            mirror
+        }
         Err(unread) => {
             let mut ledger = LedgerSide::new(reader, through, plan)?;
             while let Some(seq) = ledger.next(&mut report)? {
@@ -135,6 +140,9 @@ pub(super) fn full_or_unread(
         Err(Failure::Sqlite(source)) => MirrorError::Sqlite { action: "reading", path: mirror.path().to_owned(), source },
         Err(Failure::Mirror(error)) => error,
     };
+    if plan.is_cancelled() {
+        return Err(stream::cancelled());
+    }
     report.find(Finding::UnreadableMirror { reason: unread.to_string() });
     Ok((report, Some(unread)))
 }
@@ -189,6 +197,13 @@ fn compare(
         report.find(Finding::DamagedMirror { reason });
     }
     Ok(())
+}
+
+/// SQLite's own steps are not to hold up a check that was cancelled.
+pub(super) fn cancel_with(mirror: &mut MirrorReader, plan: &Plan) {
+    if let Some(cancelled) = plan.cancelled.clone() {
+        mirror.stop_when(move || cancelled.load(Ordering::Relaxed));
+    }
 }
 
 /// Compares the lines of one side with the rows from this seq on. Adds to `segments` what the ledger has of them.

@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::check::{Failure, LedgerSide, check_mark, check_segments_and_creation, compare_rows, open};
+use super::check::{Failure, LedgerSide, cancel_with, check_mark, check_segments_and_creation, compare_rows, open};
 use super::report::{Finding, ParityKind, ParityReport};
 use crate::event::Seq;
-use crate::ledger::stream::Plan;
+use crate::ledger::stream::{self, Plan};
 use crate::ledger::{FileIdentity, Head, LedgerError, LedgerReader, Lines, Segment, Watermark, segment};
 use crate::mirror::{Checked, MirrorError, MirrorReader, keep_checked};
 use crate::options::Options;
@@ -33,14 +33,28 @@ pub fn incremental(
     sealed_max: usize,
     progress: &mut dyn FnMut(u64),
 ) -> Result<ParityReport, LedgerError> {
+    incremental_by(reader, options, through, sealed_max, &Plan::default(), progress)
+}
+
+/// The same by a plan.
+pub(crate) fn incremental_by(
+    reader: &LedgerReader,
+    options: &Options,
+    through: Option<Seq>,
+    sealed_max: usize,
+    plan: &Plan,
+    progress: &mut dyn FnMut(u64),
+) -> Result<ParityReport, LedgerError> {
     let mut report = ParityReport::new(ParityKind::Incremental);
-    let Ok(mirror) = open(reader, options, &mut report, reader.head()?.seq) else {
+    let Ok(mut mirror) = open(reader, options, &mut report, reader.head()?.seq) else {
         return Ok(report);
     };
+    cancel_with(&mut mirror, plan);
     let known = mirror.checked();
     let mut check = Incremental {
         reader,
         mirror: &mirror,
+        plan,
         through: through.unwrap_or(Seq::MAX),
         known: &known,
         now_us: options.clock.now().as_micros(),
@@ -57,6 +71,9 @@ pub fn incremental(
         Err(Failure::Mirror(error)) => Some(error),
     };
     let Incremental { kept, mut report, .. } = check;
+    if plan.is_cancelled() {
+        return Err(stream::cancelled());
+    }
     if let Some(unread) = unread {
         report.find(Finding::UnreadableMirror { reason: unread.to_string() });
     }
@@ -73,6 +90,7 @@ pub fn incremental(
 struct Incremental<'c> {
     reader: &'c LedgerReader,
     mirror: &'c MirrorReader,
+    plan: &'c Plan,
     through: Seq,
     /// What was found right before.
     known: &'c BTreeMap<Seq, Checked>,
@@ -180,7 +198,7 @@ impl Incremental<'_> {
         };
         let through = next.map_or(self.through, |next| next.previous().min(self.through));
         let from = if self.head.seq == Seq::ZERO { i64::MIN } else { self.head.seq.next().get().cast_signed() };
-        let mut ledger = LedgerSide::after(self.reader, cursor, self.head, through, &Plan::default()).trusting(snapshot);
+        let mut ledger = LedgerSide::after(self.reader, cursor, self.head, through, self.plan).trusting(snapshot);
         compare_rows(snapshot, from, &mut ledger, &mut self.segments, &mut self.report, progress)?;
         let end = ledger.head();
         offset = ledger.offset().unwrap_or(offset);

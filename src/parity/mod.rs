@@ -13,6 +13,8 @@ mod report;
 
 pub use check::{full, full_by, quick};
 pub use incremental::incremental;
+#[cfg(feature = "actors")]
+pub(crate) use incremental::incremental_by;
 pub use repair::{RepairError, RepairReport, repair_from_ledger, repair_from_mirror};
 pub use replay::{Replay, ReplayError, ReplayReport, ReplayStep};
 pub use report::{Finding, Mismatch, ParityKind, ParityReport, SeqRange, SeqRanges};
