@@ -11,12 +11,13 @@
 //! ```
 //!
 //! - `handle` [`Ledger`], what callers hold · `message` the append message · `permits` what bounds the mailboxes
-//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`), `sqlite`, `parity` the actors
+//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`), `sqlite`, `parity` the actors (`checks` which of them look, and in which turn)
 //! - `shared` what they share outside messages · `options`
 //!
 //! Each actor's `handle` is one match with a function an arm; what it does is in the core, which needs no actor to
 //! be tested. LedgerActor, SqliteActor and ParityActor do blocking I/O, so each has an OS thread of its own.
 
+mod checks;
 mod children;
 mod flusher;
 mod gather;
@@ -34,4 +35,4 @@ pub use handle::{Children, CloseReport, Ledger};
 pub use message::{Append, AppendReply, Durability, Message};
 pub use options::LedgerOptions;
 pub use permits::Permit;
-pub use shared::{MirrorHealth, Phase, Status};
+pub use shared::{CheckProgress, MirrorHealth, Phase, Status};

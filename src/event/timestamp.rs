@@ -63,29 +63,22 @@ impl Timestamp {
 
     /// Appends its text form.
     pub fn push_to(self, out: &mut Vec<u8>) {
-        let time = DateTime::<Utc>::from_timestamp_micros(self.0).unwrap_or_default();
-        let (date, of_day) = (time.date_naive(), time.num_seconds_from_midnight());
-        let mut text = *b"0000-00-00T00:00:00.000000Z";
-        // Each number, and the place of its last digit.
-        for (mut number, last, width) in [
-            (date.year().unsigned_abs(), 3, 4),
-            (date.month(), 6, 2),
-            (date.day(), 9, 2),
-            (of_day / 3600, 12, 2),
-            (of_day / 60 % 60, 15, 2),
-            (of_day % 60, 18, 2),
-            (time.timestamp_subsec_micros(), 25, 6),
-        ] {
-            for place in (last + 1 - width..=last).rev() {
-                if let Some(digit) = text.get_mut(place) {
-                    *digit = b'0' + (number % 10) as u8;
-                }
-                number /= 10;
-            }
+        fn pair(number: u32) -> [u8; 2] {
+            [b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]
         }
-        out.extend_from_slice(&text);
+        let time = DateTime::<Utc>::from_timestamp_micros(self.0).unwrap_or_default();
+        let (year, micros) = (time.year().unsigned_abs(), time.nanosecond() / 1000);
+        let [[y1, y2], [y3, y4]] = [pair(year / 100), pair(year)];
+        let [[o1, o2], [d1, d2]] = [pair(time.month()), pair(time.day())];
+        let [[h1, h2], [m1, m2], [s1, s2]] = [pair(time.hour()), pair(time.minute()), pair(time.second())];
+        let [[a, b], [c, d], [e, f]] = [pair(micros / 10_000), pair(micros / 100), pair(micros)];
+        let (date, clock) = ([y1, y2, y3, y4, b'-', o1, o2, b'-', d1, d2, b'T'], [h1, h2, b':', m1, m2, b':', s1, s2, b'.']);
+        out.extend_from_slice(&date);
+        out.extend_from_slice(&clock);
+        out.extend_from_slice(&[a, b, c, d, e, f, b'Z']);
     }
 
+    /// Reads its text form, and nothing else.
     pub(crate) fn parse_exact(text: &[u8]) -> Option<Timestamp> {
         fn number(digits: &[u8]) -> Option<u32> {
             digits.iter().try_fold(0u32, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u32::from(digit - b'0')))

@@ -6,7 +6,7 @@
 //!
 //! - `storage` the seam to the disk · `claim` the first part of every open: `lock` one writer, `manifest` ledger.json
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
-//! - `place` whether a line is right where it stands · `tail`, `recovery` what open does after a crash
+//! - `stream` the same, decoded on other threads · `place` whether a line is right where it stands (`positions` of streams) · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
 //! - `memory` ids and streams not mirrored yet · `writer` seal, group, rotate · `flight` write, fsync · `room` space ahead
 
@@ -19,11 +19,13 @@ pub(crate) mod lock;
 mod manifest;
 mod memory;
 pub(crate) mod place;
+pub(crate) mod positions;
 mod reader;
 pub(crate) mod recovery;
 mod room;
 pub(crate) mod segment;
 pub mod storage;
+pub(crate) mod stream;
 pub(crate) mod tail;
 mod writer;
 
@@ -39,5 +41,7 @@ pub use memory::{Lookup, LookupError, Stored};
 pub use reader::{LedgerLine, LedgerReader, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};
 pub use segment::{RawLine, Segment};
-pub use storage::{FsStorage, Storage, StorageFile, StorageLock};
+pub use storage::{FileIdentity, FsStorage, Storage, StorageFile, StorageLock};
+#[doc(hidden)]
+pub use stream::Plan;
 pub use writer::{Group, Stage, Staged, Writer};

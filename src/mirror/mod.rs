@@ -4,13 +4,16 @@
 //!
 //! - `schema` tables, settings, migrations · `row` a row back to its exact line
 //! - `apply` rows and watermark in one transaction · `fields` of a line that is right · `lookup` ids and streams for the writer
-//! - `wal` kept short · `checkpointer` a thread that copies it into the database · `query` read-only SQL for people · `error`
+//! - `checked` segments that were found right · `positions` a temporary database for checks · `query` read-only SQL for people
+//! - `wal` kept short · `checkpointer` a thread that copies it into the database · `error`
 
 mod apply;
+mod checked;
 mod checkpointer;
 mod error;
 mod fields;
 mod lookup;
+mod positions;
 mod query;
 mod row;
 mod schema;
@@ -22,7 +25,9 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 pub use apply::{Insertion, insert_event};
+pub(crate) use checked::{Checked, keep_checked};
 pub use error::{MirrorError, MirrorFault};
+pub(crate) use positions::bounded_positions;
 pub use query::{QueryError, Table};
 pub(crate) use row::{Row, SELECT};
 pub use schema::SCHEMA_VERSION;
@@ -382,6 +387,14 @@ impl MirrorReader {
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Ends what SQLite is doing once this answers true.
+    pub(crate) fn stop_when(&mut self, is_over: impl FnMut() -> bool + Send + 'static) {
+        const STEPS: i32 = 100_000; // less than a millisecond
+        if let Err(error) = self.conn.progress_handler(STEPS, Some(is_over)) {
+            tracing::debug!(%error, "this check can be cancelled between rows only");
+        }
     }
 
     /// The connection, to read with. It is opened read-only.
