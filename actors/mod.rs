@@ -11,12 +11,15 @@
 //! ```
 //!
 //! - `handle` [`Ledger`], what callers hold · `message` the append message · `permits` what bounds the mailboxes
-//! - `supervisor` (with `children`), `ledger`, `sqlite`, `parity` the actors · `shared` what they share outside messages · `options`
+//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`), `sqlite`, `parity` the actors
+//! - `shared` what they share outside messages · `options`
 //!
 //! Each actor's `handle` is one match with a function an arm; what it does is in the core, which needs no actor to
 //! be tested. LedgerActor, SqliteActor and ParityActor do blocking I/O, so each has an OS thread of its own.
 
 mod children;
+mod flusher;
+mod gather;
 mod handle;
 mod ledger;
 mod message;

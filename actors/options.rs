@@ -20,6 +20,10 @@ pub struct LedgerOptions {
     /// A group is written as soon as it has so many bytes, though more could join. 1 MiB: past that a write costs
     /// more than the fsync it shares.
     pub group_bytes_target: usize,
+    /// How long a group is kept open for more appends to join, from its first one on, whoever is there. Zero: no longer than
+    /// 0.4 of a recent fsync, and only while more appends are on their way or their callers are about to come back; a lone caller
+    /// never waits. Timers have a resolution of a millisecond.
+    pub linger: Duration,
     /// Appends that may wait for the mirror's acknowledgement. 65,536; past that they get `MirrorBehind` at once.
     pub mirrored_waiters_max: usize,
     /// How long such an append waits before it gets its receipt with `MirrorBehind`.
@@ -46,6 +50,7 @@ impl Default for LedgerOptions {
             inflight_bytes_max: 64 << 20,
             mirror_queue_bytes_max: 32 << 20,
             group_bytes_target: 1 << 20,
+            linger: Duration::ZERO,
             mirrored_waiters_max: 1 << 16,
             mirrored_deadline: Duration::from_secs(5),
             close_deadline: Duration::from_secs(5),

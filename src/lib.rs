@@ -75,8 +75,8 @@ pub use event::{
     LedgerId, Limits, LineError, LineProblem, Payload, PayloadError, PayloadHash, Seq, Source, Timestamp, TimestampError, TraceId, line,
 };
 pub use ledger::{
-    AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FsStorage, Group, Head, LedgerError, LedgerLine, LedgerReader, LineFault,
-    Lines, Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Refusal, Segment, Stage, Staged, Storage,
+    AppendError, Claim, Conditions, Expect, FORMAT_VERSION, Flight, FsStorage, Group, Head, LedgerError, LedgerLine, LedgerReader,
+    LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Refusal, Segment, Stage, Staged, Storage,
     StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark, Writer, claim, io_advice, writer_of,
 };
 pub use mirror::{

@@ -8,18 +8,20 @@
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
 //! - `place` whether a line is right where it stands · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
-//! - `memory` ids and streams not mirrored yet · `writer` seal, group, write, fsync, rotate
+//! - `memory` ids and streams not mirrored yet · `writer` seal, group, rotate · `flight` write, fsync · `room` space ahead
 
 mod append;
 mod claim;
 mod dry_run;
 mod error;
+mod flight;
 pub(crate) mod lock;
 mod manifest;
 mod memory;
 pub(crate) mod place;
 mod reader;
 pub(crate) mod recovery;
+mod room;
 pub(crate) mod segment;
 pub mod storage;
 pub(crate) mod tail;
@@ -29,6 +31,7 @@ pub use append::{Conditions, Expect, Head, MirrorAck, Receipt};
 pub use claim::{Claim, claim};
 pub(crate) use dry_run::DryRun;
 pub use error::{AppendError, LedgerError, LineFault, io_advice};
+pub use flight::Flight;
 pub use lock::{StoreLock, writer_of};
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub(crate) use memory::NoMirror;

@@ -178,10 +178,15 @@ pub(crate) struct TailEvent {
 
 impl TailEvent {
     pub(crate) fn of(event: &Event<'_>) -> TailEvent {
+        TailEvent::with_content(event, ContentDigest::of(event))
+    }
+
+    /// The same, where the digest is known.
+    pub(crate) fn with_content(event: &Event<'_>, content: ContentDigest) -> TailEvent {
         TailEvent {
             receipt: super::Receipt::of(event),
             session_id: event.session_id().map(Into::into),
-            content: ContentDigest::of(event),
+            content,
             observed_at: event.observed_at,
             batch: event.batch,
         }
