@@ -32,10 +32,7 @@ impl Lookup for Nothing {
 
 /// `Writer`: seal, write, sync. Each call writes K events as one group.
 pub fn ledger(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
-    let Settings { ledger, syncs } = match settings(has) {
-        Ok(settings) => settings,
-        Err(why) => return Ok(Outcome::skipped(why)),
-    };
+    let Settings { ledger, syncs } = settings(has);
     let (options, payloads, each) = (ledger.store, Payloads::new(spec.payload), spec.in_flight as u64);
     let claimed = claim(&spec.dir, false, &options)?;
     let limits = options.limits();
@@ -65,10 +62,7 @@ pub fn ledger(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
 
 /// `Store`: the ledger, then the mirror, both before it returns. Each call appends a batch of K.
 pub fn store(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
-    let Settings { ledger, syncs } = match settings(has) {
-        Ok(settings) => settings,
-        Err(why) => return Ok(Outcome::skipped(why)),
-    };
+    let Settings { ledger, syncs } = settings(has);
     let (options, payloads, each) = (ledger.store, Payloads::new(spec.payload), spec.in_flight as u64);
     let (options, payloads) = (&options, &payloads);
     let mut outcome = threads(spec, 1, each, |_| {

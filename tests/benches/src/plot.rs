@@ -8,7 +8,10 @@ use plotters::prelude::*;
 use crate::report::{IN_FLIGHT, SYSTEMS};
 use crate::results::{Results, append_key};
 
-const SIZE: (u32, u32) = (1000, 640);
+const SIZE: (u32, u32) = (1080, 640);
+/// Where the chart ends and the legend begins.
+const CHART_WIDTH: u32 = 830;
+const LEGEND_LINE: i32 = 24;
 const FONT: (&str, u32) = ("sans-serif", 15);
 
 /// Plots one payload size. False where there is nothing to plot.
@@ -26,12 +29,12 @@ pub fn throughput(results: &Results, payload: usize, path: &Path) -> Result<bool
     }
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&root)
+    let (left, right) = root.split_horizontally(CHART_WIDTH);
+    let mut chart = ChartBuilder::on(&left)
         .caption(format!("Durable events a second, {payload}-byte payloads"), ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(45)
         .y_label_area_size(80)
-        .right_y_label_area_size(210)
         .build_cartesian_2d(-0.1..IN_FLIGHT.len() as f64 - 0.9, (least * 0.8..most * 1.25).log_scale())?;
     let in_flight = |x: &f64| {
         let index = x.round();
@@ -41,7 +44,7 @@ pub fn throughput(results: &Results, payload: usize, path: &Path) -> Result<bool
     chart
         .configure_mesh()
         .disable_x_mesh()
-        .x_labels(12)
+        .x_labels(4)
         .x_label_formatter(&in_flight)
         .y_label_formatter(&|rate| crate::report::short(*rate))
         .x_desc("appends in flight (lines or rows a sync)")
@@ -49,22 +52,16 @@ pub fn throughput(results: &Results, payload: usize, path: &Path) -> Result<bool
         .draw()?;
     for (index, (system, points)) in lines.iter().enumerate() {
         let color = Palette99::pick(index).to_rgba();
-        let width = if system.starts_with("actors") { 3 } else { 1 };
-        let style = color.stroke_width(width);
-        chart
-            .draw_series(LineSeries::new(points.iter().map(|(x, spread)| (*x, spread.median)), style).point_size(3))?
-            .label(system.clone())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        let style = color.stroke_width(if system.starts_with("actors") { 3 } else { 1 });
+        let medians = points.iter().map(|(x, spread)| (*x, spread.median));
+        chart.draw_series(LineSeries::new(medians, style).point_size(3))?;
         // Least to most of the rounds.
         chart
             .draw_series(points.iter().map(|(x, spread)| PathElement::new([(*x, spread.min), (*x, spread.max)], color.stroke_width(1))))?;
+        let y = 50 + LEGEND_LINE * index as i32;
+        right.draw(&PathElement::new([(0, y), (24, y)], style))?;
+        right.draw(&Text::new(system.clone(), (32, y - 8), FONT))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::Coordinate(SIZE.0 as i32 - 390 + 90, 0))
-        .label_font(FONT)
-        .background_style(WHITE.mix(0.8))
-        .draw()?;
     root.present()?;
     Ok(true)
 }

@@ -76,7 +76,7 @@ impl Runner {
     pub fn rounds(&mut self, cases: &[Case], rounds: usize, recorder: &mut Recorder) -> Result<()> {
         for round in 0..rounds {
             touch_memory(self.touch_gib);
-            for (at, index) in self.order(cases.len()).into_iter().enumerate() {
+            for (at, index) in self.order(cases).into_iter().enumerate() {
                 let case = &cases[index];
                 let outcome = self.case(case).unwrap_or_else(|error| Outcome::skipped(format!("failed: {error}")));
                 let key = key(&case.spec);
@@ -144,16 +144,32 @@ impl Runner {
         }
     }
 
-    /// A random order, by the seed.
-    fn order(&mut self, count: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..count).collect();
-        for at in (1..count).rev() {
+    /// A random order, by the seed. Cases that are compared with each other stand near each other, since a disk's mood
+    /// changes by the minute: blocks of one number in flight and one payload, or one rate, are in random order, and so are
+    /// the cases of each.
+    fn order(&mut self, cases: &[Case]) -> Vec<usize> {
+        let mut blocks: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (index, case) in cases.iter().enumerate() {
+            let block = match (case.spec.rate, case.spec.events_max) {
+                (Some(rate), _) => format!("@{rate}"),
+                (None, u64::MAX) => format!("{}/{}", case.spec.in_flight, case.spec.payload),
+                _ => "#".to_owned(),
+            };
+            blocks.entry(block).or_default().push(index);
+        }
+        let mut blocks: Vec<Vec<usize>> = blocks.into_values().collect();
+        self.shuffle(&mut blocks);
+        blocks.iter_mut().for_each(|block| self.shuffle(block));
+        blocks.concat()
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for at in (1..items.len()).rev() {
             self.seed ^= self.seed << 13;
             self.seed ^= self.seed >> 7;
             self.seed ^= self.seed << 17;
-            order.swap(at, (self.seed % (at as u64 + 1)) as usize);
+            items.swap(at, (self.seed % (at as u64 + 1)) as usize);
         }
-        order
     }
 }
 

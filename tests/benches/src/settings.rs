@@ -1,13 +1,10 @@
 //! Options of a store under test, by the settings that a case's name has behind `+`.
-//!
-//! A setting that this version of the library doesn't have makes the case be skipped, so that the same plan runs on
-//! versions before and after it.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use std::io;
+use std::time::Duration;
 
 use counterfoil::actors::LedgerOptions;
 use counterfoil::{FsStorage, Options, Storage, StorageFile, StorageLock};
@@ -18,24 +15,25 @@ pub struct Settings {
     pub syncs: Arc<AtomicU64>,
 }
 
-/// What is asked for; or why this version can't.
-pub fn settings(has: impl Fn(&str) -> bool) -> Result<Settings, &'static str> {
+/// Events whose ids a ledger without its mirror may have to remember: more than any case appends.
+const UNMIRRORED_MAX: usize = 1 << 24;
+/// No deadline may hide a slow mirror.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a case asks for.
+pub fn settings(has: impl Fn(&str) -> bool) -> Settings {
     let syncs = Arc::new(AtomicU64::new(0));
     let mut store = Options::default();
     store.storage = Arc::new(Counting(syncs.clone()));
-    if has("preallocate") {
-        // HOOK: `store.preallocate = true;` as soon as there is such an option.
-        return Err("this version has no `preallocate`");
-    }
+    store.preallocate = has("preallocate");
     let mut ledger = LedgerOptions::from(store);
-    // A benchmark that measures two seconds needs no comparison each minute, and no deadline may hide a slow mirror.
-    ledger.mirrored_deadline = std::time::Duration::from_secs(60);
+    ledger.mirrored_deadline = PATIENCE;
     if has("ledger-only") {
-        // HOOK: an option that keeps the mirror off would go here; until there is one, `actors::Held` keeps it locked.
-        ledger.store.unmirrored_events_max = 1 << 24;
+        // HOOK: an option that keeps the mirror off would be set here; until there is one, `actors::Held` keeps it locked.
+        ledger.store.unmirrored_events_max = UNMIRRORED_MAX;
         ledger.mirror_queue_bytes_max = 0;
     }
-    Ok(Settings { ledger, syncs })
+    Settings { ledger, syncs }
 }
 
 /// The file system, counting what makes bytes durable in it.
