@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
 use crate::ledger::place::{Expected, check_blob};
-use crate::ledger::{Head, LedgerError, LedgerLine, LedgerReader, LineFault, lock, place, segment};
+use crate::ledger::{Head, LedgerError, LedgerLine, LedgerReader, LineFault, lock, place};
 
 /// Failures that a report lists at most; the count goes on.
 const LISTED_MAX: usize = 10_000;
@@ -207,7 +207,7 @@ impl Verifier<'_> {
         }
         let written = lock::is_held(self.reader.storage(), self.reader.dir());
         if written {
-            let path = segment::segment_path(self.reader.dir(), found.segment);
+            let path = found.path(self.reader.dir());
             self.report.unfinished = Some(Unfinished { path, offset: raw.offset, bytes: raw.len });
         }
         written
@@ -229,7 +229,7 @@ impl Verifier<'_> {
             }
             Err(error) => {
                 let id = line::decode_unhashed(raw.bytes).ok().map(|event| event.id);
-                self.report.fail(self.failure(found, self.expected.head().seq.next(), id, error.into()));
+                self.report.fail(self.failure(found, self.expected.head().seq.next(), id, found.fault(error)));
                 self.expected.lose_line();
             }
         }
@@ -272,7 +272,7 @@ impl Verifier<'_> {
     }
 
     fn failure(&self, found: &LedgerLine<'_>, seq: Seq, id: Option<EventId>, reason: LineFault) -> Failure {
-        let path = segment::segment_path(self.reader.dir(), found.segment);
+        let path = found.path(self.reader.dir());
         Failure { path, line: self.line_number, offset: found.raw.offset, seq, id, reason }
     }
 

@@ -5,6 +5,7 @@
 //! [`storage::Storage`].
 //!
 //! - `storage` the seam to the disk · `claim` the first part of every open: `lock` one writer, `manifest` ledger.json
+//! - `zst` what is in a compressed segment · `compress` sealed segments into that form and back
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
 //! - `place` whether a line is right where it stands · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
@@ -12,6 +13,7 @@
 
 mod append;
 mod claim;
+pub(crate) mod compress;
 mod dry_run;
 mod error;
 pub(crate) mod lock;
@@ -24,9 +26,11 @@ pub(crate) mod segment;
 pub mod storage;
 pub(crate) mod tail;
 mod writer;
+pub(crate) mod zst;
 
 pub use append::{Conditions, Expect, Head, MirrorAck, Receipt};
 pub use claim::{Claim, claim};
+pub use compress::{Reformed, Sealed, compress, decompress};
 pub(crate) use dry_run::DryRun;
 pub use error::{AppendError, LedgerError, LineFault, io_advice};
 pub use lock::{StoreLock, writer_of};

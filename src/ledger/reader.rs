@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::segment::{self, LineReader, RawLine, Segment, Span};
-use super::{LedgerError, Manifest, Refusal, Storage};
+use super::{LedgerError, LineFault, Manifest, Refusal, Storage};
 use crate::event::{Event, Seq, line};
 use crate::options::Options;
 
@@ -25,8 +25,22 @@ pub struct LedgerLine<'a> {
     pub segment: Seq,
     /// Its place there, and its bytes.
     pub raw: RawLine<'a>,
-    /// Whether the segment was the last one when it was read.
+    /// Whether the segment was the last one when it was read, and plain.
     pub active: bool,
+    /// Whether it was read from the segment's compressed form.
+    pub compressed: bool,
+}
+
+impl LedgerLine<'_> {
+    /// The file that it is in, of the store in this directory.
+    pub(crate) fn path(&self, dir: &Path) -> PathBuf {
+        Segment::named(dir, self.segment, self.compressed).path
+    }
+
+    /// The same fault; where bytes of it could not be decompressed, that is what is wrong.
+    pub(crate) fn fault(&self, fault: impl Into<LineFault>) -> LineFault {
+        segment::fault(self.compressed, self.raw.bytes, fault)
+    }
 }
 
 impl LedgerReader {
@@ -103,7 +117,7 @@ impl LedgerReader {
     pub fn head(&self) -> Result<super::Head, LedgerError> {
         let genesis = super::Head { seq: Seq::ZERO, event_hash: self.manifest.genesis() };
         for segment in self.segments()?.iter().rev() {
-            let mut file = self.storage.open_read(&segment.path).map_err(LedgerError::io("opening", &segment.path))?;
+            let mut file = segment.open(self.storage()).map_err(LedgerError::io("opening", &segment.path))?;
             let last = segment::last_line(file.as_mut(), self.line_bytes_max).map_err(LedgerError::io("reading", &segment.path))?;
             if let Some((_, bytes)) = last
                 && let Ok(event) = line::decode(&bytes)
@@ -166,8 +180,8 @@ impl Lines {
             return Ok(None);
         };
         let problem = match self.line(span) {
-            Some(found) if !found.raw.terminated => Some((found.active, found.raw.offset, super::LineFault::Unterminated)),
-            Some(found) => line::decode(found.raw.bytes).err().map(|error| (found.active, found.raw.offset, error.into())),
+            Some(found) if !found.raw.terminated => Some((found.active, found.raw.offset, found.fault(LineFault::Unterminated))),
+            Some(found) => line::decode(found.raw.bytes).err().map(|error| (found.active, found.raw.offset, found.fault(error))),
             None => None,
         };
         if let Some((active, offset, reason)) = problem {
@@ -190,7 +204,8 @@ impl Lines {
 
     fn line(&self, span: Span) -> Option<LedgerLine<'_>> {
         let (segment, lines) = self.current.as_ref()?;
-        Some(LedgerLine { segment: segment.first, raw: lines.line(span), active: self.queue.is_empty() })
+        let compressed = segment.is_compressed();
+        Some(LedgerLine { segment: segment.first, raw: lines.line(span), active: self.queue.is_empty() && !compressed, compressed })
     }
 
     fn advance(&mut self) -> Result<Option<Span>, LedgerError> {
@@ -225,10 +240,10 @@ impl Lines {
                     return Ok(None);
                 }
             }
-            let Some(segment) = self.queue.pop_front() else {
+            let Some(mut segment) = self.queue.pop_front() else {
                 return Ok(None);
             };
-            let file = self.reader.storage.open_read(&segment.path).map_err(LedgerError::io("opening", &segment.path))?;
+            let file = segment.open_present(self.reader.storage()).map_err(LedgerError::io("opening", &segment.path))?;
             let offset = std::mem::take(&mut self.first_offset);
             self.last_end = offset;
             self.current = Some((segment, LineReader::new(file, offset, self.reader.line_bytes_max)));

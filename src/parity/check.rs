@@ -296,7 +296,7 @@ impl LedgerSide {
                 return Ok(None);
             }
             let broken = |seq: Seq, fault: LineFault| Finding::BrokenChain {
-                path: segment::segment_path(self.reader.dir(), found.segment),
+                path: found.path(self.reader.dir()),
                 offset: found.raw.offset,
                 seq,
                 reason: fault.to_string(),
@@ -304,7 +304,7 @@ impl LedgerSide {
             let seq = self.expected.head().seq.next();
             match line::decode(found.raw.bytes) {
                 Err(error) => {
-                    report.find(broken(seq, error.into()));
+                    report.find(broken(seq, found.fault(error)));
                     self.expected.lose_line();
                 }
                 Ok(event) => {
