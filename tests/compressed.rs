@@ -162,7 +162,7 @@ fn what_zstd_compresses_is_read_and_the_other_way_round() {
         fs::remove_file(path).unwrap();
     }
     // Two frames, one after the other.
-    let bytes = fs::read(&paths[0].with_extension("jsonl.zst")).unwrap();
+    let bytes = fs::read(paths[0].with_extension("jsonl.zst")).unwrap();
     let whole = before[Path::new(paths[0].file_name().unwrap())].clone();
     fs::write(&paths[0], &whole[..whole.len() / 2]).unwrap();
     zstd(&paths[0], &[]);

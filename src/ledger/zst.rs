@@ -331,7 +331,8 @@ fn read_table(file: &mut dyn StorageFile, stored: u64) -> io::Result<Option<Vec<
     let mut bounds = vec![at];
     let entries = tail.get(header + HEADER_BYTES as usize..).unwrap_or_default().chunks_exact(entry_bytes as usize);
     for entry in entries.take(frames as usize) {
-        let (Some(stored), Some(plain)) = (word(entry, 0), word(entry, 4)) else { return Ok(None) };
+        // A frame that holds nothing would never be looked at.
+        let (Some(stored), Some(plain @ 1..)) = (word(entry, 0), word(entry, 4)) else { return Ok(None) };
         at = Bound { stored: at.stored + u64::from(stored), plain: at.plain + u64::from(plain) };
         bounds.push(at);
     }
