@@ -75,9 +75,10 @@ pub use event::{
     LedgerId, Limits, LineError, LineProblem, Payload, PayloadError, PayloadHash, Seq, Source, Timestamp, TimestampError, TraceId, line,
 };
 pub use ledger::{
-    AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FsStorage, Group, Head, LedgerError, LedgerLine, LedgerReader, LineFault,
-    Lines, Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Reformed, Refusal, Sealed, Segment, Stage, Staged,
-    Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark, Writer, claim, compress, decompress, io_advice, writer_of,
+    AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FsStorage, Group, Head, LedgerError, LedgerLine, LedgerReader, LedgerSize,
+    LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Reformed, Refusal, Sealed, Segment,
+    Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark, Writer, claim, compress, decompress, io_advice,
+    writer_of,
 };
 pub use mirror::{
     Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, WalHeld, insert_event, mirror_path,

@@ -37,7 +37,7 @@ pub use lock::{StoreLock, writer_of};
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub(crate) use memory::NoMirror;
 pub use memory::{Lookup, LookupError, Stored};
-pub use reader::{LedgerLine, LedgerReader, Lines};
+pub use reader::{LedgerLine, LedgerReader, LedgerSize, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};
 pub use segment::{RawLine, Segment};
 pub use storage::{FsStorage, Storage, StorageFile, StorageLock};

@@ -43,6 +43,20 @@ impl LedgerLine<'_> {
     }
 }
 
+/// How large a ledger is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LedgerSize {
+    /// Its segments.
+    pub segments: u64,
+    /// How many of them are compressed.
+    pub compressed: u64,
+    /// Bytes of its lines.
+    pub plain_bytes: u64,
+    /// Bytes of its files.
+    pub stored_bytes: u64,
+}
+
 impl LedgerReader {
     /// Opens the ledger of the store in this directory.
     ///
@@ -83,6 +97,24 @@ impl LedgerReader {
     /// [`LedgerError`] where they can't be listed.
     pub fn segments(&self) -> Result<Vec<Segment>, LedgerError> {
         segment::list(self.storage.as_ref(), &self.dir)
+    }
+
+    /// How large it is. Reads no lines.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where a segment can't be opened.
+    pub fn size(&self) -> Result<LedgerSize, LedgerError> {
+        let mut size = LedgerSize::default();
+        for mut segment in self.segments()? {
+            let plain = segment.open_present(self.storage()).and_then(|file| file.len());
+            let stored = self.storage.open_read(&segment.path).and_then(|file| file.len());
+            let failed = || LedgerError::io("opening", &segment.path);
+            size.plain_bytes += plain.map_err(failed())?;
+            size.stored_bytes += stored.map_err(failed())?;
+            size.segments += 1;
+            size.compressed += u64::from(segment.is_compressed());
+        }
+        Ok(size)
     }
 
     /// Lines from this seq on, without reading the segments before it.
