@@ -28,6 +28,9 @@ pub struct LedgerOptions {
     pub close_deadline: Duration,
     /// How often the two legs are compared in O(1). Zero: never.
     pub parity_interval: Duration,
+    /// Sealed segments that stay plain, the newest ones; older ones are compressed beside the appends, one after the other.
+    /// None: they are compressed on request alone.
+    pub compress_sealed: Option<usize>,
     /// Restarts that may happen within `restart_window` before the supervisor gives up and fails upward.
     pub restarts_max: usize,
     /// See `restarts_max`.
@@ -50,6 +53,7 @@ impl Default for LedgerOptions {
             mirrored_deadline: Duration::from_secs(5),
             close_deadline: Duration::from_secs(5),
             parity_interval: Duration::from_secs(60),
+            compress_sealed: None,
             restarts_max: 10,
             restart_window: Duration::from_secs(60),
             restart_backoff_max: Duration::from_secs(1),

@@ -19,13 +19,17 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcRepl
 use tokio::sync::oneshot;
 
 use super::children::{Child, StartError, close_children, spawn};
+use super::compress::{CompressMsg, Compressor};
 use super::handle::{Children, CloseReport};
 use super::ledger::{LedgerActor, LedgerMsg, MirrorLink};
 use super::message::{Append, Message};
 use super::parity::{Doubt, ParityActor, ParityMsg, ParityTask};
 use super::shared::{MirrorHealth, Phase, Shared};
 use super::sqlite::{SqliteActor, SqliteMsg};
-use crate::{AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, ParityReport, ReplayError, ReplayReport, Seq, StoreLock};
+use crate::{
+    AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, ParityReport, Reformed, ReplayError, ReplayReport, Sealed, Seq,
+    StoreLock,
+};
 
 /// Why a child ended by itself.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -68,6 +72,10 @@ pub(crate) enum Inner {
     DeadlineOver,
     /// Compare both legs.
     Parity(ParityKind, Option<RpcReplyPort<Result<ParityReport, Error>>>),
+    /// Compress these segments.
+    Compress(Sealed, RpcReplyPort<Result<Vec<Reformed>, Error>>),
+    /// See that sealed segments are compressed as the options say.
+    SeeToCompression,
     /// Which actors there are.
     Children(RpcReplyPort<Children>),
     /// Flush, catch up, release the lock, end.
@@ -114,6 +122,7 @@ pub(crate) struct SupervisorState {
     sqlite: Option<Child<SqliteMsg>>,
     /// The ParityActor that replays. Those that compare come and go by themselves.
     parity: Option<Child<ParityMsg>>,
+    compressor: Compressor,
     replayed: Option<Result<ReplayReport, ReplayError>>,
     /// The first replay was begun: from then on the mirror's side goes on by itself.
     replay_begun: bool,
@@ -150,6 +159,7 @@ impl Actor for SupervisorActor {
             ledger: None,
             sqlite: None,
             parity: None,
+            compressor: Compressor::default(),
             replayed: None,
             replay_begun: false,
             doubt,
@@ -183,6 +193,8 @@ impl Actor for SupervisorActor {
             Inner::MirrorUnreadable { doubt, reason } => state.mirror_unreadable(doubt, &reason),
             Inner::WatchDeadlines | Inner::DeadlineOver => state.watch_deadlines(&me),
             Inner::Parity(kind, reply) => state.compare(&me, kind, reply),
+            Inner::Compress(which, reply) => state.compress(&me, CompressMsg::Run(which, reply)),
+            Inner::SeeToCompression => state.see_to_compression(&me),
             Inner::Children(reply) => state.children(reply),
             Inner::Close(reply) => state.close(&me, reply),
             Inner::ChildrenClosed(report) => state.children_closed(&me, report),
@@ -192,6 +204,13 @@ impl Actor for SupervisorActor {
 
     async fn handle_supervisor_evt(&self, me: Me, event: SupervisionEvent, state: &mut SupervisorState) -> Result<(), ActorProcessingErr> {
         // The event is dropped here, and the child's join handle awaited, before anything is respawned.
+        if let SupervisionEvent::ActorFailed(who, _) | SupervisionEvent::ActorTerminated(who, ..) = &event
+            && state.compressor.ended(who.get_id())
+        {
+            tracing::warn!(actor = "supervisor", "CompressActor has ended");
+            me.send_after(state.shared.options.restart_backoff_max, || Inner::SeeToCompression.into());
+            return Ok(());
+        }
         match event {
             SupervisionEvent::ActorFailed(who, error) => {
                 let exit = error.downcast_ref::<Exit>().cloned();
@@ -252,7 +271,7 @@ impl SupervisorState {
         }
     }
 
-    fn let_in(&mut self) {
+    fn let_in(&mut self, me: &Me) {
         let Some(ledger) = &self.ledger else { return };
         if self.closing.is_none() {
             self.shared.set_phase(Phase::Running);
@@ -264,6 +283,7 @@ impl SupervisorState {
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(Ok(()));
         }
+        self.see_to_compression(me);
     }
 
     fn tell_ledger(&self, link: MirrorLink) {
@@ -311,7 +331,7 @@ impl SupervisorState {
                     self.spawn_replay(me);
                 } else if self.ready.is_none() || self.sqlite.is_some() || self.mirror_has_failed() {
                     self.connect();
-                    self.let_in();
+                    self.let_in(me);
                 }
                 self.check_exits(me);
                 self.close_when_possible(me);
@@ -331,7 +351,7 @@ impl SupervisorState {
                 self.sqlite = Some(child);
                 self.connect();
                 if self.ready.is_some() {
-                    self.let_in();
+                    self.let_in(me);
                 }
                 self.check_exits(me);
                 self.close_when_possible(me);
@@ -485,7 +505,7 @@ impl SupervisorState {
         self.shared.waiters.give_up();
         self.tell_ledger(MirrorLink::Failed { reason });
         if self.ready.is_some() {
-            self.let_in();
+            self.let_in(me);
         }
         self.close_when_possible(me);
     }
@@ -520,6 +540,24 @@ impl SupervisorState {
         }
     }
 
+    fn see_to_compression(&mut self, me: &Me) {
+        if self.shared.options.compress_sealed.is_some() && !self.compressor.is_there() {
+            self.compress(me, CompressMsg::Look);
+        }
+    }
+
+    fn compress(&mut self, me: &Me, message: CompressMsg) {
+        match (&self.context, message) {
+            (Some(context), message) if self.closing.is_none() && self.ready.is_none() && self.shared.refusal().is_none() => {
+                self.compressor.cast(me, context, message);
+            }
+            (_, CompressMsg::Run(_, reply)) => {
+                let _ = reply.send(Err(self.shared.refusal().unwrap_or(AppendError::Closed).into()));
+            }
+            (_, CompressMsg::Look) => {}
+        }
+    }
+
     fn children(&self, reply: RpcReplyPort<Children>) {
         let _ = reply.send(Children {
             ledger: self.ledger.as_ref().map(|child| child.actor.get_cell()),
@@ -550,9 +588,9 @@ impl SupervisorState {
         }
         self.closing_children = true;
         let (ledger, sqlite, parity) = (self.ledger.take(), self.sqlite.take(), self.parity.take());
-        let (me, shared) = (me.clone(), self.shared.clone());
+        let (me, shared, compressor) = (me.clone(), self.shared.clone(), std::mem::take(&mut self.compressor));
         ractor::concurrency::spawn(async move {
-            let report = close_children(ledger, sqlite, parity, &shared).await;
+            let (report, ()) = tokio::join!(close_children(ledger, sqlite, parity, &shared), compressor.end());
             let _ = me.cast(Inner::ChildrenClosed(report).into());
         });
     }

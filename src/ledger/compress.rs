@@ -74,32 +74,46 @@ fn locked(
     LedgerReader::open(dir, options)?;
     let _lock = StoreLock::acquire(options.storage.as_ref(), dir, options.lock_wait)?;
     let mut all = Vec::new();
-    reform(dir, options, which, form, &mut |reformed| {
+    reform(dir, options, which, form, &|| false, &mut |reformed| {
         done(&reformed);
         all.push(reformed);
-        true
     })?;
     Ok(all)
 }
 
-/// The same with the lock held by the caller, as long as `goes_on` says so: it is asked with each segment that is done.
+/// The same with the lock held by the caller, until `stop` says so.
 pub(crate) fn reform(
     dir: &Path,
     options: &Options,
     which: &Sealed,
     form: Form,
-    goes_on: &mut dyn FnMut(Reformed) -> bool,
+    stop: &dyn Fn() -> bool,
+    done: &mut dyn FnMut(Reformed),
 ) -> Result<(), LedgerError> {
     settle_doubles(dir, options)?;
-    for (segment, next) in chosen(dir, options, which)? {
-        if segment.is_compressed() != (form == Form::Compressed)
-            && let Some(reformed) = give_other_form(dir, options, &segment, next, &|| false)?
-            && !goes_on(reformed)
-        {
+    for (segment, end) in chosen(dir, options, which)? {
+        if stop() {
             break;
+        }
+        if segment.is_compressed() != (form == Form::Compressed)
+            && let Some(reformed) = give_other_form(dir, options, &segment, end, stop)?
+        {
+            done(reformed);
         }
     }
     Ok(())
+}
+
+/// The oldest sealed segment that is plain, not among the newest so many and none of these; and the seq behind its end.
+#[cfg(feature = "actors")]
+pub(crate) fn next_to_compress(
+    dir: &Path,
+    options: &Options,
+    keep: usize,
+    but: &std::collections::HashSet<Seq>,
+) -> Result<Option<(Segment, Seq)>, LedgerError> {
+    let mut chosen = chosen(dir, options, &Sealed::AllBut(keep))?.into_iter();
+    Ok(chosen.find(|(segment, _)| !segment.is_compressed() && !but.contains(&segment.first)))
 }
 
 /// The segments that are meant, each with the seq behind its end, where that is known by the segment after it.
@@ -147,7 +161,7 @@ pub(crate) fn give_other_form(
     let tmp = Segment { first: segment.first, path: tmp_dir.join(to.path.file_name().unwrap_or_default()) };
     let written = write_form(storage, options, segment, &tmp, stop)
         .map_err(LedgerError::io(if to.is_compressed() { "compressing to" } else { "decompressing to" }, &tmp.path))
-        .and_then(|stored_bytes| Ok((stored_bytes, check_form(options, segment, &tmp, next)?)));
+        .and_then(|stored_bytes| Ok((stored_bytes, check_form(options, segment, &tmp, next, stop)?)));
     let (stored_bytes, plain_bytes) = match written {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -196,12 +210,12 @@ fn write_form(storage: &dyn Storage, options: &Options, from: &Segment, to: &Seg
 }
 
 /// Checks that the new form reads back as the old one, and that its lines are right; answers how many bytes those are.
-fn check_form(options: &Options, from: &Segment, to: &Segment, next: Seq) -> Result<u64, LedgerError> {
+fn check_form(options: &Options, from: &Segment, to: &Segment, next: Seq, stop: &dyn Fn() -> bool) -> Result<u64, LedgerError> {
     let storage = options.storage.as_ref();
     let reading = || LedgerError::io("reading", &to.path);
     let mut old = from.open(storage).map_err(LedgerError::io("reading", &from.path))?;
     let mut new = to.open(storage).map_err(reading())?;
-    if !is_same(old.as_mut(), new.as_mut()).map_err(reading())? {
+    if !is_same(old.as_mut(), new.as_mut(), stop).map_err(reading())? {
         return Err(LedgerError::ReadsBackWrong { path: to.path.clone() });
     }
     let len = new.len().map_err(reading())?;
@@ -229,12 +243,15 @@ fn check_form(options: &Options, from: &Segment, to: &Segment, next: Seq) -> Res
     Ok(len)
 }
 
-fn is_same(one: &mut dyn StorageFile, other: &mut dyn StorageFile) -> io::Result<bool> {
+fn is_same(one: &mut dyn StorageFile, other: &mut dyn StorageFile, stop: &dyn Fn() -> bool) -> io::Result<bool> {
     let (len, mut same) = (one.len()?, true);
     if other.len()? != len {
         return Ok(false);
     }
     let read = storage::each_piece(one, 0, len, |_, at, bytes| {
+        if stop() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         same = same && storage::read_range(other, at, at + bytes.len() as u64)? == bytes;
         Ok(())
     })?;
@@ -249,7 +266,7 @@ pub(crate) fn settle_doubles(dir: &Path, options: &Options) -> Result<(), Ledger
     for double in &doubles {
         let settle = || -> io::Result<()> {
             let mut plain = storage.open_read(&double.other_form().path)?;
-            if is_same(plain.as_mut(), &mut Zst::open(storage.open_read(&double.path)?)?)? {
+            if is_same(plain.as_mut(), &mut Zst::open(storage.open_read(&double.path)?)?, &|| false)? {
                 return storage.remove(&double.path);
             }
             let torn = dir.join("torn");

@@ -106,11 +106,9 @@ impl LedgerReader {
     pub fn size(&self) -> Result<LedgerSize, LedgerError> {
         let mut size = LedgerSize::default();
         for mut segment in self.segments()? {
-            let plain = segment.open_present(self.storage()).and_then(|file| file.len());
-            let stored = self.storage.open_read(&segment.path).and_then(|file| file.len());
-            let failed = || LedgerError::io("opening", &segment.path);
-            size.plain_bytes += plain.map_err(failed())?;
-            size.stored_bytes += stored.map_err(failed())?;
+            let (plain, stored) = segment.lengths(self.storage()).map_err(LedgerError::io("opening", &segment.path))?;
+            size.plain_bytes += plain;
+            size.stored_bytes += stored;
             size.segments += 1;
             size.compressed += u64::from(segment.is_compressed());
         }

@@ -72,6 +72,15 @@ impl Segment {
     }
 }
 
+impl Segment {
+    /// Bytes of its lines, and of its file, in the form that it has just now.
+    pub(crate) fn lengths(&mut self, storage: &dyn Storage) -> io::Result<(u64, u64)> {
+        let mut look = || Ok((self.open_present(storage)?.len()?, storage.open_read(&self.path)?.len()?));
+        // It may get its other form in between.
+        look().or_else(|_: io::Error| look())
+    }
+}
+
 /// The fault of a line; where bytes of it could not be decompressed, that is what is wrong.
 pub(crate) fn fault(compressed: bool, bytes: &[u8], fault: impl Into<LineFault>) -> LineFault {
     let is_lost = compressed && memchr::memchr(zst::LOST, bytes).is_some();
