@@ -24,8 +24,8 @@ const FRAME_BYTES: u64 = 256 << 10;
 const LEVEL: i32 = 3;
 /// A frame that refers back further than 8 MiB (2^23, what RFC 8878 asks of a decoder) is not decoded: that bounds the memory.
 const WINDOW_LOG_MAX: u32 = 23;
-/// Compressed bytes that are read at a time.
-const INPUT_BYTES: u64 = 64 << 10;
+/// Compressed bytes that are read at a time: a frame of our own, and what it may have grown by.
+const INPUT_BYTES: u64 = FRAME_BYTES + (4 << 10);
 /// Frames that a table may have: a million of 256 KiB. More are read without it, one after the other.
 const FRAMES_MAX: u64 = 1 << 20;
 
