@@ -96,7 +96,7 @@ impl Writer {
         let context =
             Context { options, storage: options.storage.as_ref(), dir, manifest, line_bytes_max: options.line_bytes_max, watermark };
         let recovered = recovery::recover(&context, lookup)?;
-        recovery::sync_names(&context, recovered.active.is_some())?;
+        recovery::sync_names(&context, recovered.active.is_some() || recovered.head.seq > Seq::ZERO)?;
         // Ids below the highest one are looked up; where the mirror can't say which that is, all are: it may have to be
         // replayed yet, and knows nothing of what lies between its watermark and the floor.
         let covered = watermark.map_or(Seq::ZERO, |mark| mark.seq) >= recovered.floor;
