@@ -40,14 +40,19 @@ impl Payload {
     /// # Ok::<(), counterfoil::PayloadError>(())
     /// ```
     pub fn from_json(json: impl Into<String>) -> Result<Payload, PayloadError> {
-        let mut json = json.into();
+        let json = json.into();
         check(&json).map_err(PayloadError::NotJson)?;
+        Ok(Payload::from_valid(json))
+    }
+
+    /// The same, from what is known to be one JSON value.
+    pub(crate) fn from_valid(mut json: String) -> Payload {
         if has_line_end(&json) {
             json = minify(&json);
         } else if json.starts_with(is_space) || json.ends_with(is_space) {
             json = json.trim_matches(is_space).to_owned();
         }
-        Ok(Payload(json))
+        Payload(json)
     }
 
     /// From anything that serde can serialise.

@@ -97,25 +97,60 @@ impl Identity {
         format!("{FORMAT_TAG}{}", self.format)
     }
 
-    /// The id of what these bytes become: 48 bits of time, then 80 bits of a hash over everything else. Every part
-    /// of the hash's input is preceded by its length or has a fixed one, so that no two inputs run together.
-    pub fn event_id(&self, time: Option<Timestamp>, kind: Kind, bytes: &[u8]) -> EventId {
+    /// What makes the ids of its events.
+    pub fn ids(&self) -> Ids {
         let mut hasher = blake3::Hasher::new_derive_key(ID_CONTEXT);
-        for part in [self.format.name().as_bytes(), self.text.as_bytes(), bytes] {
+        for part in [self.format.name().as_bytes(), self.text.as_bytes()] {
             push(&mut hasher, part);
         }
+        Ids(hasher)
+    }
+}
+
+/// Makes the ids of a transcript's events: 48 bits of time, then 80 bits of a hash over everything else. Every part of the
+/// hash's input is preceded by its length or has a fixed one, so that no two inputs run together.
+#[derive(Clone, Debug)]
+pub(crate) struct Ids(blake3::Hasher);
+
+impl Ids {
+    /// The hash of these bytes, for which kind they are to become.
+    pub fn hash(&self, bytes: &[u8]) -> Hashed {
+        let mut hasher = self.0.clone();
+        push(&mut hasher, bytes);
+        Hashed(hasher)
+    }
+}
+
+/// Bytes that are to have an id.
+#[derive(Clone, Debug)]
+pub(crate) struct Hashed(blake3::Hasher);
+
+impl Hashed {
+    /// The 80 bits of the id that tell nothing of the time.
+    pub fn bits(&self, kind: Kind) -> u128 {
         let (kind, occurrence) = match kind {
             Kind::Line(occurrence) => (0u8, occurrence),
             Kind::Skipped => (1, 0),
             Kind::Layout => (2, 0),
         };
+        let mut hasher = self.0.clone();
         hasher.update(&occurrence.to_le_bytes());
         hasher.update(&[kind]);
         let mut low = [0; 16];
         hasher.finalize_xof().fill(&mut low);
-        let millis = time.map_or(0, Timestamp::id_millis);
-        EventId::from_u128(u128::from(millis) << 80 | u128::from_le_bytes(low) >> 48)
+        u128::from_le_bytes(low) >> 48
     }
+
+    /// The id.
+    pub fn id(&self, time: Option<Timestamp>, kind: Kind) -> EventId {
+        with_time(self.bits(kind), time)
+    }
+}
+
+/// The id with these 80 bits.
+pub(crate) fn with_time(bits: u128, time: Option<Timestamp>) -> EventId {
+    let millis = time.map_or(0, Timestamp::id_millis);
+    EventId::from_u128(u128::from(millis) << 80 | bits)
 }
 
 fn stem_of(path: &Path) -> String {

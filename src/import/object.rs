@@ -4,6 +4,7 @@
 //! surrogate escape. None of that may stop an import, so every question here is answered by `None` instead of an
 //! error. Never recurses, however deep the JSON nests.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -15,13 +16,36 @@ const TEXT_BYTES_MAX: usize = 1 << 10;
 
 /// The fields of a JSON object, in order, their values not looked into.
 #[derive(Debug)]
-pub(crate) struct Object<'a>(Vec<(String, &'a RawValue)>);
+pub(crate) struct Object<'a>(Vec<(Key<'a>, &'a RawValue)>);
+
+/// The name of a field, borrowed where it has no escapes.
+#[derive(Debug)]
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Key<'a>, D::Error> {
+        struct Name;
+        impl<'de> Visitor<'de> for Name {
+            type Value = Cow<'de, str>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(name))
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(name.to_owned()))
+            }
+        }
+        from.deserialize_str(Name).map(Key)
+    }
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Object<'a>, D::Error> {
         struct Fields;
         impl<'de> Visitor<'de> for Fields {
-            type Value = Vec<(String, &'de RawValue)>;
+            type Value = Vec<(Key<'de>, &'de RawValue)>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
@@ -48,7 +72,7 @@ impl<'a> Object<'a> {
 
     /// The value of this field as text; the last one where there are several, as most parsers have it.
     pub fn raw(&self, key: &str) -> Option<&'a str> {
-        self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.get())
+        self.0.iter().rev().find(|(name, _)| name.0 == key).map(|(_, value)| value.get())
     }
 
     /// Whether it has this field.

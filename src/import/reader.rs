@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::error::{BadLine, ImportError};
 use super::facts::{Facts, Known};
 use super::format::{Format, detect};
-use super::identity::{Identity, Kind};
+use super::identity::{Identity, Ids, Kind, with_time};
 use super::layout::{Builder, LayoutNote};
 use super::object::Object;
 use super::scan::{self, Parts, Scanner};
@@ -67,11 +67,14 @@ pub struct TranscriptReader {
     name: String,
     settings: Settings,
     identity: Identity,
+    ids: Ids,
     tag: String,
+    format_tag: String,
     bytes_total: u64,
     skipped: u64,
     last_time: Option<Timestamp>,
-    seen: HashMap<[u8; 16], u64>,
+    /// How often a line was there, by what its first id has besides the time.
+    seen: HashMap<u128, u64>,
     known: Known,
     input: Input,
 }
@@ -108,7 +111,9 @@ impl TranscriptReader {
             path: path.to_owned(),
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             settings: settings.clone(),
+            ids: identity.ids(),
             tag: identity.tag(),
+            format_tag: identity.format_tag(),
             identity,
             bytes_total,
             skipped: 0,
@@ -172,8 +177,10 @@ impl TranscriptReader {
                 continue;
             }
             let record = if is_whole { scan::check(parts.core) } else { Err(BadLine::TooLong { bytes: line.len, max: line_bytes_max }) };
-            let draft = match record.and_then(|record| Ok((record, to_payload(record)?))) {
-                Ok((record, payload)) => {
+            let draft = match record {
+                Ok(record) => {
+                    // It has just been found to be one JSON value.
+                    let payload = Payload::from_valid(record.to_owned());
                     layout.line(&parts, payload.as_str() != record);
                     self.line_draft(record, payload)
                 }
@@ -233,12 +240,14 @@ impl TranscriptReader {
 
     fn draft(&mut self, facts: Facts, record: &str, payload: Payload) -> Draft {
         self.last_time = facts.observed_at.or(self.last_time);
-        let mut key = [0; 16];
-        blake3::Hasher::new().update(record.as_bytes()).finalize_xof().fill(&mut key);
-        let seen = self.seen.entry(key).or_default();
-        let occurrence = *seen;
+        let hashed = self.ids.hash(record.as_bytes());
+        let first = hashed.bits(Kind::Line(0));
+        let seen = self.seen.entry(first).or_default();
+        let id = match *seen {
+            0 => with_time(first, self.last_time),
+            occurrence => hashed.id(self.last_time, Kind::Line(occurrence)),
+        };
         *seen += 1;
-        let id = self.identity.event_id(self.last_time, Kind::Line(occurrence), record.as_bytes());
         let mut draft = self.tagged(Draft::new(facts.event_type, facts.source)).id(id).with_payload(payload);
         // A line without a time happened after the line before it; one with nothing before it is dated when it is sealed.
         if let Some(at) = self.last_time {
@@ -254,7 +263,7 @@ impl TranscriptReader {
     }
 
     fn tagged(&self, draft: Draft) -> Draft {
-        draft.tag(&self.tag).tag(self.identity.format_tag())
+        draft.tag(&self.tag).tag(&self.format_tag)
     }
 
     fn skipped_draft(&mut self, number: u64, bytes: u64, parts: &Parts<'_>, reason: &BadLine) -> Draft {
@@ -276,7 +285,7 @@ impl TranscriptReader {
         let skipped = Skipped { file: &self.name, line: number, reason: reason.to_string(), bytes, blake3 };
         // Texts and numbers always make a payload.
         let payload = Payload::from_serialize(&Wrapped { import_skipped: skipped }).unwrap_or_else(|_| Payload::null());
-        let id = self.identity.event_id(self.last_time, Kind::Skipped, payload.as_str().as_bytes());
+        let id = self.ids.hash(payload.as_str().as_bytes()).id(self.last_time, Kind::Skipped);
         let facts = Facts::note();
         let draft = self.tagged(Draft::new(facts.event_type, facts.source)).tag(TAG_SKIPPED).id(id).with_payload(payload);
         match self.identity.session.clone() {
@@ -298,7 +307,7 @@ impl TranscriptReader {
             layout,
         };
         let payload = note.to_payload().ok().and_then(|json| Payload::from_json(json).ok()).unwrap_or_else(Payload::null);
-        let id = self.identity.event_id(self.last_time, Kind::Layout, payload.as_str().as_bytes());
+        let id = self.ids.hash(payload.as_str().as_bytes()).id(self.last_time, Kind::Layout);
         let facts = Facts::note();
         self.tagged(Draft::new(facts.event_type, facts.source)).tag(TAG_LAYOUT).id(id).with_payload(payload)
     }

@@ -62,6 +62,7 @@ impl Scanner {
         self.kept.clear();
         let (mut len, mut terminated) = (0u64, false);
         while !terminated {
+            let refilled = self.input.buffer().is_empty();
             let chunk = match self.input.fill_buf() {
                 Ok(chunk) => chunk,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -70,11 +71,14 @@ impl Scanner {
             if chunk.is_empty() {
                 break;
             }
+            if refilled {
+                // All of it at once: several blocks are hashed side by side.
+                self.hasher.update(chunk);
+            }
             let end = memchr::memchr(b'\n', chunk);
             terminated = end.is_some();
             let line = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
             let used = line.len() + usize::from(terminated);
-            self.hasher.update(chunk.get(..used).unwrap_or_default());
             let room = self.bytes_max.saturating_sub(self.kept.len());
             self.kept.extend_from_slice(line.get(..line.len().min(room)).unwrap_or_default());
             len += line.len() as u64;
@@ -98,7 +102,7 @@ impl Scanner {
         self.bytes
     }
 
-    /// BLAKE3 of all bytes read so far.
+    /// BLAKE3 of the file, once all of it is read.
     pub fn hash(&self) -> blake3::Hash {
         self.hasher.finalize()
     }
