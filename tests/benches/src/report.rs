@@ -134,10 +134,11 @@ pub fn page(results: &Results, plots: &[String]) -> String {
 fn reached(results: &Results) -> Sheet {
     let mut sheet = Sheet::new("What must be reached", &["", "target", "measured", ""]);
     for row in targets(results) {
-        let said = match row.reached {
-            Some(true) => "reached",
-            Some(false) => "NOT reached",
-            None => continue,
+        let said = match (row.by_median, row.by_all) {
+            (Some(true), true) => "reached",
+            (Some(true), false) => "reached, but not in every round",
+            (Some(false), _) => "NOT reached",
+            (None, _) => continue,
         };
         sheet.rows.push(vec![row.name, row.target, spread(row.measured), said.to_owned()]);
     }
