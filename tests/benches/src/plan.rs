@@ -56,7 +56,7 @@ const OURS: &[(&str, &[usize])] = &[
     ("f3", ALL),
     ("core-ledger", ALL),
     ("core-ledger+preallocate", &[1]),
-    ("core-store", &[1, 16, 256]),
+    ("core-store", ALL),
     ("actors", ALL),
     ("actors+preallocate", ALL),
     ("actors+mirrored", ALL),
@@ -66,14 +66,14 @@ const OURS: &[(&str, &[usize])] = &[
 ];
 
 const PEERS: &[(&str, &[usize])] = &[
-    ("crtx", &[1, 16, 256]),
+    ("crtx", ALL),
     ("okaywal", ALL),
     ("logdb", ALL),
-    ("batpak", &[1, 16, 256]),
-    ("batpak+group", &[1, 16, 256]),
+    ("batpak", ALL),
+    ("batpak+group", ALL),
     ("batpak-batch", &[16, 256, 1024]),
-    ("fjall", &[1, 16, 256, 1024]),
-    ("redb", &[1, 16, 256]),
+    ("fjall", ALL),
+    ("redb", ALL),
     ("sqlite-lean", ALL),
 ];
 

@@ -9,9 +9,11 @@ use crate::results::{Results, Spread, append_key};
 pub struct Row {
     pub name: String,
     pub target: String,
-    /// The ratio that was measured: its median counts.
     pub measured: Option<Spread>,
-    pub reached: Option<bool>,
+    /// Whether the median is within the target; nothing where it was not measured.
+    pub by_median: Option<bool>,
+    /// Whether every round is.
+    pub by_all: bool,
 }
 
 enum Bound {
@@ -43,11 +45,13 @@ pub fn targets(results: &Results) -> Vec<Row> {
 impl Targets<'_> {
     fn row(&mut self, name: String, bound: Bound, unit: &str, of: impl Fn(usize) -> Option<f64>) {
         let measured = Spread::of((0..self.results.rounds()).filter_map(of));
-        let (target, reached) = match bound {
-            Bound::AtLeast(least) => (format!("≥ {least}{unit}"), measured.map(|spread| spread.median >= least)),
-            Bound::AtMost(most) => (format!("≤ {most}{unit}"), measured.map(|spread| spread.median <= most)),
+        let (target, within): (String, Box<dyn Fn(f64) -> bool>) = match bound {
+            Bound::AtLeast(least) => (format!("≥ {least}{unit}"), Box::new(move |number| number >= least)),
+            Bound::AtMost(most) => (format!("≤ {most}{unit}"), Box::new(move |number| number <= most)),
         };
-        self.rows.push(Row { name, target, measured, reached });
+        let by_median = measured.map(|spread| within(spread.median));
+        let by_all = measured.is_some_and(|spread| within(spread.min) && within(spread.max));
+        self.rows.push(Row { name, target, measured, by_median, by_all });
     }
 
     /// Ratio of two cases' rates; `sustained` counts the mirror's drain in.

@@ -127,8 +127,8 @@ fn transcripts() -> PathBuf {
 /// are few of them, so each is there as often as it takes, each time as another session.
 pub fn import(spec: &Spec) -> Result<Outcome> {
     let (command, from) = (command(), transcripts());
-    if !command.is_file() || !from.is_dir() {
-        return Ok(Outcome::skipped(format!("needs {} and {}", command.display(), from.display())));
+    if let Some(missing) = [&command, &from].into_iter().find(|path| !path.exists()) {
+        return Ok(Outcome::skipped(format!("{} is not there", missing.display())));
     }
     let copies = spec.dir.join("transcripts");
     fs::create_dir(&copies)?;
