@@ -8,6 +8,7 @@ use ractor::{Actor, ActorCell, ActorRef, RpcReplyPort};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::checks::Check;
 use super::message::{Append, AppendReply, Durability, Message};
 use super::parity::Doubt;
 use super::shared::{Phase, Shared, Status};
@@ -16,7 +17,7 @@ use super::{LedgerOptions, ledger::LedgerMsg};
 use crate::store::{FoundMirror, Prepared, prepare};
 use crate::{
     AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerError, LedgerReader, Manifest, MirrorReader,
-    ParityKind, ParityReport, Receipt, Reformed, Sealed, Seq, Table,
+    ParityKind, ParityReport, Receipt, Reformed, Sealed, Seq, Table, VerifyReport,
 };
 
 /// A store that is open, run by supervised actors. Cheap to clone; every clone is the same store.
@@ -316,12 +317,25 @@ impl Ledger {
         }
     }
 
-    /// Compares both legs: `Quick` in O(1), `Full` byte for byte, up to what was durable when it was asked for.
+    /// Compares both legs: `Quick` in O(1), `Full` byte for byte, `Incremental` likewise what is new or changed since the last
+    /// time; up to what was durable when it was asked for, or later. Comparisons that read much take turns as with
+    /// [`Ledger::verify`].
     ///
     /// # Errors
     /// [`Error`] where the ledger can't be read. Differences are in the report.
     pub async fn parity(&self, kind: ParityKind) -> Result<ParityReport, Error> {
-        let report = ractor::call!(self.inner.supervisor, |reply| Inner::Parity(kind, Some(reply)).into());
+        let report = ractor::call!(self.inner.supervisor, |reply| Inner::Check(Check::parity(kind, reply)).into());
+        report.map_err(|_| Error::Append(self.inner.shared.refusal().unwrap_or(AppendError::Closed)))?
+    }
+
+    /// Verifies the whole ledger, up to what is durable when it begins, on threads of its own. How far it is stands in
+    /// [`Status::check`], and its report also in [`Status::last_verify`]. One check that reads much is under way at a time:
+    /// who asks for what is about to begin gets the same report, and others wait their turn. Closing cancels it.
+    ///
+    /// # Errors
+    /// [`Error`] where the ledger can't be read, or the store is closed meanwhile. What is wrong with lines is in the report.
+    pub async fn verify(&self) -> Result<Arc<VerifyReport>, Error> {
+        let report = ractor::call!(self.inner.supervisor, |reply| Inner::Check(Check::verify(reply)).into());
         report.map_err(|_| Error::Append(self.inner.shared.refusal().unwrap_or(AppendError::Closed)))?
     }
 

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Groups form by themselves: every append that is in the mailbox when the flush is cast joins the group. A lone
-//! append is flushed at once. The only actor that writes to the ledger; it never writes to the mirror.
+//! append is written at once, on this thread; where many are on their way, the flusher's thread writes, one group at a time,
+//! and the next is sealed meanwhile (`gather` decides). The only actor that writes to the ledger; it never writes to the mirror.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 use ractor::thread_local::ThreadLocalActor;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
+use super::flusher::Flusher;
+use super::gather::{self, Gather, Verdict};
 use super::message::{Append, Durability, Reply};
 use super::parity::Doubt;
 use super::permits::Permit;
@@ -22,8 +25,8 @@ use super::sqlite::SqliteMsg;
 use super::supervisor::{Context, Exit, Inner};
 use crate::canary::{self, Canary};
 use crate::{
-    AppendError, EventId, Group, Head, LedgerError, Lookup, LookupError, MirrorAck, MirrorError, MirrorFault, MirrorReader, Receipt, Seq,
-    Stage, Staged, Stored, Writer, failpoint,
+    AppendError, EventId, Flight, Group, Head, LedgerError, Lookup, LookupError, MirrorAck, MirrorError, MirrorFault, MirrorReader,
+    Receipt, Seq, Stage, Staged, Stored, Writer, failpoint,
 };
 
 /// What LedgerActor knows of the mirror, by the supervisor.
@@ -45,8 +48,11 @@ pub(crate) enum LedgerMsg {
     Append(Append),
     /// Write the open group.
     Flush,
-    /// Rows up to this seq are committed; so many bytes of credit come back; whether nothing more is known to lack.
-    Mirrored { through: Seq, credit: usize, caught_up: bool },
+    /// The flusher has a flight that has landed.
+    Landed,
+    /// Rows up to this seq are committed; so many bytes of credit come back; whether nothing more is known to lack; and the
+    /// emptied buffers of the groups.
+    Mirrored { through: Seq, credit: usize, caught_up: bool, buffers: Vec<Vec<u8>> },
     /// The mirror has changed.
     Mirror(MirrorLink),
     /// Try again to open the mirror to read.
@@ -62,7 +68,13 @@ pub(crate) struct LedgerState {
     /// Whether the mirror covers what the writer has forgotten.
     covered: bool,
     failed: Option<String>,
+    /// Appends of the open group, and the events that they have.
     waiting: Vec<Waiting>,
+    joined: usize,
+    /// Appends of the group in flight.
+    flying: Vec<Waiting>,
+    gather: Gather,
+    flusher: Option<Flusher>,
     flush_cast: bool,
     look_cast: bool,
     /// Appends that must wait for the mirror. Bounded by their permits.
@@ -104,9 +116,13 @@ impl ThreadLocalActor for LedgerActor {
             LedgerMsg::Flush => {
                 state.flush_cast = false;
                 // A group that was dropped leaves room, and no word of the mirror's will come for it.
-                state.flush().and_then(|()| state.stage_deferred(&me))
+                state.flush_when_due(&me).and_then(|()| state.stage_deferred(&me))
             }
-            LedgerMsg::Mirrored { through, credit, caught_up } => state.mirrored(&me, through, credit, caught_up),
+            LedgerMsg::Landed => state.landed(&me),
+            LedgerMsg::Mirrored { through, credit, caught_up, buffers } => {
+                buffers.into_iter().for_each(|buffer| state.writer.reuse(buffer));
+                state.mirrored(&me, through, credit, caught_up)
+            }
             LedgerMsg::Mirror(link) => state.mirror(&me, link),
             LedgerMsg::LookAgain => {
                 state.look_cast = false;
@@ -168,6 +184,10 @@ impl LedgerState {
             covered,
             failed: None,
             waiting: Vec::new(),
+            joined: 0,
+            flying: Vec::new(),
+            gather: Gather::new(),
+            flusher: None,
             flush_cast: false,
             look_cast: false,
             deferred: VecDeque::new(),
@@ -212,7 +232,15 @@ impl LedgerState {
         match staged {
             Ok(Stage::Staged(Staged { receipts, durable: false })) => {
                 let Append { durability, permit, reply, .. } = append;
-                self.waiting.push(Waiting { receipts, durability, permit, reply });
+                let waiting = Waiting { receipts, durability, permit, reply };
+                // Duplicates may be of events that are in flight already.
+                match self.writer.in_flight() {
+                    Some(flying) if waiting.receipts.iter().all(|receipt| receipt.seq <= flying.seq) => self.flying.push(waiting),
+                    _ => {
+                        self.joined += append.drafts.len();
+                        self.waiting.push(waiting);
+                    }
+                }
             }
             Ok(Stage::Staged(Staged { receipts, durable: true })) => {
                 self.acknowledge(receipts, append.durability, append.reply);
@@ -246,62 +274,178 @@ impl LedgerState {
         staged
     }
 
-    /// Casts the flush behind what is in the mailbox, or flushes at once where the group is large enough.
+    /// Casts the flush behind what is in the mailbox, or writes at once where the group is large enough. While a group is in
+    /// flight its landing sees to the next.
     fn see_to_flush(&mut self, me: &Me) -> Result<(), Exit> {
         let (bytes, events) = self.writer.open_group();
-        if events == 0 {
+        if events == 0 || self.writer.in_flight().is_some() {
             return Ok(());
         }
         let options = &self.context.shared.options;
         if bytes >= options.group_bytes_target || events >= options.store.group_events_max {
-            return self.flush();
+            return self.hand_over(me);
         }
         if !self.flush_cast {
-            self.flush_cast = me.cast(LedgerMsg::Flush).is_ok();
-            if !self.flush_cast {
+            let linger = options.linger;
+            self.flush_cast = true;
+            if !linger.is_zero() {
+                me.send_after(linger, || LedgerMsg::Flush);
+            } else if me.cast(LedgerMsg::Flush).is_err() {
                 // A stopping actor refuses its own messages.
+                self.flush_cast = false;
                 return self.flush();
             }
         }
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), Exit> {
-        if canary::on(Canary::AcknowledgeFirst) {
-            self.acknowledge_waiting();
+    /// Writes the open group, here or by the flusher; or looks again behind what comes meanwhile.
+    fn flush_when_due(&mut self, me: &Me) -> Result<(), Exit> {
+        if self.writer.in_flight().is_some() || self.writer.open_group().1 == 0 {
+            return Ok(());
         }
-        match self.writer.flush() {
-            Ok(None) => Ok(()),
-            Ok(Some(group)) => {
-                self.fail(failpoint::ACTOR_LEDGER_SYNCED)?;
-                self.context.shared.groups.fetch_add(1, Ordering::Relaxed);
-                self.context.shared.events.fetch_add(group.last.seq.get() + 1 - group.first.get(), Ordering::Relaxed);
-                self.context.shared.durable.send_replace(group.last);
-                self.acknowledge_waiting();
-                self.fail(failpoint::ACTOR_LEDGER_SEND)?;
-                self.commit(group);
-                Ok(())
+        match self.gather.verdict(self.joined, self.on_their_way(), Instant::now()) {
+            Verdict::Wait => {
+                // The callers that are waited for may need this very core.
+                std::thread::yield_now();
+                self.flush_cast = me.cast(LedgerMsg::Flush).is_ok();
+                if self.flush_cast { Ok(()) } else { self.flush() }
             }
-            Err(LedgerError::Poisoned { cause }) => {
-                // Dropping the waiting tells each that its outcome is unknown.
-                self.waiting.clear();
-                self.deferred.drain(..).for_each(|append| {
-                    append.reply.send(Err(AppendError::Ledger(LedgerError::Poisoned { cause: cause.clone() })));
-                });
-                Err(Exit::Poisoned { cause })
+            Verdict::Write => self.flush(),
+            Verdict::HandOver => self.hand_over(me),
+        }
+    }
+
+    /// Events that have a permit, but for those that wait for the mirror.
+    fn on_their_way(&self) -> usize {
+        let deferred: usize = self.deferred.iter().map(|append| append.drafts.len()).sum();
+        self.context.shared.permits.in_flight().saturating_sub(deferred)
+    }
+
+    /// Writes all that is staged, on this thread, and waits for what is in flight.
+    fn flush(&mut self) -> Result<(), Exit> {
+        self.wait_for_flight()?;
+        match self.depart()? {
+            Some(mut flight) => {
+                flight.fly();
+                self.land(flight)
             }
-            Err(error) => {
-                tracing::warn!(actor = "ledger", %error, "the group was not written");
-                for waiting in std::mem::take(&mut self.waiting) {
-                    waiting.reply.send(Err(AppendError::Ledger(again(&error))));
-                }
-                Ok(())
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the flusher write the open group.
+    fn hand_over(&mut self, me: &Me) -> Result<(), Exit> {
+        let Some(flight) = self.depart()? else { return Ok(()) };
+        if self.flusher.is_none() {
+            match Flusher::start(me.clone()) {
+                Ok(flusher) => self.flusher = Some(flusher),
+                Err(error) => tracing::warn!(actor = "ledger", %error, "no thread to write on; writing on the actor's own"),
+            }
+        }
+        let back = match &self.flusher {
+            Some(flusher) => flusher.fly(flight).err(),
+            None => Some(flight),
+        };
+        match back {
+            None => Ok(()),
+            Some(mut flight) => {
+                flight.fly();
+                self.land(flight)
             }
         }
     }
 
-    fn acknowledge_waiting(&mut self) {
-        for Waiting { receipts, durability, permit, reply } in std::mem::take(&mut self.waiting) {
+    /// Closes the open group, and with it the list of those who wait for it.
+    fn depart(&mut self) -> Result<Option<Flight>, Exit> {
+        if canary::on(Canary::AcknowledgeFirst) {
+            let waiting = std::mem::take(&mut self.waiting);
+            self.acknowledge_all(waiting);
+        }
+        match self.writer.depart() {
+            Ok(None) => Ok(None),
+            Ok(Some(flight)) => {
+                self.joined = 0;
+                self.flying.append(&mut self.waiting);
+                Ok(Some(flight))
+            }
+            Err(LedgerError::Poisoned { cause }) => Err(self.poisoned(cause)),
+            Err(error) => {
+                tracing::warn!(actor = "ledger", %error, "the group was not written");
+                self.joined = 0;
+                for waiting in std::mem::take(&mut self.waiting) {
+                    waiting.reply.send(Err(AppendError::Ledger(again(&error))));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes what the flusher has written, and sees to the next group.
+    fn landed(&mut self, me: &Me) -> Result<(), Exit> {
+        // Where someone has waited for it, it is not there any more.
+        let landed = self.flusher.as_mut().filter(|_| self.writer.in_flight().is_some()).and_then(Flusher::landed);
+        if let Some(flight) = landed {
+            // Those who are about to be answered count: they come back.
+            let overlaps = gather::overlaps(self.on_their_way());
+            let (group, waiting) = self.settle(flight)?;
+            // The disk first; it would be idle while everyone is told.
+            let departed = if overlaps { self.hand_over(me) } else { Ok(()) };
+            self.tell(group, waiting)?;
+            departed?;
+        }
+        self.see_to_flush(me)
+    }
+
+    fn wait_for_flight(&mut self) -> Result<(), Exit> {
+        if self.writer.in_flight().is_none() {
+            return Ok(());
+        }
+        match self.flusher.as_mut().and_then(Flusher::wait) {
+            Some(flight) => self.land(flight),
+            None => Err(self.poisoned("the thread that writes has ended".to_owned())),
+        }
+    }
+
+    fn land(&mut self, flight: Flight) -> Result<(), Exit> {
+        let (group, waiting) = self.settle(flight)?;
+        self.tell(group, waiting)
+    }
+
+    /// Takes it that a group is durable; answers who waits for it.
+    fn settle(&mut self, flight: Flight) -> Result<(Group, Vec<Waiting>), Exit> {
+        self.gather.took(flight.took());
+        match self.writer.land(flight) {
+            Ok(group) => Ok((group, std::mem::take(&mut self.flying))),
+            Err(LedgerError::Poisoned { cause }) => Err(self.poisoned(cause)),
+            Err(error) => Err(self.poisoned(error.to_string())),
+        }
+    }
+
+    /// Tells everyone of a group that is durable.
+    fn tell(&mut self, group: Group, waiting: Vec<Waiting>) -> Result<(), Exit> {
+        self.fail(failpoint::ACTOR_LEDGER_SYNCED)?;
+        self.context.shared.groups.fetch_add(1, Ordering::Relaxed);
+        self.context.shared.events.fetch_add(group.last.seq.get() + 1 - group.first.get(), Ordering::Relaxed);
+        self.context.shared.durable.send_replace(group.last);
+        self.acknowledge_all(waiting);
+        self.fail(failpoint::ACTOR_LEDGER_SEND)?;
+        self.commit(group);
+        Ok(())
+    }
+
+    fn poisoned(&mut self, cause: String) -> Exit {
+        // Dropping the waiting tells each that its outcome is unknown.
+        self.flying.clear();
+        self.waiting.clear();
+        self.deferred.drain(..).for_each(|append| {
+            append.reply.send(Err(AppendError::Ledger(LedgerError::Poisoned { cause: cause.clone() })));
+        });
+        Exit::Poisoned { cause }
+    }
+
+    fn acknowledge_all(&self, waiting: Vec<Waiting>) {
+        for Waiting { receipts, durability, permit, reply } in waiting {
             drop(permit);
             self.acknowledge(receipts, durability, reply);
         }

@@ -12,13 +12,17 @@
 //! ```
 //!
 //! - `handle` [`Ledger`], what callers hold · `message` the append message · `permits` what bounds the mailboxes
-//! - `supervisor` (with `children`), `ledger`, `sqlite`, `parity`, `compress` the actors · `shared` what they share outside messages · `options`
+//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`), `sqlite`, `parity` (with `checks`: which of them look,
+//!   and in which turn), `compress` the actors · `shared` what they share outside messages · `options`
 //!
 //! Each actor's `handle` is one match with a function an arm; what it does is in the core, which needs no actor to
 //! be tested. LedgerActor, SqliteActor and ParityActor do blocking I/O, so each has an OS thread of its own.
 
+mod checks;
 mod children;
 mod compress;
+mod flusher;
+mod gather;
 mod handle;
 mod ledger;
 mod message;
@@ -33,4 +37,4 @@ pub use handle::{Children, CloseReport, Ledger};
 pub use message::{Append, AppendReply, Durability, Message};
 pub use options::LedgerOptions;
 pub use permits::Permit;
-pub use shared::{MirrorHealth, Phase, Status};
+pub use shared::{CheckProgress, MirrorHealth, Phase, Status};

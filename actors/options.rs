@@ -20,14 +20,23 @@ pub struct LedgerOptions {
     /// A group is written as soon as it has so many bytes, though more could join. 1 MiB: past that a write costs
     /// more than the fsync it shares.
     pub group_bytes_target: usize,
+    /// How long a group is kept open for more appends to join, from its first one on, whoever is there. Zero: no longer than
+    /// 0.4 of a recent fsync, and only while more appends are on their way or their callers are about to come back; a lone caller
+    /// never waits. Timers have a resolution of a millisecond.
+    pub linger: Duration,
     /// Appends that may wait for the mirror's acknowledgement. 65,536; past that they get `MirrorBehind` at once.
     pub mirrored_waiters_max: usize,
     /// How long such an append waits before it gets its receipt with `MirrorBehind`.
     pub mirrored_deadline: Duration,
     /// How long `close` waits for a mirror that can't be written just now.
     pub close_deadline: Duration,
-    /// How often the two legs are compared in O(1). Zero: never.
+    /// How often the two legs are compared: in O(1), and by content what is new since the last time. Zero: never.
     pub parity_interval: Duration,
+    /// Sealed segments that no check has read yet, and that are read in each such interval, on one thread. One: 64 MiB take
+    /// less than half a second, and a large store is gone through bit by bit.
+    pub parity_segments_max: usize,
+    /// Whether the whole ledger is verified in the background once the store is open. Off: it reads all of it.
+    pub verify_after_open: bool,
     /// Sealed segments that stay plain, the newest ones; older ones are compressed beside the appends, one after the other.
     /// None: they are compressed on request alone.
     pub compress_sealed: Option<usize>,
@@ -49,10 +58,13 @@ impl Default for LedgerOptions {
             inflight_bytes_max: 64 << 20,
             mirror_queue_bytes_max: 32 << 20,
             group_bytes_target: 1 << 20,
+            linger: Duration::ZERO,
             mirrored_waiters_max: 1 << 16,
             mirrored_deadline: Duration::from_secs(5),
             close_deadline: Duration::from_secs(5),
             parity_interval: Duration::from_secs(60),
+            parity_segments_max: 1,
+            verify_after_open: false,
             compress_sealed: None,
             restarts_max: 10,
             restart_window: Duration::from_secs(60),

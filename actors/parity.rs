@@ -1,16 +1,19 @@
 //! ParityActor: a short life with one task, on a thread of its own. It replays into the mirror what is missing
 //! (before SqliteActor starts), or compares both legs, tells the result and ends.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use ractor::thread_local::ThreadLocalActor;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
-use super::shared::MirrorHealth;
+use super::checks::Check;
+use super::shared::{CheckProgress, MirrorHealth};
 use super::supervisor::{Context, Inner};
+use crate::parity::incremental_by;
 use crate::{
-    Error, LedgerReader, Mirror, MirrorError, MirrorFault, ParityKind, ParityReport, Replay, ReplayError, ReplayReport, ReplayStep,
-    parity_full, parity_quick, set_aside,
+    AppendError, Error, LedgerError, LedgerReader, Mirror, MirrorError, MirrorFault, ParityKind, ParityReport, Plan, Replay, ReplayError,
+    ReplayReport, ReplayStep, VerifyReport, parity_full_by, parity_quick, set_aside, verify_by,
 };
 
 /// What is held against the mirror's file before a replay: what is broken may lie where a replay does not look.
@@ -30,8 +33,8 @@ pub(crate) enum Doubt {
 pub(crate) enum ParityTask {
     /// Bring the mirror up to the durable head. The only writer of the mirror while it runs.
     Replay(Doubt),
-    /// Compare, answer the caller where there is one, and keep the report for the status.
-    Compare { kind: ParityKind, reply: Option<RpcReplyPort<Result<ParityReport, Error>>> },
+    /// Compare or verify, answer the callers where there are some, and keep the report for the status.
+    Check(Check),
 }
 
 #[derive(Debug)]
@@ -75,9 +78,11 @@ impl ThreadLocalActor for ParityActor {
                     let doubt = std::mem::take(doubt);
                     state.replay(&me, doubt);
                 }
-                ParityTask::Compare { kind, reply } => {
-                    let (kind, reply) = (*kind, reply.take());
-                    state.compare(kind, reply).await;
+                ParityTask::Check(check) => {
+                    match std::mem::take(check) {
+                        Check::Parity { kind, replies } => state.compare(kind, replies).await,
+                        Check::Verify(replies) => state.verify(replies),
+                    }
                     me.stop(None);
                 }
             },
@@ -163,23 +168,80 @@ impl ParityState {
         Ok((step, replay.report()))
     }
 
-    async fn compare(&self, kind: ParityKind, reply: Option<RpcReplyPort<Result<ParityReport, Error>>>) {
+    async fn compare(&self, kind: ParityKind, replies: Vec<RpcReplyPort<Result<ParityReport, Error>>>) {
         let shared = &self.context.shared;
-        let through = shared.durable.borrow().seq;
-        if reply.is_some() {
+        let is_asked = !replies.is_empty();
+        let durable = shared.durable.borrow().seq;
+        if is_asked {
             // What was durable when it was asked for is what is compared; lag is no difference.
             let mut mirrored = shared.mirrored.subscribe();
-            let _ = tokio::time::timeout(shared.options.close_deadline, mirrored.wait_for(|seq| *seq >= through)).await;
+            let _ = tokio::time::timeout(shared.options.close_deadline, mirrored.wait_for(|seq| *seq >= durable)).await;
         }
-        let compared = LedgerReader::open(&self.context.dir, &shared.options.store).and_then(|reader| match kind {
-            ParityKind::Quick => parity_quick(&reader, &shared.options.store),
-            ParityKind::Full => parity_full(&reader, &shared.options.store, Some(through), &mut |_| ()),
+        // The timer looks at what both have, on this thread alone.
+        let through = if is_asked { durable } else { durable.min(*shared.mirrored.borrow()) };
+        let sealed_max = if is_asked { usize::MAX } else { shared.options.parity_segments_max };
+        let plan = self.plan(is_asked);
+        let store = &shared.options.store;
+        let mut progress = |done| shared.set_check(Some(CheckProgress { check: "parity", done, total: through.get() }));
+        let compared = LedgerReader::open(&self.context.dir, store).and_then(|reader| match kind {
+            ParityKind::Quick => parity_quick(&reader, store),
+            ParityKind::Incremental => incremental_by(&reader, store, Some(through), sealed_max, &plan, &mut progress),
+            ParityKind::Full => parity_full_by(&reader, store, Some(through), &plan, &mut progress),
         });
-        if let Ok(report) = &compared {
-            shared.live.send_modify(|live| live.last_parity = Some(report.clone()));
+        if kind != ParityKind::Quick {
+            shared.set_check(None);
         }
-        if let Some(reply) = reply {
-            let _ = reply.send(compared.map_err(Error::from));
+        if let Ok(report) = &compared {
+            if !report.is_consistent() && kind != ParityKind::Quick {
+                tracing::warn!(actor = "parity", seq = through.get(), mismatched = report.mismatched_count, "the legs are not equal");
+            }
+            shared.live.send_modify(|live| {
+                live.last_parity = Some(report.clone());
+                if kind != ParityKind::Quick {
+                    live.last_content_parity = Some(report.clone());
+                }
+            });
+        }
+        self.answer(replies, compared);
+    }
+
+    fn verify(&self, replies: Vec<RpcReplyPort<Result<Arc<VerifyReport>, Error>>>) {
+        let shared = &self.context.shared;
+        let through = shared.durable.borrow().seq;
+        let verified = LedgerReader::open(&self.context.dir, &shared.options.store).and_then(|reader| {
+            let total = reader.bytes()?;
+            let mut progress = |done| shared.set_check(Some(CheckProgress { check: "verify", done, total }));
+            verify_by(&reader, Some(through), &self.plan(!replies.is_empty()), &mut progress).map(Arc::new)
+        });
+        shared.set_check(None);
+        if let Ok(report) = &verified {
+            if !report.is_clean() {
+                tracing::error!(actor = "parity", failures = report.failures_count, "the ledger is damaged; run `counterfoil verify`");
+            }
+            shared.live.send_modify(|live| live.last_verify = Some(report.clone()));
+        }
+        self.answer(replies, verified);
+    }
+
+    /// What nobody waits for takes one thread, and leaves the rest to the program.
+    fn plan(&self, is_asked: bool) -> Plan {
+        let plan = Plan { cancelled: Some(self.context.shared.checks_cancelled.clone()), ..Plan::default() };
+        if is_asked { plan } else { Plan { threads: 0, ..plan } }
+    }
+
+    /// Gives all who asked the same answer.
+    fn answer<T: Clone>(&self, replies: Vec<RpcReplyPort<Result<T, Error>>>, answer: Result<T, LedgerError>) {
+        let shared = &self.context.shared;
+        let mut answer = answer.map_err(|error| match shared.refusal() {
+            // It was cancelled, or its files are nobody's any more.
+            Some(refusal) => Error::from(refusal),
+            None => Error::from(error),
+        });
+        let reason = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        for reply in replies {
+            let next =
+                answer.as_ref().map_or_else(|_| Err(AppendError::Stopped { reason: reason.clone() }.into()), |report| Ok(report.clone()));
+            let _ = reply.send(std::mem::replace(&mut answer, next));
         }
     }
 }

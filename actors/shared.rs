@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use ractor::ActorRef;
@@ -14,7 +14,7 @@ use super::LedgerOptions;
 use super::ledger::LedgerMsg;
 use super::message::Reply;
 use super::permits::Permits;
-use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, Seq, WalHeld};
+use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, Seq, VerifyReport, WalHeld};
 
 /// Where a store's actors are in their life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -97,10 +97,33 @@ pub struct Status {
     pub restarts: u64,
     /// What the last comparison of both legs found.
     pub last_parity: Option<ParityReport>,
+    /// What the last comparison by content found, of what it looked at: the timer's look at what is new only.
+    pub last_content_parity: Option<ParityReport>,
+    /// What the last verification found.
+    #[serde(serialize_with = "as_report")]
+    pub last_verify: Option<Arc<VerifyReport>>,
+    /// The check that is under way, if one is that reads more than the watermark.
+    pub check: Option<CheckProgress>,
     /// What recovery did with the ledger when it was opened, or when LedgerActor last came back.
     pub recovery: Option<RecoveryReport>,
     /// Where the mirror that was of no use is now, if one was set aside since (or when) the store was opened.
     pub mirror_set_aside: Option<PathBuf>,
+}
+
+fn as_report<S: serde::Serializer>(report: &Option<Arc<VerifyReport>>, to: S) -> Result<S::Ok, S::Error> {
+    report.as_deref().serialize(to)
+}
+
+/// How far a check is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CheckProgress {
+    /// `verify`, whose work is counted in bytes, or `parity`, in events.
+    pub check: &'static str,
+    /// What is done.
+    pub done: u64,
+    /// What there is to do, as far as was known when it began.
+    pub total: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -110,6 +133,8 @@ pub(crate) struct Live {
     pub mirror_wal_held: Option<WalHeld>,
     pub restarts: u64,
     pub last_parity: Option<ParityReport>,
+    pub last_content_parity: Option<ParityReport>,
+    pub last_verify: Option<Arc<VerifyReport>>,
     pub recovery: Option<RecoveryReport>,
     pub mirror_set_aside: Option<PathBuf>,
 }
@@ -129,6 +154,10 @@ pub(crate) struct Shared {
     pub waiters: MirrorWaiters,
     pub groups: AtomicU64,
     pub events: AtomicU64,
+    /// The check that is under way.
+    pub check: Mutex<Option<CheckProgress>>,
+    /// Checks end as soon as they look.
+    pub checks_cancelled: Arc<AtomicBool>,
 }
 
 impl Shared {
@@ -139,6 +168,8 @@ impl Shared {
             mirror_wal_held: None,
             restarts: 0,
             last_parity: None,
+            last_content_parity: None,
+            last_verify: None,
             recovery: None,
             mirror_set_aside: None,
         };
@@ -152,6 +183,8 @@ impl Shared {
             waiters: MirrorWaiters::new(options.mirrored_waiters_max),
             groups: AtomicU64::new(0),
             events: AtomicU64::new(0),
+            check: Mutex::new(None),
+            checks_cancelled: Arc::default(),
             options,
         }
     }
@@ -166,6 +199,10 @@ impl Shared {
 
     pub(crate) fn phase(&self) -> Phase {
         self.live.borrow().phase.clone()
+    }
+
+    pub(crate) fn set_check(&self, check: Option<CheckProgress>) {
+        *self.check.lock().unwrap_or_else(PoisonError::into_inner) = check;
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
@@ -218,6 +255,9 @@ impl Shared {
             events: self.events.load(Ordering::Relaxed),
             restarts: live.restarts,
             last_parity: live.last_parity,
+            last_content_parity: live.last_content_parity,
+            last_verify: live.last_verify,
+            check: *self.check.lock().unwrap_or_else(PoisonError::into_inner),
             recovery: live.recovery,
             mirror_set_aside: live.mirror_set_aside,
         }

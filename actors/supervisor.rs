@@ -12,12 +12,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ractor::thread_local::{ThreadLocalActor, ThreadLocalActorSpawner};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SupervisionEvent};
 use tokio::sync::oneshot;
 
+use super::checks::{Check, Checks};
 use super::children::{Child, StartError, close_children, spawn};
 use super::compress::{CompressMsg, Compressor};
 use super::handle::{Children, CloseReport};
@@ -27,8 +29,7 @@ use super::parity::{Doubt, ParityActor, ParityMsg, ParityTask};
 use super::shared::{MirrorHealth, Phase, Shared};
 use super::sqlite::{SqliteActor, SqliteMsg};
 use crate::{
-    AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, ParityReport, Reformed, ReplayError, ReplayReport, Sealed, Seq,
-    StoreLock,
+    AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, Reformed, ReplayError, ReplayReport, Sealed, Seq, StoreLock,
 };
 
 /// Why a child ended by itself.
@@ -70,8 +71,10 @@ pub(crate) enum Inner {
     WatchDeadlines,
     /// A deadline is over.
     DeadlineOver,
-    /// Compare both legs.
-    Parity(ParityKind, Option<RpcReplyPort<Result<ParityReport, Error>>>),
+    /// Compare both legs, or verify the ledger.
+    Check(Check),
+    /// The timer's checks.
+    Interval,
     /// Compress these segments.
     Compress(Sealed, RpcReplyPort<Result<Vec<Reformed>, Error>>),
     /// See that sealed segments are compressed as the options say.
@@ -120,10 +123,12 @@ pub(crate) struct SupervisorState {
     ready: Option<oneshot::Sender<Result<(), Error>>>,
     ledger: Option<Child<LedgerMsg>>,
     sqlite: Option<Child<SqliteMsg>>,
-    /// The ParityActor that replays. Those that compare come and go by themselves.
+    /// The ParityActor that replays. Those that check are in `checks`.
     parity: Option<Child<ParityMsg>>,
     compressor: Compressor,
     replayed: Option<Result<ReplayReport, ReplayError>>,
+    /// Checks that wait or are under way.
+    checks: Checks,
     /// The first replay was begun: from then on the mirror's side goes on by itself.
     replay_begun: bool,
     /// What is held against the mirror's file, and no replay has looked into yet.
@@ -161,6 +166,7 @@ impl Actor for SupervisorActor {
             parity: None,
             compressor: Compressor::default(),
             replayed: None,
+            checks: Checks::default(),
             replay_begun: false,
             doubt,
             exits: HashMap::new(),
@@ -175,7 +181,7 @@ impl Actor for SupervisorActor {
         state.spawn_ledger(&me);
         let interval = state.shared.options.parity_interval;
         if !interval.is_zero() {
-            me.send_interval(interval, || Inner::Parity(ParityKind::Quick, None).into());
+            me.send_interval(interval, || Inner::Interval.into());
         }
         Ok(())
     }
@@ -192,7 +198,10 @@ impl Actor for SupervisorActor {
             Inner::Replayed(result) => state.replayed = Some(result),
             Inner::MirrorUnreadable { doubt, reason } => state.mirror_unreadable(doubt, &reason),
             Inner::WatchDeadlines | Inner::DeadlineOver => state.watch_deadlines(&me),
-            Inner::Parity(kind, reply) => state.compare(&me, kind, reply),
+            Inner::Check(check) => state.check(&me, check),
+            Inner::Interval => [Check::unasked(ParityKind::Quick), Check::unasked(ParityKind::Incremental)]
+                .into_iter()
+                .for_each(|check| state.check(&me, check)),
             Inner::Compress(which, reply) => state.compress(&me, CompressMsg::Run(which, reply)),
             Inner::SeeToCompression => state.see_to_compression(&me),
             Inner::Children(reply) => state.children(reply),
@@ -203,6 +212,12 @@ impl Actor for SupervisorActor {
     }
 
     async fn handle_supervisor_evt(&self, me: Me, event: SupervisionEvent, state: &mut SupervisorState) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(who, _) | SupervisionEvent::ActorTerminated(who, _, _) = &event
+            && state.checks.ended(who.get_id())
+        {
+            state.start_checks(&me);
+            return Ok(());
+        }
         // The event is dropped here, and the child's join handle awaited, before anything is respawned.
         if let SupervisionEvent::ActorFailed(who, _) | SupervisionEvent::ActorTerminated(who, ..) = &event
             && state.compressor.ended(who.get_id())
@@ -246,6 +261,7 @@ impl SupervisorState {
         if matches!(self.shared.phase(), Phase::Starting | Phase::Running | Phase::Closing) {
             self.shared.set_phase(Phase::Stopped { reason: "its supervisor was stopped from outside".to_owned() });
         }
+        self.shared.checks_cancelled.store(true, Ordering::Relaxed);
         self.shared.permits.close();
         self.shared.waiters.give_up();
     }
@@ -282,6 +298,9 @@ impl SupervisorState {
         }
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(Ok(()));
+            if self.shared.options.verify_after_open {
+                self.check(me, Check::Verify(Vec::new()));
+            }
         }
         self.see_to_compression(me);
     }
@@ -397,7 +416,7 @@ impl SupervisorState {
         }
         ended(me, &mut self.exits, &mut self.sqlite, Role::Sqlite);
         ended(me, &mut self.exits, &mut self.parity, Role::Parity);
-        // Ends of ParityActors that only compared.
+        // Ends of children that never were.
         if self.ledger.is_some() && (self.sqlite.is_some() || self.mirror_has_failed()) && self.parity.is_none() {
             self.exits.clear();
         }
@@ -529,15 +548,23 @@ impl SupervisorState {
         }
     }
 
-    fn compare(&self, me: &Me, kind: ParityKind, reply: Option<RpcReplyPort<Result<ParityReport, Error>>>) {
-        if self.closing.is_some() || self.ready.is_some() {
-            return;
+    fn check(&mut self, me: &Me, check: Check) {
+        if self.closing.is_none() && self.ready.is_none() {
+            self.checks.ask(check);
+            self.start_checks(me);
         }
-        if let Some(context) = self.context.clone() {
+    }
+
+    fn start_checks(&mut self, me: &Me) {
+        let Some(context) = self.context.clone().filter(|_| self.closing.is_none()) else {
+            return self.checks.forget();
+        };
+        self.checks.start(|check| {
             // It only reads, so it must not keep the lock from a close.
-            let args = (Context { _lock: None, ..context }, ParityTask::Compare { kind, reply });
-            let _ = ParityActor::spawn_linked_instant(None, args, me.get_cell(), ThreadLocalActorSpawner::new());
-        }
+            let args = (Context { _lock: None, ..context.clone() }, ParityTask::Check(check));
+            let spawned = ParityActor::spawn_linked_instant(None, args, me.get_cell(), ThreadLocalActorSpawner::new());
+            spawned.ok().map(|(actor, _)| actor.get_id())
+        });
     }
 
     fn see_to_compression(&mut self, me: &Me) {
@@ -570,6 +597,7 @@ impl SupervisorState {
 
     fn close(&mut self, me: &Me, reply: Option<RpcReplyPort<CloseReport>>) {
         self.closing.get_or_insert_default().extend(reply);
+        self.shared.checks_cancelled.store(true, Ordering::Relaxed);
         if self.shared.refusal().is_none() {
             self.shared.set_phase(Phase::Closing);
         }

@@ -2,9 +2,16 @@
 //!
 //! Called by the encoder, the ledger and everything that verifies. Does no I/O and keeps no state.
 
+use std::sync::LazyLock;
+
+use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
+
 use crate::event::{EventHash, LedgerId, PayloadHash};
 
 const EVENT_CONTEXT: &str = "counterfoil 2026-11-24 event v1";
+/// The context, hashed once rather than with every event.
+static EVENT_KEY: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context(EVENT_CONTEXT));
+
 const GENESIS_CONTEXT: &str = "counterfoil 2026-11-24 genesis v1";
 
 /// What stands in a line right behind the bytes that its event hash covers. It can't occur earlier: header
@@ -18,7 +25,7 @@ pub fn payload_hash(payload: &[u8]) -> PayloadHash {
 
 /// The event hash of a line's material: its bytes from the first `{` up to `,"event_hash":"`.
 pub fn event_hash(material: &[u8]) -> EventHash {
-    EventHash::from_bytes(blake3::derive_key(EVENT_CONTEXT, material))
+    EventHash::from_bytes(*blake3::Hasher::new_from_context_key(&EVENT_KEY).update(material).finalize().as_bytes())
 }
 
 /// What the first event of a ledger links to.

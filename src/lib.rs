@@ -75,10 +75,10 @@ pub use event::{
     LedgerId, Limits, LineError, LineProblem, Payload, PayloadError, PayloadHash, Seq, Source, Timestamp, TimestampError, TraceId, line,
 };
 pub use ledger::{
-    AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FsStorage, Group, Head, LedgerError, LedgerLine, LedgerReader, LedgerSize,
-    LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Reformed, Refusal, Sealed, Segment,
-    Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark, Writer, claim, compress, decompress, io_advice,
-    writer_of,
+    AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FileIdentity, Flight, FsStorage, Group, Head, LedgerError, LedgerLine,
+    LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Reformed,
+    Refusal, Sealed, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark, Writer, claim,
+    compress, decompress, io_advice, writer_of,
 };
 pub use mirror::{
     Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, WalHeld, insert_event, mirror_path,
@@ -87,11 +87,13 @@ pub use mirror::{
 pub use options::{Clock, Ids, Options, RandomIds, SystemClock};
 pub use parity::{
     Finding, Mismatch, ParityKind, ParityReport, RepairError, RepairReport, Replay, ReplayError, ReplayReport, ReplayStep, SeqRange,
-    SeqRanges, full as parity_full, quick as parity_quick, repair_from_ledger, repair_from_mirror,
+    SeqRanges, full as parity_full, incremental as parity_incremental, quick as parity_quick, repair_from_ledger, repair_from_mirror,
 };
 pub use rusqlite;
 pub use store::{FullReplay, OpenReport, Store, forecast, replay_store};
 pub use verify::{Failure, Unfinished, VerifyReport, verify};
+#[doc(hidden)]
+pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};
 
 /// The bytes on disk, format version 1: the normative page.
 #[doc = include_str!("format.md")]

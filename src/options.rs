@@ -78,6 +78,11 @@ pub struct Options {
     /// that it can be emptied. 64 MiB, four times what it grows to by itself: readers that overlap, so that there is always one,
     /// would let it grow for ever.
     pub mirror_wal_bytes_max: u64,
+    /// Whether blank lines are laid out at the end of the active segment, at most 1 MiB ahead, for small groups to be written
+    /// over: that spares the file system's journal, at the price of blank lines for those who read along (`tail -f` shows them;
+    /// readers of this crate skip them). They are cut off when the segment is sealed and when the store is closed. Off: space is
+    /// reserved all the same, but the file ends with its last line.
+    pub preallocate: bool,
     /// Whether opening may create a store where there is none.
     pub create: bool,
     /// Where times come from.
@@ -102,6 +107,7 @@ impl Default for Options {
             lock_wait: Duration::ZERO,
             mirror_busy_timeout: Duration::from_millis(250),
             mirror_wal_bytes_max: 64 << 20,
+            preallocate: false,
             create: true,
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds::default()),

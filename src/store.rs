@@ -158,7 +158,7 @@ pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn
     options.create = false;
     let Prepared { lock: _lock, manifest, mirror, .. } = prepare(dir, &options)?;
     let (mut writer, recovery, mut mirror, mut mirror_set_aside) = recover(dir, &manifest, mirror, &options)?;
-    let (reader, head) = (LedgerReader::open(dir, &options)?, writer.head().seq);
+    let (reader, head) = (LedgerReader::of(dir, manifest.clone(), &options), writer.head().seq);
     let mut run = |mirror: &mut Mirror| Replay::from_start(&reader, head)?.run(mirror, &mut |report| progress(report.through, head));
     let replay = match run(&mut mirror) {
         // Damage that shows only when the rows are read: a large database is not checked as a whole at open.
@@ -208,7 +208,7 @@ impl Store {
         let dir = dir.as_ref();
         let Prepared { lock, manifest, created, mirror } = prepare(dir, options)?;
         let (mut writer, recovery, mut mirror, mirror_set_aside) = recover(dir, &manifest, mirror, options)?;
-        let reader = LedgerReader::open(dir, options)?;
+        let reader = LedgerReader::of(dir, manifest.clone(), options);
         let replay = Replay::from_watermark(&reader, &mirror, writer.head().seq)?.run(&mut mirror, &mut |_| ())?;
         writer.mirrored_through(mirror.watermark().seq);
         let report = OpenReport { created, recovery, mirror_set_aside, replay };
@@ -275,7 +275,7 @@ impl Store {
     /// [`Error::Replay`]; [`Error::Mirror`] where its files are no longer those that were opened: the next open rebuilds it.
     pub fn catch_up(&mut self) -> Result<ReplayReport, Error> {
         self.mirror.check_in_place()?;
-        let reader = LedgerReader::open(&self.dir, &self.options)?;
+        let reader = LedgerReader::of(&self.dir, self.manifest.clone(), &self.options);
         let report = Replay::from_watermark(&reader, &self.mirror, self.writer.head().seq)?.run(&mut self.mirror, &mut |_| ())?;
         self.writer.mirrored_through(self.mirror.watermark().seq);
         Ok(report)

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
-use crate::ledger::place::{Expected, check_blob};
-use crate::ledger::{Head, LedgerError, LedgerLine, LedgerReader, LineFault, lock, place};
+use crate::ledger::place::{ERASURE, Expected, Standing, check_blob};
+use crate::ledger::stream::{Plan, Stream, StreamLine};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, lock, place};
+use crate::mirror::bounded_positions;
 
 /// Failures that a report lists at most; the count goes on.
 const LISTED_MAX: usize = 10_000;
@@ -148,7 +150,11 @@ struct Attachment {
     bytes: u64,
 }
 
-/// Reads the whole ledger in order and checks every line at its place. `progress` is called with the bytes read.
+/// How many lines lie between two calls of `progress`.
+const PROGRESS_LINES: u64 = 256;
+
+/// Reads the whole ledger in order and checks every line at its place, on as many threads as there are processors, in
+/// constant memory. `progress` is called with the bytes that are done, now and then and at the end.
 ///
 /// What is checked of a line: its form, its event hash, its seq, its link, its session_seq, its group and batch,
 /// its payload's hash (also out of line), its attachments, and that an erased payload is named by an erasure.
@@ -156,15 +162,33 @@ struct Attachment {
 /// # Errors
 /// [`LedgerError`] where the ledger can't be read. What is wrong with lines is in the report.
 pub fn verify(reader: &LedgerReader, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
-    let mut verifier = Verifier::new(reader);
-    let mut lines = reader.lines_from(Seq::FIRST)?;
-    while let Some(found) = lines.next_raw()? {
+    verify_by(reader, None, &Plan::default(), progress)
+}
+
+/// The same by a plan, on which the report does not depend; up to a seq that is known to be durable, where a writer is at work.
+#[doc(hidden)]
+pub fn verify_by(
+    reader: &LedgerReader,
+    through: Option<Seq>,
+    plan: &Plan,
+    progress: &mut dyn FnMut(u64),
+) -> Result<VerifyReport, LedgerError> {
+    let through = through.unwrap_or(Seq::MAX);
+    let mut verifier = Verifier::new(reader, plan);
+    let mut lines = Stream::new(reader.lines_from(Seq::FIRST)?, through, plan.clone());
+    let mut count = 0u64;
+    while verifier.expected.head().seq < through && lines.advance()? {
+        let Some(found) = lines.current() else { break };
         if verifier.is_unfinished(&found) {
             break;
         }
         verifier.line(&found)?;
-        progress(verifier.report.bytes);
+        count += 1;
+        if count.is_multiple_of(PROGRESS_LINES) {
+            progress(verifier.report.bytes);
+        }
     }
+    progress(verifier.report.bytes);
     Ok(verifier.finish())
 }
 
@@ -180,7 +204,7 @@ struct Verifier<'r> {
 }
 
 impl Verifier<'_> {
-    fn new(reader: &LedgerReader) -> Verifier<'_> {
+    fn new<'r>(reader: &'r LedgerReader, plan: &Plan) -> Verifier<'r> {
         let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
         let report = VerifyReport {
             events: 0,
@@ -193,11 +217,12 @@ impl Verifier<'_> {
             failures: Vec::new(),
             unfinished: None,
         };
-        Verifier { reader, expected: Expected::after(genesis), report, segment: Seq::ZERO, line_number: 0, waiting: BTreeMap::new() }
+        let expected = Expected::keeping(genesis, bounded_positions(plan.positions_max));
+        Verifier { reader, expected, report, segment: Seq::ZERO, line_number: 0, waiting: BTreeMap::new() }
     }
 
     /// Whether the ledger ends here: in fill, or in what a live writer has begun to write.
-    fn is_unfinished(&mut self, found: &LedgerLine<'_>) -> bool {
+    fn is_unfinished(&mut self, found: &StreamLine<'_>) -> bool {
         let raw = found.raw;
         if !found.active || raw.terminated {
             return false;
@@ -213,7 +238,7 @@ impl Verifier<'_> {
         written
     }
 
-    fn line(&mut self, found: &LedgerLine<'_>) -> Result<(), LedgerError> {
+    fn line(&mut self, found: &StreamLine<'_>) -> Result<(), LedgerError> {
         let raw = found.raw;
         if found.segment != self.segment {
             (self.segment, self.line_number) = (found.segment, 0);
@@ -221,45 +246,65 @@ impl Verifier<'_> {
         }
         self.line_number += 1;
         self.report.bytes += raw.end() - raw.offset;
-        match line::decode(raw.bytes) {
-            Ok(event) if raw.terminated => self.event(found, &event)?,
+        match found.decoded {
+            Ok(event) if raw.terminated => self.event(found, event)?,
             Ok(event) => {
                 self.report.fail(self.failure(found, event.seq, Some(event.id), LineFault::Unterminated));
-                self.expected.step_over(&event);
+                self.expected.step_over(event)?;
             }
             Err(error) => {
                 let id = line::decode_unhashed(raw.bytes).ok().map(|event| event.id);
-                self.report.fail(self.failure(found, self.expected.head().seq.next(), id, found.fault(error)));
+                self.report.fail(self.failure(found, self.expected.head().seq.next(), id, found.fault(error.clone())));
                 self.expected.lose_line();
             }
         }
         Ok(())
     }
 
-    fn event(&mut self, found: &LedgerLine<'_>, event: &Event<'_>) -> Result<(), LedgerError> {
-        let at_its_place = check(&mut self.expected, event, self.line_number == 1, found.segment);
-        let wrong = match at_its_place {
-            Ok(()) => check_blobs(self.reader, event)?,
-            Err(fault) => Some(fault),
+    fn event(&mut self, found: &StreamLine<'_>, standing: &Standing) -> Result<(), LedgerError> {
+        // Most lines have nothing more to look at.
+        let event = if standing.is_plain { None } else { line::decode_again(found.raw.bytes).ok() };
+        let wrong = match (self.check(found, standing)?, &event) {
+            (None, Some(event)) => check_blobs(self.reader, event)?,
+            (fault, _) => fault,
         };
         match wrong {
             None => {
                 self.report.events += 1;
                 self.report.head = self.expected.head();
-                self.report.signed += u64::from(event.signature.is_some());
+                self.report.signed += u64::from(standing.signed);
             }
             Some(reason) => {
-                self.report.fail(self.failure(found, event.seq, Some(event.id), reason));
-                if event.seq > self.expected.head().seq.next() {
-                    self.expected.lose_lines_before(event.seq);
+                self.report.fail(self.failure(found, standing.seq, Some(standing.id), reason));
+                if standing.seq > self.expected.head().seq.next() {
+                    self.expected.lose_lines_before(standing.seq);
                 }
-                self.expected.step_over(event);
+                self.expected.step_over(standing)?;
             }
         }
+        if let Some(event) = event {
+            self.erasures(found, &event);
+        }
+        Ok(())
+    }
+
+    /// Whether it is right at its place.
+    fn check(&mut self, found: &StreamLine<'_>, event: &Standing) -> Result<Option<LineFault>, LedgerError> {
+        let first_line = self.line_number == 1;
+        if first_line && event.seq != found.segment {
+            return Ok(Some(LineFault::Seq { expected: found.segment, found: event.seq }));
+        }
+        // A group lies in one segment.
+        let begins = !first_line || event.group_seq == event.seq;
+        let group = if begins { self.expected.check_group(event) } else { Err(LineFault::Group { found: event.group_seq }) };
+        Ok(self.expected.check_standing(event, &mut || Some(0))?.or(group.err()))
+    }
+
+    fn erasures(&mut self, found: &StreamLine<'_>, event: &Event<'_>) {
         if event.body == Body::Erased {
             let unnamed = self.failure(found, event.seq, Some(event.id), LineFault::NotErased);
             self.waiting.insert(event.seq, (event.payload_hash, unnamed));
-        } else if event.event_type == "counterfoil.erasure.v1" {
+        } else if event.event_type == ERASURE {
             let erasure: Option<Erasure> = event.payload().and_then(|json| serde_json::from_str(json).ok());
             for named in erasure.map(|erasure| erasure.erased).unwrap_or_default() {
                 if self.waiting.get(&named.seq).is_some_and(|(hash, _)| *hash == named.payload_hash) {
@@ -268,10 +313,9 @@ impl Verifier<'_> {
                 }
             }
         }
-        Ok(())
     }
 
-    fn failure(&self, found: &LedgerLine<'_>, seq: Seq, id: Option<EventId>, reason: LineFault) -> Failure {
+    fn failure(&self, found: &StreamLine<'_>, seq: Seq, id: Option<EventId>, reason: LineFault) -> Failure {
         let path = found.path(self.reader.dir());
         Failure { path, line: self.line_number, offset: found.raw.offset, seq, id, reason }
     }
@@ -282,17 +326,6 @@ impl Verifier<'_> {
         }
         self.report
     }
-}
-
-fn check(expected: &mut Expected, event: &Event<'_>, first_line: bool, segment: Seq) -> Result<(), LineFault> {
-    if first_line && event.seq != segment {
-        return Err(LineFault::Seq { expected: segment, found: event.seq });
-    }
-    // A group lies in one segment.
-    let begins = !first_line || event.group_seq == event.seq;
-    let group = if begins { expected.check_group(event) } else { Err(LineFault::Group { found: event.group_seq }) };
-    expected.check(event, &mut |_| Some(0))?;
-    group
 }
 
 /// What is wrong with the bytes that an event keeps out of its line, if anything.

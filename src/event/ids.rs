@@ -151,35 +151,40 @@ base32_id!(
     LedgerId, "ldg_", "a ledger id (`ldg_` and 26 upper-case Crockford base32 digits)"
 );
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
+fn hex_digit(nibble: u8) -> u8 {
+    nibble + if nibble < 10 { b'0' } else { b'a' - 10 }
+}
 
 /// Appends lower-case hex.
 pub(crate) fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
     for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            out.extend(HEX.get(usize::from(nibble)));
-        }
+        out.extend_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
     }
 }
 
-/// Reads exactly 32 bytes of lower-case hex.
+/// The same of 32 bytes at once: half of a line's digits are hashes.
+fn hex32(bytes: &[u8; 32]) -> [u8; 64] {
+    let mut text = [0; 64];
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [hex_digit(byte >> 4), hex_digit(byte & 15)];
+    }
+    text
+}
+
+/// Reads exactly 32 bytes of lower-case hex. Without a branch a digit, so that it takes many at once.
 pub(crate) fn parse_hex32(text: &[u8]) -> Option<[u8; 32]> {
-    fn nibble(digit: u8) -> Option<u8> {
-        match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        }
+    fn nibble(digit: u8) -> (u8, bool) {
+        let (number, letter) = (digit.wrapping_sub(b'0'), digit.wrapping_sub(b'a'));
+        (if number < 10 { number } else { letter.wrapping_add(10) }, (number >= 10) & (letter >= 6))
     }
-    let mut bytes = [0; 32];
-    if text.len() != 64 {
-        return None;
+    let text: &[u8; 64] = text.try_into().ok()?;
+    let (mut bytes, mut wrong) = ([0; 32], false);
+    for (byte, [high, low]) in bytes.iter_mut().zip(text.as_chunks::<2>().0) {
+        let ((high, no_high), (low, no_low)) = (nibble(*high), nibble(*low));
+        *byte = high << 4 | low & 15;
+        wrong |= no_high | no_low;
     }
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *byte = nibble(*high)? << 4 | nibble(*low)?;
-    }
-    Some(bytes)
+    (!wrong).then_some(bytes)
 }
 
 macro_rules! hash32 {
@@ -201,15 +206,13 @@ macro_rules! hash32 {
 
             /// Appends its text form, 64 lower-case hex digits.
             pub fn push_to(self, out: &mut Vec<u8>) {
-                push_hex(&self.0, out);
+                out.extend_from_slice(&hex32(&self.0));
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut hex = Vec::with_capacity(64);
-                push_hex(&self.0, &mut hex);
-                f.pad(&String::from_utf8_lossy(&hex))
+                f.pad(std::str::from_utf8(&hex32(&self.0)).unwrap_or_default())
             }
         }
 

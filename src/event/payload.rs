@@ -42,7 +42,7 @@ impl Payload {
     pub fn from_json(json: impl Into<String>) -> Result<Payload, PayloadError> {
         let mut json = json.into();
         check(&json).map_err(PayloadError::NotJson)?;
-        if json.bytes().any(|b| b == b'\n' || b == b'\r') {
+        if has_line_end(&json) {
             json = minify(&json);
         } else if json.starts_with(is_space) || json.ends_with(is_space) {
             json = json.trim_matches(is_space).to_owned();
@@ -80,6 +80,10 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
+fn has_line_end(json: &str) -> bool {
+    memchr::memchr2(b'\n', b'\r', json.as_bytes()).is_some()
+}
+
 fn check(json: &str) -> Result<(), serde_json::Error> {
     serde_json::from_str::<&RawValue>(json).map(|_| ())
 }
@@ -107,7 +111,7 @@ pub(crate) fn minify(json: &str) -> String {
 
 /// Whether these bytes of a line are a payload as the format wants it.
 pub(crate) fn is_normal(json: &str) -> bool {
-    !json.starts_with(is_space) && !json.ends_with(is_space) && check(json).is_ok() && !json.bytes().any(|b| b == b'\n' || b == b'\r')
+    !json.starts_with(is_space) && !json.ends_with(is_space) && !has_line_end(json) && check(json).is_ok()
 }
 
 #[cfg(test)]

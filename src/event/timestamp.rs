@@ -63,26 +63,19 @@ impl Timestamp {
 
     /// Appends its text form.
     pub fn push_to(self, out: &mut Vec<u8>) {
-        fn digits(out: &mut Vec<u8>, number: u32, width: u32) {
-            for place in (0..width).rev() {
-                out.push(b'0' + (number / 10u32.pow(place) % 10) as u8);
-            }
+        fn pair(number: u32) -> [u8; 2] {
+            [b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]
         }
         let time = DateTime::<Utc>::from_timestamp_micros(self.0).unwrap_or_default();
-        digits(out, time.year().unsigned_abs(), 4);
-        out.push(b'-');
-        digits(out, time.month(), 2);
-        out.push(b'-');
-        digits(out, time.day(), 2);
-        out.push(b'T');
-        digits(out, time.hour(), 2);
-        out.push(b':');
-        digits(out, time.minute(), 2);
-        out.push(b':');
-        digits(out, time.second(), 2);
-        out.push(b'.');
-        digits(out, time.nanosecond() / 1000, 6);
-        out.push(b'Z');
+        let (year, micros) = (time.year().unsigned_abs(), time.nanosecond() / 1000);
+        let [[y1, y2], [y3, y4]] = [pair(year / 100), pair(year)];
+        let [[o1, o2], [d1, d2]] = [pair(time.month()), pair(time.day())];
+        let [[h1, h2], [m1, m2], [s1, s2]] = [pair(time.hour()), pair(time.minute()), pair(time.second())];
+        let [[a, b], [c, d], [e, f]] = [pair(micros / 10_000), pair(micros / 100), pair(micros)];
+        let (date, clock) = ([y1, y2, y3, y4, b'-', o1, o2, b'-', d1, d2, b'T'], [h1, h2, b':', m1, m2, b':', s1, s2, b'.']);
+        out.extend_from_slice(&date);
+        out.extend_from_slice(&clock);
+        out.extend_from_slice(&[a, b, c, d, e, f, b'Z']);
     }
 
     /// Reads its text form, and nothing else.

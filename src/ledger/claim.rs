@@ -35,9 +35,6 @@ pub fn claim(dir: &Path, mirror_is_there: bool, options: &Options) -> Result<Cla
     let lock = StoreLock::acquire(storage, dir, options.lock_wait)?;
     clear_tmp(dir, options)?;
     compress::settle_doubles(dir, options)?;
-    if Manifest::load(storage, dir)?.is_none() {
-        sync_names_above(dir, options)?;
-    }
     let (manifest, created) = Manifest::load_or_create(dir, mirror_is_there, options)?;
     recovery::check_genesis(storage, dir, &manifest, options.line_bytes_max)?;
     Ok(Claim { lock, manifest, created })
@@ -46,7 +43,7 @@ pub fn claim(dir: &Path, mirror_is_there: bool, options: &Options) -> Result<Cla
 /// Makes the names of the directory and of those above it durable, before anything in it is: whoever created them, this
 /// process or one that was killed, may not have done so. A directory that this user may not open was not created by it, and
 /// neither was one that can't be fsynced at all, as those of squashfs, autofs and read-only file systems.
-fn sync_names_above(dir: &Path, options: &Options) -> Result<(), LedgerError> {
+pub(super) fn sync_names_above(dir: &Path, options: &Options) -> Result<(), LedgerError> {
     use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
     for above in std::path::absolute(dir).map_err(LedgerError::io("finding", dir))?.ancestors().skip(1) {
         match options.storage.sync_dir(above) {

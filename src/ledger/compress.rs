@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::place::Expected;
+use super::place::{Expected, Standing};
 use super::segment::{self, LineReader, Segment};
 use super::storage::{self, Storage, StorageFile};
 use super::zst::{self, Zst};
@@ -223,15 +223,14 @@ fn check_form(options: &Options, from: &Segment, to: &Segment, next: Seq, stop: 
     let mut lines = LineReader::new(new, 0, options.line_bytes_max);
     let mut expected: Option<Expected> = None;
     while let Some(raw) = lines.next().map_err(reading())? {
-        let check = |expected: &mut Option<Expected>| -> Result<(), LineFault> {
-            let event = line::decode(raw.bytes).map_err(|error| segment::fault(from.is_compressed(), raw.bytes, error))?;
-            let before = Head { seq: from.first.previous(), event_hash: event.prev_event_hash };
-            let expected = expected.get_or_insert_with(|| Expected::after(before).within(Seq::ZERO, None));
-            let group = expected.check_group(&event);
-            expected.check(&event, &mut |_| None)?;
-            if raw.terminated { group } else { Err(LineFault::Unterminated) }
-        };
-        check(&mut expected).map_err(|reason| damaged(raw.offset, reason))?;
+        let event = line::decode(raw.bytes).map_err(|error| damaged(raw.offset, segment::fault(from.is_compressed(), raw.bytes, error)))?;
+        let before = Head { seq: from.first.previous(), event_hash: event.prev_event_hash };
+        let expected = expected.get_or_insert_with(|| Expected::after(before).within(Seq::ZERO, None));
+        let group = expected.check_group(&Standing::of(&event)).err();
+        let wrong = expected.check(&event, &mut |_| None)?.or(group);
+        if let Some(reason) = wrong.or_else(|| (!raw.terminated).then_some(LineFault::Unterminated)) {
+            return Err(damaged(raw.offset, reason));
+        }
     }
     let end = expected.as_ref().map_or(from.first.previous(), |expected| expected.head().seq).next();
     if end != next && next != Seq::MAX {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::claim::sync_names_above;
 use super::{LedgerError, Refusal, Storage, segment, storage};
 use crate::chain;
 use crate::event::{EventHash, LedgerId, Timestamp};
@@ -98,6 +99,7 @@ impl Manifest {
         let now = options.clock.now();
         let manifest = Manifest::new(LedgerId::from_u128(options.ids.next(now)), now);
         let at = |point| options.at(point).map_err(LedgerError::io("creating", dir));
+        sync_names_above(dir, options)?;
         at(failpoint::STORE_CREATE)?;
         manifest.create(storage, dir)?;
         at(failpoint::STORE_CREATED)?;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::Head;
 use super::recovery::TailEvent;
 use crate::event::{Event, EventId, Seq};
 
@@ -76,11 +77,12 @@ impl Lookup for NoMirror {
 /// streams than that wait for the mirror, up to twice as many are kept as do.
 const SESSIONS_CACHED_MAX: usize = 1 << 16;
 
-/// Events above the floor, by id, and positions of streams.
+/// Events above the floor, staged ones among them, by id, and positions of streams.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    by_id: HashMap<EventId, TailEvent>,
-    in_order: VecDeque<(Seq, EventId)>,
+    /// In order and without gaps: the first is the one above the floor.
+    events: VecDeque<TailEvent>,
+    by_id: HashMap<EventId, Seq>,
     sessions: HashMap<Box<str>, u64>,
     /// Streams that were kept when some were last forgotten: those of events that are not mirrored.
     sessions_needed: usize,
@@ -102,11 +104,17 @@ impl Memory {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.in_order.len()
+        self.events.len()
+    }
+
+    /// The last event that is remembered.
+    pub(crate) fn last(&self) -> Option<Head> {
+        self.events.back().map(|event| Head { seq: event.receipt.seq, event_hash: event.receipt.event_hash })
     }
 
     pub(crate) fn by_id(&self, id: EventId) -> Option<&TailEvent> {
-        self.by_id.get(&id)
+        let above = self.by_id.get(&id)?.get().checked_sub(self.events.front()?.receipt.seq.get())?;
+        self.events.get(usize::try_from(above).ok()?)
     }
 
     pub(crate) fn session_seq(&self, session_id: &str) -> Option<u64> {
@@ -125,27 +133,38 @@ impl Memory {
         if let (Some(session_id), Some(session_seq)) = (&event.session_id, event.receipt.session_seq) {
             match self.sessions.get_mut(session_id) {
                 Some(last) => *last = session_seq,
-                None => self.learn_session(&session_id.clone(), session_seq),
+                None => self.learn_session(session_id, session_seq),
             }
         }
-        self.in_order.push_back((event.receipt.seq, event.receipt.id));
-        self.by_id.insert(event.receipt.id, event);
+        self.by_id.insert(event.receipt.id, event.receipt.seq);
+        self.events.push_back(event);
     }
 
     /// Forgets events that are mirrored; the streams they belong to stay known.
     pub(crate) fn mirrored_through(&mut self, seq: Seq) {
-        while let Some((first, id)) = self.in_order.front().copied()
-            && first <= seq
-        {
-            self.in_order.pop_front();
-            self.by_id.remove(&id);
+        while let Some(event) = self.events.front().filter(|event| event.receipt.seq <= seq) {
+            self.by_id.remove(&event.receipt.id);
+            self.events.pop_front();
         }
         self.floor = self.floor.max(seq);
     }
 
+    /// Takes back the events above this one: they were not written. Their streams are where they were before.
+    pub(crate) fn forget_above(&mut self, seq: Seq) {
+        while let Some(event) = self.events.back().filter(|event| event.receipt.seq > seq) {
+            self.by_id.remove(&event.receipt.id);
+            if let (Some(session_id), Some(session_seq)) = (&event.session_id, event.receipt.session_seq)
+                && let Some(last) = self.sessions.get_mut(session_id)
+            {
+                *last = session_seq - 1;
+            }
+            self.events.pop_back();
+        }
+    }
+
     /// Keeps only streams that the mirror may not know.
     fn forget_sessions(&mut self) {
-        let unmirrored: HashSet<&str> = self.by_id.values().filter_map(|event| event.session_id.as_deref()).collect();
+        let unmirrored: HashSet<&str> = self.events.iter().filter_map(|event| event.session_id.as_deref()).collect();
         self.sessions.retain(|session_id, _| unmirrored.contains(session_id.as_ref()));
         self.sessions_needed = self.sessions.len();
     }

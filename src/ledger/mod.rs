@@ -7,23 +7,27 @@
 //! - `storage` the seam to the disk · `claim` the first part of every open: `lock` one writer, `manifest` ledger.json
 //! - `zst` what is in a compressed segment · `compress` sealed segments into that form and back
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
-//! - `place` whether a line is right where it stands · `tail`, `recovery` what open does after a crash
+//! - `stream` the same, decoded on other threads · `place` whether a line is right where it stands (`positions` of streams) · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
-//! - `memory` ids and streams not mirrored yet · `writer` seal, group, write, fsync, rotate
+//! - `memory` ids and streams not mirrored yet · `writer` seal, group, rotate · `flight` write, fsync · `room` space ahead
 
 mod append;
 mod claim;
 pub(crate) mod compress;
 mod dry_run;
 mod error;
+mod flight;
 pub(crate) mod lock;
 mod manifest;
 mod memory;
 pub(crate) mod place;
+pub(crate) mod positions;
 mod reader;
 pub(crate) mod recovery;
+mod room;
 pub(crate) mod segment;
 pub mod storage;
+pub(crate) mod stream;
 pub(crate) mod tail;
 mod writer;
 pub(crate) mod zst;
@@ -33,6 +37,7 @@ pub use claim::{Claim, claim};
 pub use compress::{Reformed, Sealed, compress, decompress};
 pub(crate) use dry_run::DryRun;
 pub use error::{AppendError, LedgerError, LineFault, io_advice};
+pub use flight::Flight;
 pub use lock::{StoreLock, writer_of};
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub(crate) use memory::NoMirror;
@@ -40,5 +45,7 @@ pub use memory::{Lookup, LookupError, Stored};
 pub use reader::{LedgerLine, LedgerReader, LedgerSize, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};
 pub use segment::{RawLine, Segment};
-pub use storage::{FsStorage, Storage, StorageFile, StorageLock};
+pub use storage::{FileIdentity, FsStorage, Storage, StorageFile, StorageLock};
+#[doc(hidden)]
+pub use stream::Plan;
 pub use writer::{Group, Stage, Staged, Writer};

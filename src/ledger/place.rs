@@ -1,15 +1,52 @@
 //! Whether a line is right at its place: the one check that recovery, verify, replay and repair share.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::positions::{Positions, SessionKey};
 use super::storage::{self, Storage};
 use super::{Head, LedgerError, LineFault};
-use crate::event::{Body, Event, PayloadHash, Seq};
+use crate::event::{Body, Event, EventHash, EventId, PayloadHash, Seq};
 
 /// Looks up the position of a stream before the first event that a check has seen.
 pub(crate) type SessionBase<'a> = dyn FnMut(&str) -> Option<u64> + 'a;
+
+/// What an event says of its own place, and whether its inline payload is right: all that a check in order needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    pub seq: Seq,
+    pub id: EventId,
+    pub prev_event_hash: EventHash,
+    pub event_hash: EventHash,
+    pub group_seq: Seq,
+    pub batch: Option<(u32, u32)>,
+    pub session: Option<(SessionKey, u64)>,
+    pub payload_is_right: bool,
+    pub signed: bool,
+    /// Nothing of it lies outside its line, and it says nothing of other lines.
+    pub is_plain: bool,
+}
+
+impl Standing {
+    pub(crate) fn of(event: &Event<'_>) -> Standing {
+        let is_inline = matches!(event.body, Body::Inline(_));
+        Standing {
+            seq: event.seq,
+            id: event.id,
+            prev_event_hash: event.prev_event_hash,
+            event_hash: event.event_hash,
+            group_seq: event.group_seq,
+            batch: event.batch,
+            session: event.session.as_ref().map(|(session_id, seq)| (SessionKey::of(session_id), *seq)),
+            payload_is_right: event.payload_is_right() != Some(false),
+            signed: event.signature.is_some(),
+            is_plain: is_inline && event.attachments_json.is_none() && event.event_type != ERASURE,
+        }
+    }
+}
+
+/// The type of events that name erased ones.
+pub(crate) const ERASURE: &str = "counterfoil.erasure.v1";
 
 /// What belongs next in the ledger.
 #[derive(Debug)]
@@ -17,8 +54,8 @@ pub(crate) struct Expected {
     head: Head,
     group: Option<Seq>,
     batch: Option<(u32, u32)>,
-    /// Last position of each stream, and how many lines were lost before it was seen.
-    sessions: HashMap<Box<str>, (u64, u32)>,
+    sessions: Positions,
+    /// Lines that were lost so far.
     lost: u32,
     link_unknown: bool,
 }
@@ -26,7 +63,12 @@ pub(crate) struct Expected {
 impl Expected {
     /// What belongs after this head.
     pub(crate) fn after(head: Head) -> Expected {
-        Expected { head, group: None, batch: None, sessions: HashMap::new(), lost: 0, link_unknown: false }
+        Expected::keeping(head, Positions::in_memory())
+    }
+
+    /// The same, with the positions of streams kept there.
+    pub(crate) fn keeping(head: Head, sessions: Positions) -> Expected {
+        Expected { head, group: None, batch: None, sessions, lost: 0, link_unknown: false }
     }
 
     /// The same, where the head is an event of this group and batch; [`Seq::ZERO`] where a segment begins, and so a group.
@@ -45,35 +87,48 @@ impl Expected {
         self.batch.filter(|(i, n)| i < n)
     }
 
-    /// Checks seq and link, position in the stream, and the inline payload; steps over the event where all is right.
-    /// `base` knows streams from before the first event seen; where it knows nothing, the first position counts.
-    pub(crate) fn check(&mut self, event: &Event<'_>, base: &mut SessionBase<'_>) -> Result<(), LineFault> {
+    /// Checks seq and link, position in the stream, and the inline payload; steps over the event where all is right, and
+    /// else answers what is wrong. `base` knows streams from before the first event seen; where it knows nothing, the
+    /// first position counts.
+    ///
+    /// # Errors
+    /// [`LedgerError::Io`] where a position is not in memory and can't be read.
+    pub(crate) fn check(&mut self, event: &Event<'_>, base: &mut SessionBase<'_>) -> Result<Option<LineFault>, LedgerError> {
+        self.check_standing(&Standing::of(event), &mut || base(event.session_id()?))
+    }
+
+    /// The same.
+    pub(crate) fn check_standing(
+        &mut self,
+        event: &Standing,
+        base: &mut dyn FnMut() -> Option<u64>,
+    ) -> Result<Option<LineFault>, LedgerError> {
         if event.seq != self.head.seq.next() {
-            return Err(LineFault::Seq { expected: self.head.seq.next(), found: event.seq });
+            return Ok(Some(LineFault::Seq { expected: self.head.seq.next(), found: event.seq }));
         }
         if !self.link_unknown && event.prev_event_hash != self.head.event_hash {
-            return Err(LineFault::Link { expected: self.head.event_hash, found: event.prev_event_hash });
+            return Ok(Some(LineFault::Link { expected: self.head.event_hash, found: event.prev_event_hash }));
         }
-        if let Some((session_id, found)) = &event.session {
+        if let Some((key, found)) = event.session {
             // A stream that is seen for the first time may have begun in a line that was lost.
-            let known = self.sessions.get(session_id.as_ref()).copied().or_else(|| Some((base(session_id)?, 0)));
+            let known = self.sessions.get(key)?.or_else(|| Some((base()?, 0)));
             if let Some((last, lost)) = known {
                 // Lines that were lost since may have been of this stream.
-                let fits = if lost == self.lost { *found == last + 1 } else { *found > last };
+                let fits = if lost == self.lost { found == last + 1 } else { found > last };
                 if !fits {
-                    return Err(LineFault::SessionSeq { expected: last + 1, found: *found });
+                    return Ok(Some(LineFault::SessionSeq { expected: last + 1, found }));
                 }
             }
         }
-        if event.payload_is_right() == Some(false) {
-            return Err(LineFault::Payload);
+        if !event.payload_is_right {
+            return Ok(Some(LineFault::Payload));
         }
-        self.step_over(event);
-        Ok(())
+        self.step_over(event)?;
+        Ok(None)
     }
 
     /// Whether its group and its batch continue what stands before it.
-    pub(crate) fn check_group(&self, event: &Event<'_>) -> Result<(), LineFault> {
+    pub(crate) fn check_group(&self, event: &Standing) -> Result<(), LineFault> {
         let begins = event.group_seq == event.seq;
         if !begins && self.group.is_some_and(|group| group != event.group_seq) {
             return Err(LineFault::Group { found: event.group_seq });
@@ -94,18 +149,17 @@ impl Expected {
     }
 
     /// Takes this event as the last one, right or not.
-    pub(crate) fn step_over(&mut self, event: &Event<'_>) {
+    ///
+    /// # Errors
+    /// [`LedgerError::Io`] where positions are too many for memory and can't be written.
+    pub(crate) fn step_over(&mut self, event: &Standing) -> Result<(), LedgerError> {
         self.head = Head { seq: event.seq, event_hash: event.event_hash };
         self.link_unknown = false;
         self.group = Some(event.group_seq);
         self.batch = event.batch;
-        if let Some((session_id, session_seq)) = &event.session {
-            match self.sessions.get_mut(session_id.as_ref()) {
-                Some(last) => *last = (*session_seq, self.lost),
-                None => {
-                    self.sessions.insert(session_id.as_ref().into(), (*session_seq, self.lost));
-                }
-            }
+        match event.session {
+            Some((key, session_seq)) => self.sessions.set(key, (session_seq, self.lost)),
+            None => Ok(()),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::recovery::{self, Mark, Watermark};
 use super::segment::{self, LineReader, RawLine, Segment, Span};
 use super::{LedgerError, LineFault, Manifest, Refusal, Storage};
 use crate::event::{Event, Seq, line};
@@ -32,12 +33,7 @@ pub struct LedgerLine<'a> {
 }
 
 impl LedgerLine<'_> {
-    /// The file that it is in, of the store in this directory.
-    pub(crate) fn path(&self, dir: &Path) -> PathBuf {
-        Segment::named(dir, self.segment, self.compressed).path
-    }
-
-    /// The same fault; where bytes of it could not be decompressed, that is what is wrong.
+    /// What is wrong with it; where bytes of it could not be decompressed, that is.
     pub(crate) fn fault(&self, fault: impl Into<LineFault>) -> LineFault {
         segment::fault(self.compressed, self.raw.bytes, fault)
     }
@@ -74,7 +70,12 @@ impl LedgerReader {
                 false => Box::new(Refusal::NoManifest { path: Manifest::path(dir) }).into(),
             });
         };
-        Ok(LedgerReader { storage: options.storage.clone(), dir: dir.to_owned(), manifest, line_bytes_max: options.line_bytes_max })
+        Ok(LedgerReader::of(dir, manifest, options))
+    }
+
+    /// The same, of a store whose manifest has been read.
+    pub(crate) fn of(dir: &Path, manifest: Manifest, options: &Options) -> LedgerReader {
+        LedgerReader { storage: options.storage.clone(), dir: dir.to_owned(), manifest, line_bytes_max: options.line_bytes_max }
     }
 
     /// The manifest.
@@ -97,6 +98,18 @@ impl LedgerReader {
     /// [`LedgerError`] where they can't be listed.
     pub fn segments(&self) -> Result<Vec<Segment>, LedgerError> {
         segment::list(self.storage.as_ref(), &self.dir)
+    }
+
+    /// Bytes of the lines of all segments: what a check has before it.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where they can't be listed or opened.
+    pub fn bytes(&self) -> Result<u64, LedgerError> {
+        let bytes = |segment: &Segment| -> Result<u64, LedgerError> {
+            let file = segment.open(self.storage()).map_err(LedgerError::io("opening", &segment.path))?;
+            file.len().map_err(LedgerError::io("reading", &segment.path))
+        };
+        self.segments()?.iter().map(bytes).sum()
     }
 
     /// How large it is. Reads no lines.
@@ -135,6 +148,23 @@ impl LedgerReader {
         Ok(lines)
     }
 
+    /// The line at a watermark, and lines from the one behind it on.
+    pub(crate) fn lines_after(&self, mark: &Watermark) -> Result<Option<(Mark, Lines)>, LedgerError> {
+        let segments = self.segments()?;
+        let Some(holder) = segments.iter().rposition(|segment| segment.first <= mark.seq) else {
+            return Ok(None);
+        };
+        let Some(segment) = segments.get(holder) else {
+            return Ok(None);
+        };
+        let Some(found) = recovery::find_mark(self.storage.as_ref(), segment, mark, self.line_bytes_max)? else {
+            return Ok(None);
+        };
+        let mut lines = self.lines(segments.into_iter().skip(holder).collect(), Seq::ZERO);
+        lines.first_offset = found.end;
+        Ok(Some((found, lines)))
+    }
+
     fn lines(&self, queue: VecDeque<Segment>, from: Seq) -> Lines {
         Lines { reader: self.clone(), queue, current: None, from, first_offset: 0, last_end: 0 }
     }
@@ -147,12 +177,8 @@ impl LedgerReader {
     pub fn head(&self) -> Result<super::Head, LedgerError> {
         let genesis = super::Head { seq: Seq::ZERO, event_hash: self.manifest.genesis() };
         for segment in self.segments()?.iter().rev() {
-            let mut file = segment.open(self.storage()).map_err(LedgerError::io("opening", &segment.path))?;
-            let last = segment::last_line(file.as_mut(), self.line_bytes_max).map_err(LedgerError::io("reading", &segment.path))?;
-            if let Some((_, bytes)) = last
-                && let Ok(event) = line::decode(&bytes)
-            {
-                return Ok(super::Head { seq: event.seq, event_hash: event.event_hash });
+            if let Some(head) = self.end_of(segment)? {
+                return Ok(head);
             }
             let mut lines = self.lines_at(segment.first, 0)?;
             let mut head = None;
@@ -164,6 +190,14 @@ impl LedgerReader {
             }
         }
         Ok(genesis)
+    }
+
+    /// The last event of a segment; nothing where its last line is not right by its own hash.
+    pub(crate) fn end_of(&self, segment: &Segment) -> Result<Option<super::Head>, LedgerError> {
+        let mut file = segment.open(self.storage()).map_err(LedgerError::io("opening", &segment.path))?;
+        let last = segment::last_line(file.as_mut(), self.line_bytes_max).map_err(LedgerError::io("reading", &segment.path))?;
+        let event = last.as_ref().and_then(|(_, bytes)| line::decode(bytes).ok());
+        Ok(event.map(|event| super::Head { seq: event.seq, event_hash: event.event_hash }))
     }
 
     /// The line of this seq, without its LF.
@@ -226,6 +260,11 @@ impl Lines {
         Ok(self.line(span).and_then(|found| Some((found, line::decode(found.raw.bytes).ok()?))))
     }
 
+    /// Reads afresh what stands behind the last line that ended in LF.
+    pub(crate) fn forget_ahead(&mut self) {
+        self.rewind();
+    }
+
     fn rewind(&mut self) {
         if let Some((_, lines)) = &mut self.current {
             lines.rewind(self.last_end);
@@ -241,13 +280,12 @@ impl Lines {
     fn advance(&mut self) -> Result<Option<Span>, LedgerError> {
         loop {
             if let Some((segment, lines)) = &mut self.current {
-                let path = segment.path.clone();
-                while let Some(span) = lines.advance().map_err(LedgerError::io("reading", &path))? {
+                while let Some(span) = lines.advance().map_err(LedgerError::io("reading", &segment.path))? {
                     let found = lines.line(span);
                     if found.terminated {
                         self.last_end = found.end();
                     }
-                    if found.stated_seq().is_none_or(|seq| seq >= self.from) {
+                    if self.from == Seq::ZERO || found.stated_seq().is_none_or(|seq| seq >= self.from) {
                         return Ok(Some(span));
                     }
                 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::place::{Expected, check_blob};
+use super::place::{Expected, Standing, check_blob};
 use super::segment::{self, LineReader, Segment};
 use super::storage::{self, Storage, StorageFile};
 use super::tail::{self, Tail};
@@ -178,10 +178,15 @@ pub(crate) struct TailEvent {
 
 impl TailEvent {
     pub(crate) fn of(event: &Event<'_>) -> TailEvent {
+        TailEvent::with_content(event, ContentDigest::of(event))
+    }
+
+    /// The same, where the digest is known.
+    pub(crate) fn with_content(event: &Event<'_>, content: ContentDigest) -> TailEvent {
         TailEvent {
             receipt: super::Receipt::of(event),
             session_id: event.session_id().map(Into::into),
-            content: ContentDigest::of(event),
+            content,
             observed_at: event.observed_at,
             batch: event.batch,
         }
@@ -360,7 +365,8 @@ fn scan_start(cx: &Context<'_>, segments: &[Segment], active: &Segment, sealed_e
     let Some(holder) = segments.iter().rev().find(|segment| segment.first <= mark.seq) else {
         return Ok(beginning(false));
     };
-    let Some(Mark { hash, group, batch, end, terminated }) = find_mark(cx, holder, &mark)? else {
+    let Some(Mark { event_hash: hash, group, batch, end, terminated, .. }) = find_mark(cx.storage, holder, &mark, cx.line_bytes_max)?
+    else {
         if holder.first == active.first {
             // It is lost; the scan says where the valid lines end.
             return Ok(beginning(false));
@@ -380,31 +386,34 @@ fn scan_start(cx: &Context<'_>, segments: &[Segment], active: &Segment, sealed_e
     }
 }
 
-/// The ledger's line at the watermark: its hash, its group and batch, and the offset behind it.
-struct Mark {
-    hash: EventHash,
-    group: Seq,
-    batch: Option<(u32, u32)>,
-    end: u64,
-    terminated: bool,
+/// The ledger's line at the watermark, and the offset behind it.
+pub(crate) struct Mark {
+    pub id: EventId,
+    pub event_hash: EventHash,
+    pub group: Seq,
+    pub batch: Option<(u32, u32)>,
+    pub end: u64,
+    pub terminated: bool,
 }
 
-/// Finds the line at the watermark: by the hint, or by a scan of the segment.
-fn find_mark(cx: &Context<'_>, segment: &Segment, mark: &Watermark) -> Result<Option<Mark>, LedgerError> {
+/// Finds the line at the watermark in the segment that should hold it: by the hint, or by a scan. For recovery and replay alike.
+pub(crate) fn find_mark(
+    storage: &dyn Storage,
+    segment: &Segment,
+    mark: &Watermark,
+    line_bytes_max: usize,
+) -> Result<Option<Mark>, LedgerError> {
+    let path = &segment.path;
     let from = if segment.first == mark.segment { mark.offset } else { 0 };
     for offset in [from, 0] {
-        let mut reader = LineReader::new(open(cx, segment)?, offset, cx.line_bytes_max);
-        while let Some(raw) = reader.next().map_err(LedgerError::io("reading", &segment.path))? {
-            let end = raw.end();
+        let file = segment.open(storage).map_err(LedgerError::io("opening", path))?;
+        let mut reader = LineReader::new(file, offset, line_bytes_max);
+        while let Some(raw) = reader.next().map_err(LedgerError::io("reading", path))? {
+            let (end, terminated) = (raw.end(), raw.terminated);
             match line::decode(raw.bytes) {
                 Ok(event) if event.seq == mark.seq => {
-                    return Ok(Some(Mark {
-                        hash: event.event_hash,
-                        group: event.group_seq,
-                        batch: event.batch,
-                        end,
-                        terminated: raw.terminated,
-                    }));
+                    let Event { id, event_hash, group_seq: group, batch, .. } = event;
+                    return Ok(Some(Mark { id, event_hash, group, batch, end, terminated }));
                 }
                 // The hint is good for its own line only.
                 _ if offset != 0 => break,
@@ -455,16 +464,17 @@ fn recover_active(
         let Ok(event) = line::decode(raw.bytes) else {
             break;
         };
-        let group = expected.check_group(&event);
+        let standing = Standing::of(&event);
+        let group = expected.check_group(&standing);
         if check_blob(cx.storage, cx.dir, &event)?.is_some() {
             break;
         }
-        match expected.check(&event, &mut base) {
-            Ok(()) => {}
-            Err(fault @ LineFault::SessionSeq { .. }) => {
+        match expected.check_standing(&standing, &mut || base(event.session_id()?))? {
+            None => {}
+            Some(fault @ LineFault::SessionSeq { .. }) => {
                 return Err(Box::new(Refusal::OtherStream { path: path.clone(), offset: raw.offset, seq: event.seq, fault }).into());
             }
-            Err(_) => break,
+            Some(_) => break,
         }
         if let Err(fault) = group {
             // It is sealed and linked, so it is what was written: no tear made it.

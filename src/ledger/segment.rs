@@ -204,7 +204,7 @@ pub(crate) struct LineReader {
 
 /// The first read is small, since many readers want one line; later ones grow up to this.
 const READ_BYTES_MAX: usize = 256 << 10;
-const READ_BYTES_FIRST: usize = 16 << 10;
+const READ_BYTES_FIRST: usize = 4 << 10;
 
 impl LineReader {
     pub(crate) fn new(file: Box<dyn StorageFile>, offset: u64, line_bytes_max: usize) -> LineReader {
@@ -317,7 +317,7 @@ fn count_blank(bytes: &[u8]) -> usize {
 pub(crate) fn last_line(file: &mut dyn StorageFile, line_bytes_max: usize) -> io::Result<Option<(u64, Vec<u8>)>> {
     let mut tail: Vec<u8> = Vec::new();
     let mut from = file.len()?;
-    let mut step = 8 << 10;
+    let mut step = 4 << 10;
     loop {
         let content = tail.iter().rposition(|b| *b != b'\n').map_or(0, |at| at + 1);
         tail.truncate(content);
@@ -331,6 +331,6 @@ pub(crate) fn last_line(file: &mut dyn StorageFile, line_bytes_max: usize) -> io
         let mut bytes = super::storage::read_range(file, next, from)?;
         bytes.append(&mut tail);
         (tail, from) = (bytes, next);
-        step = (step * 2).min(4 << 20);
+        step = (step * 4).min(4 << 20);
     }
 }

@@ -26,8 +26,24 @@ pub trait Storage: fmt::Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes a directory's entries durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// What tells whether a file is the one that it was. Nothing where this disk can't say.
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+        let _ = path;
+        Ok(None)
+    }
     /// Takes the exclusive lock of a file, which is created where it is missing. Nothing where another holds it.
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn StorageLock>>>;
+}
+
+/// Which file it is, how long, and when it was changed last. A change in place that leaves all of it as it was does not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // as `stat` has them
+pub struct FileIdentity {
+    pub device: u64,
+    pub inode: u64,
+    pub bytes: u64,
+    pub modified_ns: i64,
+    pub changed_ns: i64,
 }
 
 /// A lock that is held until it is dropped.
@@ -117,6 +133,20 @@ impl Storage for FsStorage {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         // Windows can't open a directory as a file, and makes entries durable with the file itself.
         if cfg!(windows) { Ok(()) } else { File::open(dir)?.sync_all() }
+    }
+
+    #[cfg(unix)]
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = fs::metadata(path)?;
+        let ns = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+        Ok(Some(FileIdentity {
+            device: meta.dev(),
+            inode: meta.ino(),
+            bytes: meta.len(),
+            modified_ns: ns(meta.mtime(), meta.mtime_nsec()),
+            changed_ns: ns(meta.ctime(), meta.ctime_nsec()),
+        }))
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn StorageLock>>> {

@@ -1,14 +1,17 @@
-//! The writer: seals drafts into an open group, writes the group, makes it durable, rotates segments.
+//! The writer: seals drafts into an open group, has the group written and made durable, rotates segments.
 //!
-//! Called by the store and by LedgerActor, which hold the store's lock. A group that could not be written
-//! definitely is dropped as if it had never been staged; one whose fate is unknown poisons the writer.
+//! Called by the store and by LedgerActor, which hold the store's lock. [`Writer::flush`] does it all; who wants to seal the
+//! next group meanwhile takes a [`Flight`] from [`Writer::depart`], flies it on another thread, and brings it back to
+//! [`Writer::land`]. A group that could not be written definitely is dropped as if it had never been staged; one whose fate
+//! is unknown poisons the writer.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::flight::Flight;
 use super::memory::Memory;
 use super::recovery::{self, Active, Context, TailEvent};
+use super::room::Room;
 use super::segment::{self, Segment};
 use super::{AppendError, Conditions, Head, LedgerError, Lookup, LookupError, Manifest, Receipt, RecoveryReport, Stored, Watermark};
 use crate::canary::{self, Canary};
@@ -16,29 +19,33 @@ use crate::event::{CheckedDraft, EventId, Place, Seq, line};
 use crate::failpoint;
 use crate::options::Options;
 
-/// Space that is reserved ahead of the writes. 1 MiB: rare enough to cost nothing, small enough to waste nothing.
-const RESERVE_BYTES: u64 = 1 << 20;
+/// Buffers of groups that are kept to be filled again: one is open, one in flight, the others wait for the mirror.
+const SPARES_MAX: usize = 4;
+/// A larger one is given back to the system. 4 MiB: four times what LedgerActor lets a group become by itself.
+const SPARE_BYTES_MAX: usize = 4 << 20;
 
 /// Appends to a store's ledger. One per store, under its lock.
 pub struct Writer {
     options: Options,
     dir: PathBuf,
     head: Head,
+    /// The segment that is appended to; with the group in flight while there is one.
     active: Option<Active>,
-    reserved_to: u64,
-    can_reserve: bool,
+    room: Room,
     group: OpenGroup,
+    /// The last event of the group in flight.
+    flying: Option<Head>,
     memory: Memory,
     id_max: Option<EventId>,
+    spares: Vec<Vec<u8>>,
     poisoned: Option<String>,
 }
 
+/// Its events are in the memory, behind those that are durable or in flight.
 #[derive(Default)]
 struct OpenGroup {
     bytes: Vec<u8>,
-    events: Vec<TailEvent>,
-    by_id: HashMap<EventId, usize>,
-    sessions: HashMap<Box<str>, u64>,
+    events: usize,
 }
 
 /// A group that is durable: what the mirror is to commit.
@@ -70,7 +77,7 @@ pub enum Stage {
 pub struct Staged {
     /// One receipt a draft. They may be given out once the events are durable.
     pub receipts: Vec<Receipt>,
-    /// Whether the events are durable already (duplicates of durable ones), else once the group is.
+    /// Whether the events are durable already (duplicates of durable ones), else once the durable head is at the last of them.
     pub durable: bool,
 }
 
@@ -103,11 +110,12 @@ impl Writer {
             dir: dir.to_owned(),
             head: recovered.head,
             active: recovered.active,
-            reserved_to: 0,
-            can_reserve: true,
+            room: Room::new(options),
             group: OpenGroup::default(),
+            flying: None,
             memory: Memory::new(recovered.floor, recovered.tail),
             id_max,
+            spares: Vec::new(),
             poisoned: None,
         };
         Ok((writer, recovered.report))
@@ -118,9 +126,9 @@ impl Writer {
         self.head
     }
 
-    /// Events that wait for the mirror.
+    /// Events that wait for the mirror, staged ones counted.
     pub fn unmirrored(&self) -> usize {
-        self.memory.len() + self.group.events.len()
+        self.memory.len()
     }
 
     /// Every event above this seq is remembered; a lookup in the mirror must cover those up to it.
@@ -130,7 +138,7 @@ impl Writer {
 
     /// Bytes and events of the open group.
     pub fn open_group(&self) -> (usize, usize) {
-        (self.group.bytes.len(), self.group.events.len())
+        (self.group.bytes.len(), self.group.events)
     }
 
     /// Takes note that the mirror has all events up to this one.
@@ -170,54 +178,47 @@ impl Writer {
         if waiting + drafts.len() > self.options.unmirrored_events_max {
             return Err(AppendError::MirrorTooFarBehind { waiting });
         }
-        if !self.group.events.is_empty()
-            && (self.group.bytes.len() + bytes > bytes_max || self.group.events.len() + drafts.len() > events_max)
-        {
+        if self.group.events > 0 && (self.group.bytes.len() + bytes > bytes_max || self.group.events + drafts.len() > events_max) {
             return Ok(Stage::GroupFull);
         }
         let mut positions = Vec::with_capacity(drafts.len());
-        let mut in_batch: HashMap<&str, u64> = HashMap::new();
         for draft in drafts {
             positions.push(match draft.session_id() {
                 None => None,
-                Some(session_id) => {
-                    let last = match in_batch.get(session_id) {
-                        Some(last) => *last,
-                        None => self.session_seq(session_id, lookup)?,
-                    };
-                    in_batch.insert(session_id, last + 1);
-                    Some(last + 1)
-                }
+                Some(session_id) => Some(self.session_seq(session_id, lookup)?),
             });
         }
         Ok(Stage::Staged(self.seal(drafts, positions)))
     }
 
+    /// Seals drafts whose streams were at these positions before the first of them.
     fn seal(&mut self, drafts: &[CheckedDraft], positions: Vec<Option<u64>>) -> Staged {
-        let group_seq = self.head.seq.next();
+        let group_seq = self.flying.unwrap_or(self.head).seq.next();
         let recorded_at = self.options.clock.now();
         let mut receipts = Vec::with_capacity(drafts.len());
-        for (index, (draft, session_seq)) in drafts.iter().zip(positions).enumerate() {
-            let last = self.last_staged();
+        let mut last = self.last_staged();
+        for (index, (draft, position)) in drafts.iter().zip(positions).enumerate() {
             let id = draft.id().unwrap_or_else(|| EventId::from_u128(self.options.ids.next(recorded_at)));
             let batch = (drafts.len() > 1).then(|| (index as u32 + 1, drafts.len() as u32));
+            // A stream that the batch has moved on is where the memory has it.
+            let position = if index == 0 { position } else { draft.session_id().and_then(|id| self.memory.session_seq(id)).or(position) };
+            let session_seq = position.map(|last| last + 1);
             let place = Place { seq: last.seq.next(), id, recorded_at, session_seq, group_seq, batch, prev: last.event_hash };
             let mut event = draft.place(&place);
             line::seal(&mut event, &mut self.group.bytes);
             self.group.bytes.push(b'\n');
-            let remembered = TailEvent::of(&event);
+            self.group.events += 1;
+            last = Head { seq: event.seq, event_hash: event.event_hash };
+            let remembered = TailEvent::with_content(&event, draft.content());
             receipts.push(remembered.receipt.clone());
-            if let (Some(session_id), Some(session_seq)) = (draft.session_id(), session_seq) {
-                self.group.sessions.insert(session_id.into(), session_seq);
-            }
-            self.group.by_id.insert(id, self.group.events.len());
-            self.group.events.push(remembered);
+            self.id_max = self.id_max.max(Some(id));
+            self.memory.remember(remembered);
         }
         Staged { receipts, durable: false }
     }
 
     fn last_staged(&self) -> Head {
-        self.group.events.last().map_or(self.head, |event| Head { seq: event.receipt.seq, event_hash: event.receipt.event_hash })
+        self.memory.last().filter(|last| last.seq > self.head.seq).unwrap_or(self.head)
     }
 
     /// Receipts where the drafts are in the ledger or the open group already.
@@ -258,11 +259,8 @@ impl Writer {
 
     /// The event with this id, and whether it is durable.
     fn find(&self, id: EventId, lookup: &mut dyn Lookup) -> Result<Option<(TailEvent, bool)>, AppendError> {
-        if let Some(event) = self.group.by_id.get(&id).and_then(|index| self.group.events.get(*index)) {
-            return Ok(Some((event.clone(), false)));
-        }
         if let Some(event) = self.memory.by_id(id) {
-            return Ok(Some((event.clone(), true)));
+            return Ok(Some((event.clone(), event.receipt.seq <= self.head.seq)));
         }
         if self.floor() == Seq::ZERO || self.id_max.is_none_or(|max| id > max) {
             return Ok(None);
@@ -288,7 +286,7 @@ impl Writer {
 
     /// Position of the last event of a stream, staged ones counted; 0 where it has none.
     fn session_seq(&mut self, session_id: &str, lookup: &mut dyn Lookup) -> Result<u64, AppendError> {
-        if let Some(last) = self.group.sessions.get(session_id).copied().or_else(|| self.memory.session_seq(session_id)) {
+        if let Some(last) = self.memory.session_seq(session_id) {
             return Ok(last);
         }
         let last = if self.floor() == Seq::ZERO { 0 } else { lookup.session_seq(session_id)?.unwrap_or(0) };
@@ -299,47 +297,80 @@ impl Writer {
     /// Writes the open group and makes it durable. Nothing where it is empty.
     ///
     /// # Errors
-    /// [`LedgerError::DiskFull`] and failures to create a segment: the group is dropped, nothing of it was
-    /// written, and the writer is well. [`LedgerError::Poisoned`]: what was written is unknown.
+    /// As [`Writer::depart`] and [`Writer::land`].
     pub fn flush(&mut self) -> Result<Option<Group>, LedgerError> {
+        match self.depart()? {
+            None => Ok(None),
+            Some(mut flight) => {
+                flight.fly();
+                self.land(flight).map(Some)
+            }
+        }
+    }
+
+    /// Closes the open group and hands it over to be written. Nothing where it is empty, or where one is in flight. The
+    /// next group may be staged meanwhile, but departs only when this one has landed.
+    ///
+    /// # Errors
+    /// [`LedgerError::DiskFull`] and failures to create a segment: the group is dropped, nothing of it was
+    /// written, and the writer is well. [`LedgerError::Poisoned`].
+    pub fn depart(&mut self) -> Result<Option<Flight>, LedgerError> {
         self.check_well()?;
-        if self.group.events.is_empty() {
+        if self.group.events == 0 || self.flying.is_some() {
             return Ok(None);
         }
         let last = self.last_staged();
-        let mut group = std::mem::take(&mut self.group);
-        let bytes = group.bytes.len() as u64;
-        self.make_room(bytes)?;
-        let Some(active) = &mut self.active else {
-            return Ok(None);
+        let bytes = std::mem::replace(&mut self.group, OpenGroup { bytes: self.spares.pop().unwrap_or_default(), events: 0 }).bytes;
+        if let Err(error) = self.make_room(bytes.len() as u64) {
+            self.memory.forget_above(self.head.seq);
+            return Err(error);
+        }
+        let Some(active) = self.active.take() else {
+            return Ok(None); // make_room has seen to one
         };
-        let offset = active.len;
-        let written = self
-            .options
-            .at(failpoint::LEDGER_WRITE)
-            .and_then(|()| active.file.write_at(&group.bytes, offset))
-            .and_then(|()| self.options.at(failpoint::LEDGER_SYNC))
-            .and_then(|()| if canary::on(Canary::SkipSync) { Ok(()) } else { active.file.sync_data() })
-            .and_then(|()| self.options.at(failpoint::LEDGER_SYNCED));
+        let fill = self.room.fill_behind(active.len + bytes.len() as u64, bytes.len());
+        self.flying = Some(last);
+        Ok(Some(Flight::new(active, bytes, fill, self.options.failpoint.clone())))
+    }
+
+    /// Takes a flight back: its group is durable.
+    ///
+    /// # Errors
+    /// [`LedgerError::Poisoned`]: what was written is unknown.
+    pub fn land(&mut self, flight: Flight) -> Result<Group, LedgerError> {
+        let (mut active, bytes, written) = flight.into_parts();
+        let Some(last) = self.flying.take() else {
+            return Err(self.poison(&io::Error::other("a flight of another writer")));
+        };
+        let (segment, offset) = (active.segment.first, active.len);
+        active.len += bytes.len() as u64;
+        self.active = Some(active);
         if let Err(error) = written {
             return Err(self.poison(&error));
         }
-        active.len += bytes;
-        let segment = active.segment.first;
         let first = self.head.seq.next();
         self.head = last;
-        self.id_max = self.id_max.max(group.by_id.keys().max().copied());
-        for event in group.events {
-            self.memory.remember(event);
+        tracing::trace!(actor = "ledger", seq = last.seq.get(), segment = segment.get(), bytes = bytes.len(), "group is durable");
+        Ok(Group { segment, offset, first, last, bytes })
+    }
+
+    /// The last event that a flight under way will make durable.
+    pub fn in_flight(&self) -> Option<Head> {
+        self.flying
+    }
+
+    /// Takes back the buffer of a group that nobody needs any more, to fill it again.
+    pub fn reuse(&mut self, mut buffer: Vec<u8>) {
+        if self.spares.len() < SPARES_MAX && buffer.capacity() <= SPARE_BYTES_MAX {
+            buffer.clear();
+            self.spares.push(buffer);
         }
-        tracing::trace!(actor = "ledger", seq = last.seq.get(), segment = segment.get(), bytes, "group is durable");
-        Ok(Some(Group { segment, offset, first, last, bytes: std::mem::take(&mut group.bytes) }))
     }
 
     /// The open group as if it were written.
     #[cfg(counterfoil_canary)]
     pub(crate) fn unwritten_group(&self) -> Option<Group> {
-        let active = self.active.as_ref().filter(|_| !self.group.events.is_empty())?;
+        let active = self.active.as_ref().filter(|_| self.group.events > 0)?;
         Some(Group {
             segment: active.segment.first,
             offset: active.len,
@@ -349,30 +380,15 @@ impl Writer {
         })
     }
 
-    /// Sees to a segment with room for the open group. Where that fails, nothing has been written.
+    /// Sees to a segment with room for a group. Where that fails, nothing has been written.
     fn make_room(&mut self, bytes: u64) -> Result<(), LedgerError> {
         if self.active.as_ref().is_none_or(|active| active.len > 0 && active.len + bytes > self.options.segment_bytes_max) {
             self.rotate()?;
         }
-        let Some(active) = &mut self.active else {
-            return Ok(());
-        };
-        if !self.can_reserve || active.len + bytes <= self.reserved_to {
-            return Ok(());
+        match &mut self.active {
+            Some(active) => self.room.reserve(active, bytes, &self.options),
+            None => Ok(()),
         }
-        let ahead = bytes.max(RESERVE_BYTES.min(self.options.segment_bytes_max));
-        let reserved = self.options.at(failpoint::LEDGER_RESERVE).and_then(|()| {
-            active.file.reserve(active.len, ahead).map(|()| ahead).or_else(|_| active.file.reserve(active.len, bytes).map(|()| bytes))
-        });
-        match reserved {
-            Ok(reserved) => self.reserved_to = active.len + reserved,
-            Err(error) if is_full(&error) => {
-                return Err(LedgerError::DiskFull { path: active.segment.path.clone() });
-            }
-            // A file system that can't reserve shows a full disk at the write, which then poisons.
-            Err(_) => self.can_reserve = false,
-        }
-        Ok(())
     }
 
     fn rotate(&mut self) -> Result<(), LedgerError> {
@@ -380,19 +396,18 @@ impl Writer {
         let first = self.head.seq.next();
         let path = segment::segment_path(&self.dir, first);
         let segments = segment::segments_dir(&self.dir);
-        if let Some(old) = &mut self.active {
-            // Given back even where the rest fails: what is appended here then must reserve again.
-            self.reserved_to = 0;
-            let trimmed = self.options.at(failpoint::LEDGER_ROTATE_TRIM).and_then(|()| old.file.set_len(old.len));
-            trimmed.map_err(LedgerError::io("trimming", &old.segment.path))?;
-        }
+        self.cut_room(failpoint::LEDGER_ROTATE_TRIM)?;
         let create = || {
             self.options.at(failpoint::LEDGER_ROTATE)?;
             storage.create_dir(&segments)?;
             storage.create_new(&path)
         };
         let file = create().map_err(|error| {
-            if is_full(&error) { LedgerError::DiskFull { path: path.clone() } } else { LedgerError::io("creating", &path)(error) }
+            if super::room::is_full(&error) {
+                LedgerError::DiskFull { path: path.clone() }
+            } else {
+                LedgerError::io("creating", &path)(error)
+            }
         })?;
         let synced = self
             .options
@@ -406,7 +421,6 @@ impl Writer {
         }
         tracing::debug!(actor = "ledger", segment = first.get(), "new segment");
         self.active = Some(Active { segment: Segment { first, path }, file, len: 0 });
-        self.reserved_to = 0;
         Ok(())
     }
 
@@ -428,22 +442,21 @@ impl Writer {
     /// Releases what was reserved ahead. Call it once nothing more is to be appended; the open group must be flushed.
     ///
     /// # Errors
-    /// [`LedgerError::Io`].
+    /// [`LedgerError::Io`]; [`LedgerError::Poisoned`].
     pub fn trim(&mut self) -> Result<(), LedgerError> {
         self.check_well()?;
-        self.reserved_to = 0;
-        match &mut self.active {
-            Some(active) => {
-                let trimmed = self.options.at(failpoint::LEDGER_TRIM).and_then(|()| active.file.set_len(active.len));
-                trimmed.map_err(LedgerError::io("trimming", &active.segment.path))
-            }
-            None => Ok(()),
+        self.cut_room(failpoint::LEDGER_TRIM)
+    }
+
+    fn cut_room(&mut self, point: &'static str) -> Result<(), LedgerError> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let trimmed = self.options.at(point).and_then(|()| self.room.trim(active));
+        let filled = trimmed.map_err(LedgerError::io("trimming", &active.segment.path))?;
+        match if filled { active.file.sync_data() } else { Ok(()) } {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.poison(&error)),
         }
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl From<LookupError> for AppendError {

@@ -1,12 +1,15 @@
 //! The checks themselves. Both only read, need no lock, and run beside a live writer.
 
+use std::sync::atomic::Ordering;
+
 use rusqlite::Rows;
 
 use super::report::{Finding, Mismatch, ParityKind, ParityReport};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::{Expected, check_blob};
-use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, segment};
-use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, index_check};
+use crate::ledger::stream::{self, Plan, Stream};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Lines, segment};
+use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, bounded_positions, index_check};
 use crate::options::Options;
 
 /// Compares the mirror's watermark with the ledger's head, in O(1).
@@ -54,7 +57,12 @@ pub fn quick(reader: &LedgerReader, options: &Options) -> Result<ParityReport, L
 }
 
 /// Opens the mirror to read; where that fails, why is in the report, and with it what SQLite said.
-fn open(reader: &LedgerReader, options: &Options, report: &mut ParityReport, head: Seq) -> Result<MirrorReader, Option<MirrorError>> {
+pub(super) fn open(
+    reader: &LedgerReader,
+    options: &Options,
+    report: &mut ParityReport,
+    head: Seq,
+) -> Result<MirrorReader, Option<MirrorError>> {
     match MirrorReader::open(reader.dir(), reader.manifest().ledger_id, options.mirror_busy_timeout) {
         Ok(mirror) => Ok(mirror),
         Err(MirrorError::Missing { path }) => {
@@ -70,9 +78,12 @@ fn open(reader: &LedgerReader, options: &Options, report: &mut ParityReport, hea
     }
 }
 
-/// Compares every line with every row, byte for byte and in both directions, in constant memory (streams aside:
-/// one position is kept for each). `through` bounds the check where a writer is at work; `progress` is called with
-/// the number of events that are done.
+/// How many events lie between two calls of `progress`.
+const PROGRESS_EVENTS: u64 = 256;
+
+/// Compares every line with every row, byte for byte and in both directions, in constant memory. The ledger is read and
+/// decoded on other threads. `through` bounds the check where a writer is at work; `progress` is called with the number of
+/// events that are done, now and then and at the end.
 ///
 /// # Errors
 /// [`LedgerError`] where the ledger can't be read. What is wrong with the mirror is in the report.
@@ -82,7 +93,19 @@ pub fn full(
     through: Option<Seq>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<ParityReport, LedgerError> {
-    full_or_unread(reader, options, through, progress).map(|(report, _)| report)
+    full_by(reader, options, through, &Plan::default(), progress)
+}
+
+/// The same by a plan: the report does not depend on it.
+#[doc(hidden)]
+pub fn full_by(
+    reader: &LedgerReader,
+    options: &Options,
+    through: Option<Seq>,
+    plan: &Plan,
+    progress: &mut dyn FnMut(u64),
+) -> Result<ParityReport, LedgerError> {
+    full_or_unread(reader, options, through, plan, progress).map(|(report, _)| report)
 }
 
 /// The same, and what SQLite said where the mirror could not be read to its end: whether that will pass is for the caller.
@@ -90,32 +113,41 @@ pub(super) fn full_or_unread(
     reader: &LedgerReader,
     options: &Options,
     through: Option<Seq>,
+    plan: &Plan,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(ParityReport, Option<MirrorError>), LedgerError> {
     let mut report = ParityReport::new(ParityKind::Full);
     let through = through.unwrap_or(Seq::MAX);
     let mirror = match open(reader, options, &mut report, Seq::ZERO) {
-        Ok(mirror) => mirror,
+        Ok(mut mirror) => {
+            cancel_with(&mut mirror, plan);
+            mirror
+        }
         Err(unread) => {
-            let mut ledger = LedgerSide::new(reader, through)?;
+            let mut ledger = LedgerSide::new(reader, through, plan)?;
             while let Some(seq) = ledger.next(&mut report)? {
                 report.missing_in_sqlite.push(seq, seq);
-                progress(report.jsonl_event_count);
+                if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
+                    progress(report.jsonl_event_count);
+                }
             }
             return Ok((report, unread));
         }
     };
-    let unread = match compare(reader, &mirror, through, &mut report, progress) {
+    let unread = match compare(reader, &mirror, through, plan, &mut report, progress) {
         Ok(()) => return Ok((report, None)),
         Err(Failure::Ledger(error)) => return Err(error),
         Err(Failure::Sqlite(source)) => MirrorError::Sqlite { action: "reading", path: mirror.path().to_owned(), source },
         Err(Failure::Mirror(error)) => error,
     };
+    if plan.is_cancelled() {
+        return Err(stream::cancelled());
+    }
     report.find(Finding::UnreadableMirror { reason: unread.to_string() });
     Ok((report, Some(unread)))
 }
 
-enum Failure {
+pub(super) enum Failure {
     Ledger(LedgerError),
     Mirror(MirrorError),
     Sqlite(rusqlite::Error),
@@ -143,6 +175,7 @@ fn compare(
     reader: &LedgerReader,
     mirror: &MirrorReader,
     through: Seq,
+    plan: &Plan,
     report: &mut ParityReport,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Failure> {
@@ -150,38 +183,9 @@ fn compare(
     let snapshot = mirror.connection().unchecked_transaction()?;
     let mark = mirror.watermark(reader.manifest().ledger_id).ok();
     report.mirrored_through = mark.map_or(Seq::ZERO, |mark| mark.seq);
-    let mut statement = snapshot.prepare(&format!("{SELECT} WHERE seq <= ?1 ORDER BY seq"))?;
-    let mut rows =
-        RowSide { rows: statement.query([i64::try_from(through.get()).unwrap_or(i64::MAX)])?, row_line: Vec::new(), current: None };
-    let mut ledger = LedgerSide::new(reader, through)?;
-    let (mut segments, mirrored) = (Vec::new(), report.mirrored_through);
-    let mut line_seq = ledger.next(report)?;
-    let mut row_seq = rows.next(report)?;
-    loop {
-        if let Some(seq) = line_seq.filter(|seq| *seq <= mirrored) {
-            match segments.last_mut() {
-                Some((first, last)) if *first == ledger.segment => *last = seq,
-                _ => segments.push((ledger.segment, seq)),
-            }
-        }
-        match (line_seq, row_seq) {
-            (None, None) => break,
-            (Some(line), row) if row.is_none_or(|row| line < row) => {
-                missing_row(&snapshot, &ledger, line, report)?;
-                line_seq = ledger.next(report)?;
-            }
-            (line, Some(row)) if line.is_none_or(|line| row < line) => {
-                report.missing_in_jsonl.push(row, row);
-                row_seq = rows.next(report)?;
-            }
-            _ => {
-                rows.compare(&snapshot, &ledger, report)?;
-                line_seq = ledger.next(report)?;
-                row_seq = rows.next(report)?;
-            }
-        }
-        progress(report.jsonl_event_count);
-    }
+    let mut ledger = LedgerSide::new(reader, through, plan)?;
+    let mut segments = Vec::new();
+    compare_rows(&snapshot, i64::MIN, &mut ledger, &mut segments, report, progress)?;
     if report.jsonl_event_count == 0 && report.sqlite_event_count > 0 && reader.segments()?.is_empty() {
         report.find(Finding::MissingLedger { path: segment::segments_dir(reader.dir()) });
     }
@@ -195,8 +199,61 @@ fn compare(
     Ok(())
 }
 
+/// SQLite's own steps are not to hold up a check that was cancelled.
+pub(super) fn cancel_with(mirror: &mut MirrorReader, plan: &Plan) {
+    if let Some(cancelled) = plan.cancelled.clone() {
+        mirror.stop_when(move || cancelled.load(Ordering::Relaxed));
+    }
+}
+
+/// Compares the lines of one side with the rows from this seq on. Adds to `segments` what the ledger has of them.
+pub(super) fn compare_rows(
+    snapshot: &rusqlite::Connection,
+    from: i64,
+    ledger: &mut LedgerSide<'_>,
+    segments: &mut Vec<(Seq, Seq)>,
+    report: &mut ParityReport,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Failure> {
+    let mut statement = snapshot.prepare_cached(&format!("{SELECT} WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq"))?;
+    let through = i64::try_from(ledger.through.get()).unwrap_or(i64::MAX);
+    let mut rows = RowSide { rows: statement.query([from, through])?, row_line: Vec::new(), current: None };
+    let mirrored = report.mirrored_through;
+    let mut line_seq = ledger.next(report)?;
+    let mut row_seq = rows.next(report)?;
+    loop {
+        if let Some(seq) = line_seq.filter(|seq| *seq <= mirrored) {
+            match segments.last_mut() {
+                Some((first, last)) if *first == ledger.segment() => *last = seq,
+                _ => segments.push((ledger.segment(), seq)),
+            }
+        }
+        match (line_seq, row_seq) {
+            (None, None) => break,
+            (Some(line), row) if row.is_none_or(|row| line < row) => {
+                missing_row(snapshot, ledger, line, report)?;
+                line_seq = ledger.next(report)?;
+            }
+            (line, Some(row)) if line.is_none_or(|line| row < line) => {
+                report.missing_in_jsonl.push(row, row);
+                row_seq = rows.next(report)?;
+            }
+            _ => {
+                rows.compare(snapshot, ledger, report)?;
+                line_seq = ledger.next(report)?;
+                row_seq = rows.next(report)?;
+            }
+        }
+        if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
+            progress(report.jsonl_event_count);
+        }
+    }
+    progress(report.jsonl_event_count);
+    Ok(())
+}
+
 /// What the mirror knows besides events: the segments up to its watermark, and when the store was created.
-fn check_segments_and_creation(
+pub(super) fn check_segments_and_creation(
     reader: &LedgerReader,
     mirror: &MirrorReader,
     ledger: &[(Seq, Seq)],
@@ -225,7 +282,7 @@ fn check_segments_and_creation(
     Ok(())
 }
 
-fn check_mark(reader: &LedgerReader, mark: Option<crate::ledger::Watermark>, report: &mut ParityReport) {
+pub(super) fn check_mark(reader: &LedgerReader, mark: Option<crate::ledger::Watermark>, report: &mut ParityReport) {
     let wrong = match mark {
         None => Some("it can't be read".to_owned()),
         Some(mark) if mark.seq == Seq::ZERO => None,
@@ -243,7 +300,7 @@ fn check_mark(reader: &LedgerReader, mark: Option<crate::ledger::Watermark>, rep
 }
 
 /// A line without a row: lost, or kept out since its id stands elsewhere.
-fn missing_row(snapshot: &rusqlite::Connection, ledger: &LedgerSide, seq: Seq, report: &mut ParityReport) -> Result<(), Failure> {
+fn missing_row(snapshot: &rusqlite::Connection, ledger: &LedgerSide<'_>, seq: Seq, report: &mut ParityReport) -> Result<(), Failure> {
     report.missing_in_sqlite.push(seq, seq);
     let Some(event) = ledger.event() else {
         return Ok(());
@@ -262,33 +319,48 @@ fn missing_row(snapshot: &rusqlite::Connection, ledger: &LedgerSide, seq: Seq, r
 }
 
 /// The lines of the ledger, checked as a chain.
-struct LedgerSide {
-    lines: crate::ledger::Lines,
+pub(super) struct LedgerSide<'s> {
+    lines: Stream,
     expected: Expected,
     through: Seq,
-    line: Vec<u8>,
-    /// First seq of the segment that the line is in, by the name of its file.
-    segment: Seq,
     reader: LedgerReader,
+    /// Where it begins, and the rows that say where streams stand there. Nothing at the beginning of the ledger.
+    since: Option<(Seq, &'s rusqlite::Connection)>,
+    /// Where the last right line begins in its segment.
+    right_at: Option<u64>,
 }
 
-impl LedgerSide {
-    fn new(reader: &LedgerReader, through: Seq) -> Result<LedgerSide, LedgerError> {
+impl<'s> LedgerSide<'s> {
+    fn new(reader: &LedgerReader, through: Seq, plan: &Plan) -> Result<LedgerSide<'s>, LedgerError> {
         let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
-        Ok(LedgerSide {
-            lines: reader.lines_from(Seq::FIRST)?,
-            expected: Expected::after(genesis),
-            through,
-            line: Vec::new(),
-            segment: Seq::ZERO,
-            reader: reader.clone(),
-        })
+        Ok(LedgerSide::after(reader, reader.lines_from(Seq::FIRST)?, genesis, through, plan))
+    }
+
+    /// Lines from where the cursor is, which is behind this head.
+    pub(super) fn after(reader: &LedgerReader, cursor: Lines, head: Head, through: Seq, plan: &Plan) -> LedgerSide<'s> {
+        let lines = Stream::new(cursor, through, plan.clone());
+        let expected = Expected::keeping(head, bounded_positions(plan.positions_max));
+        LedgerSide { lines, expected, through, reader: reader.clone(), since: None, right_at: None }
+    }
+
+    /// The same, where the rows up to the head are known to be right.
+    pub(super) fn trusting(mut self, snapshot: &'s rusqlite::Connection) -> LedgerSide<'s> {
+        self.since = Some((self.expected.head().seq, snapshot)).filter(|(head, _)| *head > Seq::ZERO);
+        self
+    }
+
+    /// The last event that was right.
+    pub(super) fn head(&self) -> Head {
+        self.expected.head()
     }
 
     /// The seq of the next right line. What is wrong with others goes into the report.
     fn next(&mut self, report: &mut ParityReport) -> Result<Option<Seq>, LedgerError> {
         while self.expected.head().seq < self.through {
-            let Some(found) = self.lines.next_raw()? else {
+            if !self.lines.advance()? {
+                return Ok(None);
+            }
+            let Some(found) = self.lines.current() else {
                 return Ok(None);
             };
             if !found.raw.terminated && found.active {
@@ -302,42 +374,73 @@ impl LedgerSide {
                 reason: fault.to_string(),
             };
             let seq = self.expected.head().seq.next();
-            match line::decode(found.raw.bytes) {
+            let event = match found.decoded {
+                Ok(event) => event,
                 Err(error) => {
-                    report.find(broken(seq, found.fault(error)));
+                    report.find(broken(seq, found.fault(error.clone())));
                     self.expected.lose_line();
+                    continue;
                 }
-                Ok(event) => {
-                    if event.seq > seq && event.seq <= self.through {
-                        report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
-                        self.expected.lose_lines_before(event.seq);
-                    }
-                    let wrong = match self.expected.check(&event, &mut |_| Some(0)) {
-                        Ok(()) => check_blob(self.reader.storage(), self.reader.dir(), &event)?,
-                        Err(fault) => Some(fault),
-                    };
-                    if let Some(fault) = wrong {
-                        report.find(broken(event.seq, fault));
-                        if event.seq < seq {
-                            continue;
-                        }
-                        self.expected.step_over(&event);
-                        continue;
-                    }
+            };
+            if event.seq > seq && event.seq <= self.through {
+                report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
+                self.expected.lose_lines_before(event.seq);
+            }
+            let since = self.since;
+            let mut base = || match since {
+                None => Some(0),
+                Some((seq, snapshot)) => session_seq(snapshot, line::decode_again(found.raw.bytes).ok()?.session_id()?, seq),
+            };
+            let wrong = match self.expected.check_standing(event, &mut base)? {
+                None if event.is_plain => None,
+                None => match line::decode_again(found.raw.bytes) {
+                    Ok(event) => check_blob(self.reader.storage(), self.reader.dir(), &event)?,
+                    Err(error) => Some(error.into()),
+                },
+                fault => fault,
+            };
+            match wrong {
+                None => {
                     report.jsonl_event_count += 1;
-                    self.line.clear();
-                    self.line.extend_from_slice(found.raw.bytes);
-                    self.segment = found.segment;
+                    self.right_at = Some(found.raw.offset);
                     return Ok(Some(event.seq));
+                }
+                Some(fault) => {
+                    report.find(broken(event.seq, fault));
+                    if event.seq >= seq {
+                        self.expected.step_over(event)?;
+                    }
                 }
             }
         }
         Ok(None)
     }
 
-    fn event(&self) -> Option<Event<'_>> {
-        line::decode_unhashed(&self.line).ok()
+    /// The line, without its LF.
+    fn line(&self) -> &[u8] {
+        self.lines.current().map_or(&[], |found| found.raw.bytes)
     }
+
+    /// Where the last right line begins; nothing where there was none.
+    pub(super) fn offset(&self) -> Option<u64> {
+        self.right_at
+    }
+
+    /// First seq of the segment that the line is in, by the name of its file.
+    fn segment(&self) -> Seq {
+        self.lines.current().map_or(Seq::ZERO, |found| found.segment)
+    }
+
+    fn event(&self) -> Option<Event<'_>> {
+        line::decode_again(self.line()).ok()
+    }
+}
+
+/// The position of a stream at this seq, by the rows.
+fn session_seq(snapshot: &rusqlite::Connection, session_id: &str, at: Seq) -> Option<u64> {
+    let mut last = snapshot.prepare_cached("SELECT max(session_seq) FROM events WHERE session_id = ?1 AND seq <= ?2").ok()?;
+    let last: Option<i64> = last.query_row((session_id, i64::try_from(at.get()).ok()?), |row| row.get(0)).ok()?;
+    u64::try_from(last.unwrap_or(0)).ok()
 }
 
 /// The rows of the mirror.
@@ -371,11 +474,11 @@ impl RowSide<'_> {
         Ok(None)
     }
 
-    fn compare(&self, snapshot: &rusqlite::Connection, ledger: &LedgerSide, report: &mut ParityReport) -> Result<(), rusqlite::Error> {
+    fn compare(&self, snapshot: &rusqlite::Connection, ledger: &LedgerSide<'_>, report: &mut ParityReport) -> Result<(), rusqlite::Error> {
         let Some(current) = &self.current else {
             return Ok(());
         };
-        if current.readable && self.row_line == ledger.line {
+        if current.readable && self.row_line == ledger.line() {
             return Ok(());
         }
         let Some(event) = ledger.event() else {

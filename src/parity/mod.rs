@@ -1,16 +1,20 @@
 //! Parity: are both legs equal, by content and in both directions; and what makes them equal again.
 //!
-//! - `report` what a check found · `check` quick and full
+//! - `report` what a check found · `check` quick and full · `incremental` what is new or changed
 //! - `replay` ledger → mirror, what is missing · `repair` an operator's decision, in either direction
 //!
 //! Called by the store, ParityActor and the CLI. A check only reads.
 
 mod check;
+mod incremental;
 mod repair;
 mod replay;
 mod report;
 
-pub use check::{full, quick};
+pub use check::{full, full_by, quick};
+pub use incremental::incremental;
+#[cfg(feature = "actors")]
+pub(crate) use incremental::incremental_by;
 pub use repair::{RepairError, RepairReport, repair_from_ledger, repair_from_mirror};
 pub use replay::{Replay, ReplayError, ReplayReport, ReplayStep};
 pub use report::{Finding, Mismatch, ParityKind, ParityReport, SeqRange, SeqRanges};

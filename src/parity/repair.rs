@@ -14,11 +14,15 @@ use super::check;
 use crate::event::{Event, Seq, line};
 use crate::failpoint;
 use crate::ledger::place::Expected;
+use crate::ledger::positions::POSITIONS_MAX;
 use crate::ledger::segment::{self, LineReader};
 use crate::ledger::storage::{StorageFile, each_piece, read_range};
+use crate::ledger::stream::Plan;
 use crate::ledger::tail;
-use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Manifest, Segment, StoreLock, Watermark};
-use crate::mirror::{Mirror, MirrorError, MirrorFault, MirrorReader, Row, SELECT, create_private, free_aside, mirror_path, set_aside};
+use crate::ledger::{Head, LedgerError, LedgerReader, Manifest, Segment, StoreLock, Watermark};
+use crate::mirror::{
+    Mirror, MirrorError, MirrorFault, MirrorReader, Row, SELECT, bounded_positions, create_private, free_aside, mirror_path, set_aside,
+};
 use crate::options::Options;
 use crate::verify::verify;
 
@@ -87,7 +91,7 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
     let mut report = RepairReport::default();
     let (mut mirror, aside) = Mirror::open_or_set_aside(dir, reader.manifest(), options)?;
     report.set_aside.extend(aside);
-    let compare = || check::full_or_unread(&reader, options, Some(verified.head.seq), &mut |_| ());
+    let compare = || check::full_or_unread(&reader, options, Some(verified.head.seq), &Plan::default(), &mut |_| ());
     let (mut found, mut unread) = compare()?;
     if unread.as_ref().is_some_and(MirrorError::may_be_unread) {
         (found, unread) = compare()?;
@@ -163,6 +167,7 @@ fn derive_rows(
             done = event.seq;
         }
         mark = batch.commit()?;
+        mirror.see_to_wal();
         progress(done.get());
     }
     if head.seq == Seq::ZERO {
@@ -204,7 +209,7 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
         dir,
         options,
         mirror: &mirror,
-        expected: Expected::after(Head { seq: Seq::ZERO, event_hash: manifest.genesis() }),
+        expected: Expected::keeping(Head { seq: Seq::ZERO, event_hash: manifest.genesis() }, bounded_positions(POSITIONS_MAX)),
         report,
     };
     let known = mirror.segments()?;
@@ -436,7 +441,7 @@ impl FromMirror<'_> {
         for Found { offset, len, .. } in places {
             *out = read_range(file.as_mut(), *offset, offset + len).map_err(LedgerError::io("reading", path))?;
             if let Ok(event) = line::decode(out)
-                && self.expected.check(&event, &mut |_| Some(0)).is_ok()
+                && self.expected.check(&event, &mut |_| Some(0))?.is_none()
             {
                 return Ok(Some(*offset));
             }
@@ -461,7 +466,10 @@ impl FromMirror<'_> {
             Some(Ok(())) => {}
         }
         let event: Event<'_> = line::decode(out).map_err(|error| unrecoverable(format!("the mirror's row: {error}")))?;
-        self.expected.check(&event, &mut |_| Some(0)).map_err(|fault: LineFault| unrecoverable(format!("the mirror's row: {fault}")))
+        match self.expected.check(&event, &mut |_| Some(0))? {
+            None => Ok(()),
+            Some(fault) => Err(unrecoverable(format!("the mirror's row: {fault}"))),
+        }
     }
 
     /// Copies the damaged file to torn/ before it is replaced or removed.

@@ -8,8 +8,9 @@ use serde::Serialize;
 use crate::event::{Seq, line};
 use crate::failpoint;
 use crate::ledger::place::{Expected, check_blob};
+use crate::ledger::stream::{Plan, Stream};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Lines, Lookup, segment};
-use crate::mirror::{Insertion, Mirror, MirrorError};
+use crate::mirror::{Insertion, Mirror, MirrorError, bounded_positions};
 
 /// Lines of one step at most: some 30 ms of work, so that other messages interleave.
 const STEP_EVENTS_MAX: usize = 4096;
@@ -63,7 +64,7 @@ pub enum ReplayStep {
 #[derive(Debug)]
 pub struct Replay {
     reader: LedgerReader,
-    lines: Lines,
+    lines: Stream,
     expected: Expected,
     /// Where it began: streams from before that are looked up in the mirror.
     start: Seq,
@@ -90,28 +91,18 @@ impl Replay {
             return Replay::from_start(reader, through);
         }
         let head = Head { seq: mark.seq, event_hash: mark.event_hash };
-        for (segment, offset) in [(mark.segment, mark.offset), (mark.segment, 0), (Seq::FIRST, 0)] {
-            let mut lines = reader.lines_at(segment, offset)?;
-            // The hint is checked; where it does not hold, the segment is scanned, and then the ledger.
-            while let Some(found) = lines.next_raw()? {
-                match line::decode(found.raw.bytes) {
-                    Ok(event) if event.seq == mark.seq => {
-                        if event.event_hash != mark.event_hash {
-                            return Err(MirrorError::Conflict {
-                                path: mirror.path().to_owned(),
-                                seq: mark.seq,
-                                id: event.id,
-                                ledger: event.event_hash,
-                                row: format!("{} at its watermark", mark.event_hash),
-                            }
-                            .into());
-                        }
-                        return Ok(Replay::new(reader, lines, head, through));
-                    }
-                    _ if offset > 0 => break,
-                    _ => {}
+        if let Some((found, lines)) = reader.lines_after(&mark)? {
+            if found.event_hash != mark.event_hash {
+                return Err(MirrorError::Conflict {
+                    path: mirror.path().to_owned(),
+                    seq: mark.seq,
+                    id: found.id,
+                    ledger: found.event_hash,
+                    row: format!("{} at its watermark", mark.event_hash),
                 }
+                .into());
             }
+            return Ok(Replay::new(reader, lines, head, through));
         }
         let reason = LineFault::Seq { expected: mark.seq, found: reader.head()?.seq };
         Err(LedgerError::Damaged { path: segment::segment_path(reader.dir(), mark.segment), offset: mark.offset, reason }.into())
@@ -128,7 +119,10 @@ impl Replay {
 
     fn new(reader: &LedgerReader, lines: Lines, head: Head, through: Seq) -> Replay {
         let report = ReplayReport { through: head.seq, ..ReplayReport::default() };
-        Replay { reader: reader.clone(), lines, expected: Expected::after(head), start: head.seq, through, report, buffer: Vec::new() }
+        let plan = Plan::default();
+        let expected = Expected::keeping(head, bounded_positions(plan.positions_max));
+        let lines = Stream::new(lines, through, plan);
+        Replay { reader: reader.clone(), lines, expected, start: head.seq, through, report, buffer: Vec::new() }
     }
 
     /// What it has done so far.
@@ -144,6 +138,7 @@ impl Replay {
     /// Lets it go further: the ledger has grown.
     pub fn extend(&mut self, through: Seq) {
         self.through = self.through.max(through);
+        self.lines.extend(through);
     }
 
     /// One bounded step, in one transaction.
@@ -160,7 +155,7 @@ impl Replay {
         let mut batch = mirror.begin()?;
         for Found { segment, offset, from, to } in found {
             let bytes = self.buffer.get(from..to).unwrap_or_default();
-            let event = line::decode_unhashed(bytes).map_err(|source| MirrorError::Line { first: report.through.next(), source })?;
+            let event = line::decode_again(bytes).map_err(|source| MirrorError::Line { first: report.through.next(), source })?;
             match batch.insert(&event, segment, offset)? {
                 Insertion::Inserted => report.replayed += 1,
                 Insertion::AlreadyPresent => report.skipped_existing += 1,
@@ -190,21 +185,29 @@ impl Replay {
         let mut list = Vec::new();
         while list.len() < STEP_EVENTS_MAX && self.buffer.len() < STEP_BYTES_MAX && self.expected.head().seq < self.through {
             let expected_seq = self.expected.head().seq.next();
-            let Some(found) = self.lines.next_raw()? else {
+            let Some(found) = (if self.lines.advance()? { self.lines.current() } else { None }) else {
                 let reason = LineFault::Seq { expected: expected_seq, found: Seq::ZERO };
                 let path = self.reader.segments()?.last().map(|segment| segment.path.clone()).unwrap_or_default();
                 return Err(LedgerError::Damaged { path, offset: 0, reason }.into());
             };
             let (reader, bytes, start) = (&self.reader, found.raw.bytes, self.start);
-            let mut base = |session_id: &str| match start {
-                Seq::ZERO => Some(0),
-                _ => mirror.session_seq(session_id).ok().map(Option::unwrap_or_default),
-            };
-            let checked = line::decode(bytes).map_err(LineFault::from);
-            let checked = checked.and_then(|event| self.expected.check(&event, &mut base).map(|()| event));
-            let wrong = match checked {
-                Ok(event) => check_blob(reader.storage(), reader.dir(), &event)?,
-                Err(fault) => Some(fault),
+            let wrong = match found.decoded {
+                Err(error) => Some(error.clone().into()),
+                Ok(event) => {
+                    let session_id = || line::decode_again(bytes).ok()?.session_id().map(str::to_owned);
+                    let mut base = || match start {
+                        Seq::ZERO => Some(0),
+                        _ => mirror.session_seq(&session_id()?).ok().map(Option::unwrap_or_default),
+                    };
+                    match self.expected.check_standing(event, &mut base)? {
+                        None if event.is_plain => None,
+                        None => match line::decode_again(bytes) {
+                            Ok(event) => check_blob(reader.storage(), reader.dir(), &event)?,
+                            Err(error) => Some(error.into()),
+                        },
+                        fault => fault,
+                    }
+                }
             };
             if let Some(reason) = wrong {
                 let (path, reason) = (found.path(reader.dir()), found.fault(reason));

@@ -13,6 +13,8 @@ use crate::event::{EventHash, EventId, Seq, Timestamp};
 pub enum ParityKind {
     /// The watermark against the head: O(1).
     Quick,
+    /// What is new or changed since a check that found all equal.
+    Incremental,
     /// Every line against every row.
     Full,
 }
@@ -213,10 +215,14 @@ impl fmt::Display for Finding {
 pub struct ParityReport {
     /// How far it looked.
     pub kind: ParityKind,
-    /// Right events in the ledger (quick: its last seq).
+    /// Right events in the ledger (quick: its last seq; incremental: of those that were read).
     pub jsonl_event_count: u64,
-    /// Rows in the mirror (quick: its watermark).
+    /// Rows in the mirror (quick: its watermark; incremental: of those that were read).
     pub sqlite_event_count: u64,
+    /// Events that an incremental check did not read: an earlier one found them right, and their files are as they were then,
+    /// or it was told to leave them for later.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub skipped_count: u64,
     /// Last seq that the mirror says it has.
     pub mirrored_through: Seq,
     /// Events of the ledger that the mirror lacks.
@@ -233,12 +239,17 @@ pub struct ParityReport {
     pub findings: Vec<Finding>,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl ParityReport {
     pub(crate) fn new(kind: ParityKind) -> ParityReport {
         ParityReport {
             kind,
             jsonl_event_count: 0,
             sqlite_event_count: 0,
+            skipped_count: 0,
             mirrored_through: Seq::ZERO,
             missing_in_sqlite: SeqRanges::default(),
             missing_in_jsonl: SeqRanges::default(),
@@ -273,11 +284,15 @@ impl fmt::Display for ParityReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
             ParityKind::Quick => "quick",
+            ParityKind::Incremental => "since the last clean check",
             ParityKind::Full => "full",
         };
         writeln!(f, "parity ({kind}): {}", if self.is_consistent() { "consistent" } else { "NOT consistent" })?;
         writeln!(f, "  events in the ledger   {}", self.jsonl_event_count)?;
         writeln!(f, "  rows in the mirror     {}", self.sqlite_event_count)?;
+        if self.skipped_count > 0 {
+            writeln!(f, "  not read again         {}", self.skipped_count)?;
+        }
         writeln!(f, "  missing in the mirror  {}", self.missing_in_sqlite)?;
         writeln!(f, "  missing in the ledger  {}", self.missing_in_jsonl)?;
         writeln!(f, "  mismatched             {}", self.mismatched_count)?;

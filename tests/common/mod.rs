@@ -6,6 +6,7 @@ pub mod damage;
 pub mod disk;
 pub mod history;
 pub mod simulated;
+pub mod watched;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,7 @@
 //! `verify` and `parity`: checks that only read. Beside a live writer the mirror may be behind; that is lag, no
 //! inconsistency.
 
-use counterfoil::{Finding, LedgerReader, ParityKind, ParityReport, Seq, parity_full, parity_quick};
+use counterfoil::{Finding, LedgerReader, ParityKind, ParityReport, Seq, parity_full, parity_incremental, parity_quick};
 use serde::Serialize;
 
 use crate::args::ParityArgs;
@@ -53,15 +53,15 @@ pub fn compare(context: &Context, ledger: &LedgerReader, kind: ParityKind) -> Re
     let before = context.writer();
     let report = match kind {
         ParityKind::Quick => parity_quick(ledger, &context.options)?,
-        ParityKind::Full => {
+        kind => {
             let mark = context.mirror(ledger).and_then(|mirror| Ok(mirror.watermark(ledger.manifest().ledger_id)?.seq)).ok();
             let through = mark.filter(|_| before.is_some());
             let bar = progress::events("comparing", through.map_or_else(|| ledger.head().map_or(0, |head| head.seq.get()), Seq::get));
-            let report = parity_full(ledger, &context.options, through, &mut |events| {
-                if events.is_multiple_of(256) {
-                    bar.set_position(events);
-                }
-            })?;
+            let mut done = |events| bar.set_position(events);
+            let report = match kind {
+                ParityKind::Incremental => parity_incremental(ledger, &context.options, through, usize::MAX, &mut done)?,
+                _ => parity_full(ledger, &context.options, through, &mut done)?,
+            };
             bar.finish_and_clear();
             report
         }
@@ -71,7 +71,11 @@ pub fn compare(context: &Context, ledger: &LedgerReader, kind: ParityKind) -> Re
 
 pub fn parity(args: &ParityArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
     let ledger = context.ledger()?;
-    let kind = if args.full { ParityKind::Full } else { ParityKind::Quick };
+    let kind = match (args.full, args.since_clean) {
+        (true, _) => ParityKind::Full,
+        (false, true) => ParityKind::Incremental,
+        (false, false) => ParityKind::Quick,
+    };
     let compared = compare(context, &ledger, kind)?;
     print(&compared, context, out)?;
     Ok(Exit::consistent(compared.is_consistent()))
@@ -109,6 +113,7 @@ fn print(compared: &Compared, context: &Context, out: &mut Out) -> Result<(), Fa
 fn name(kind: ParityKind) -> &'static str {
     match kind {
         ParityKind::Quick => "quick",
+        ParityKind::Incremental => "since the last clean check",
         ParityKind::Full => "full",
     }
 }

@@ -20,8 +20,8 @@ pub fn decode(line: &[u8]) -> Result<Event<'_>, LineError> {
 
 /// The same, of bytes that are known to be text.
 pub(crate) fn decode_text(line: &str) -> Result<Event<'_>, LineError> {
-    let event = parse(line)?;
-    let material = chain::material(line.as_bytes()).unwrap_or_default();
+    let (event, material_end) = parse(line, payload::is_normal)?;
+    let material = line.as_bytes().get(..material_end).unwrap_or_default();
     let computed = chain::event_hash(material);
     if computed != event.event_hash {
         return Err(LineError { offset: material.len(), problem: LineProblem::EventHash { stated: event.event_hash, computed } });
@@ -31,14 +31,20 @@ pub(crate) fn decode_text(line: &str) -> Result<Event<'_>, LineError> {
 
 /// Decodes a line without looking at its hash.
 pub(crate) fn decode_unhashed(line: &[u8]) -> Result<Event<'_>, LineError> {
-    parse(text(line)?)
+    parse(text(line)?, payload::is_normal).map(|(event, _)| event)
+}
+
+/// Decodes a line that has been decoded before: its payload is not read again.
+pub(crate) fn decode_again(line: &[u8]) -> Result<Event<'_>, LineError> {
+    parse(text(line)?, |_| true).map(|(event, _)| event)
 }
 
 fn text(line: &[u8]) -> Result<&str, LineError> {
     std::str::from_utf8(line).map_err(|e| LineError { offset: e.valid_up_to(), problem: LineProblem::NotUtf8 })
 }
 
-fn parse(text: &str) -> Result<Event<'_>, LineError> {
+/// The event, and where the bytes end that its hash covers.
+fn parse(text: &str, is_payload: fn(&str) -> bool) -> Result<(Event<'_>, usize), LineError> {
     let mut c = Cursor { text, at: 0 };
     c.expect("{\"seq\":")?;
     let seq = Seq::new(c.number("seq", 1, Seq::MAX.get())?);
@@ -54,7 +60,7 @@ fn parse(text: &str) -> Result<Event<'_>, LineError> {
     c.expect("\",\"source\":")?;
     let source_json = c.raw(Cursor::source)?;
     c.expect(",\"event_type\":\"")?;
-    let bytes = c.rest().bytes().take_while(|b| *b != b'"').count();
+    let bytes = memchr::memchr(b'"', c.rest().as_bytes()).unwrap_or(c.rest().len());
     let event_type = c.parse(bytes, "event_type", |text| EventType::is_well_formed(text).then_some(text))?;
     c.expect("\"")?;
     let trace_id = c.optional(",\"trace_id\":\"", |c| {
@@ -77,12 +83,14 @@ fn parse(text: &str) -> Result<Event<'_>, LineError> {
     let payload_hash = PayloadHash::from_bytes(c.hash("payload_hash")?);
     c.expect("\",\"prev_event_hash\":\"")?;
     let prev_event_hash = EventHash::from_bytes(c.hash("prev_event_hash")?);
+    // The hash mark can't stand earlier: see [`chain::HASH_MARK`].
+    let material_end = c.at + 1;
     c.expect("\",\"event_hash\":\"")?;
     let event_hash = EventHash::from_bytes(c.hash("event_hash")?);
     c.expect("\"")?;
     let signature = signature(&mut c, signed_by.is_some())?;
-    let body = body(&mut c)?;
-    Ok(Event {
+    let body = body(&mut c, is_payload)?;
+    let event = Event {
         seq,
         id,
         schema_version,
@@ -104,7 +112,8 @@ fn parse(text: &str) -> Result<Event<'_>, LineError> {
         event_hash,
         signature,
         body,
-    })
+    };
+    Ok((event, material_end))
 }
 
 fn session<'a>(c: &mut Cursor<'a>) -> Parsed<(Cow<'a, str>, u64)> {
@@ -151,12 +160,12 @@ fn signature<'a>(c: &mut Cursor<'a>, signed: bool) -> Parsed<Option<&'a str>> {
     Ok(Some(text))
 }
 
-fn body<'a>(c: &mut Cursor<'a>) -> Parsed<Body<'a>> {
+fn body<'a>(c: &mut Cursor<'a>, is_payload: fn(&str) -> bool) -> Parsed<Body<'a>> {
     if c.skip(",\"payload\":") {
         let Some(json) = c.rest().strip_suffix('}') else {
             return c.error(LineProblem::Expected("}"));
         };
-        return if payload::is_normal(json) { Ok(Body::Inline(json)) } else { c.error(LineProblem::Payload) };
+        return if is_payload(json) { Ok(Body::Inline(json)) } else { c.error(LineProblem::Payload) };
     }
     let body = if c.skip(",\"blob\":{\"bytes\":") {
         let bytes = c.number("blob", 0, u64::MAX)?;

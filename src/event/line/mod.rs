@@ -8,7 +8,7 @@ mod decode;
 mod encode;
 
 pub use decode::decode;
-pub(crate) use decode::{decode_text, decode_unhashed};
+pub(crate) use decode::{decode_again, decode_text, decode_unhashed};
 pub use encode::encode;
 pub(crate) use encode::{push_string, push_strings, seal};
 

@@ -1,0 +1,143 @@
+//! When a group is written: at once, by this thread or by the flusher, or a moment later, since more appends are coming.
+//!
+//! Appends that come one by one from a few callers would settle at half of them a group: those of one half wait for the
+//! fsync of the other. A wait of a fraction of an fsync lets all of them join one. It is bounded, and off for a lone caller.
+//! With many callers sealing takes longer than the fsync, and the two overlap instead.
+
+use std::time::{Duration, Instant};
+
+/// More callers than this are not waited for. 64: to seal that many takes about as long as an fsync.
+const WAITED_FOR_MAX: usize = 64;
+
+/// A wait lasts at most this part of a recent fsync: less than what the callers that are waited for would lose.
+const WAIT_PART: f64 = 0.4;
+
+/// What to do with the open group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Look again in a moment.
+    Wait,
+    /// Write it here: all who could join have joined, or there is a lone caller, who would only pay for the hop.
+    Write,
+    /// Let the flusher write it: others come meanwhile.
+    HandOver,
+}
+
+/// What is known of the callers.
+#[derive(Debug)]
+pub(crate) struct Gather {
+    /// Events that the last group had, or that were on their way then: their callers are likely to come back.
+    crowd: usize,
+    /// Events on their way that did not come in time when they were waited for: permits that someone keeps.
+    absent: usize,
+    waiting_since: Option<Instant>,
+    /// How long an fsync takes, of late.
+    fsync: Duration,
+}
+
+/// Whether so many events are on their way that to seal them takes longer than the fsync, so that the two should overlap.
+pub(crate) fn overlaps(known: usize) -> bool {
+    known > WAITED_FOR_MAX
+}
+
+impl Gather {
+    pub(crate) fn new() -> Gather {
+        Gather { crowd: 0, absent: 0, waiting_since: None, fsync: Duration::ZERO }
+    }
+
+    /// Takes note of how long a group's write and fsync took.
+    pub(crate) fn took(&mut self, took: Duration) {
+        // One that is far off, as when a disk stalls, must not make for long waits.
+        let took = if self.fsync.is_zero() { took } else { took.min(self.fsync * 2) };
+        self.fsync = (self.fsync * 7 + took) / 8;
+    }
+
+    /// What to do with a group of `joined` events, where `known` are on their way to the ledger, those counted.
+    pub(crate) fn verdict(&mut self, joined: usize, known: usize, now: Instant) -> Verdict {
+        let coming = known.saturating_sub(joined);
+        self.absent = self.absent.min(coming);
+        let expected = self.crowd.max(joined + coming - self.absent);
+        if overlaps(expected) {
+            (self.crowd, self.waiting_since) = (joined, None);
+            return if coming > self.absent { Verdict::HandOver } else { Verdict::Write };
+        }
+        if joined < expected {
+            let since = *self.waiting_since.get_or_insert(now);
+            if now.saturating_duration_since(since) < self.fsync.mul_f64(WAIT_PART) {
+                return Verdict::Wait;
+            }
+            self.absent = coming;
+        }
+        (self.crowd, self.waiting_since) = (joined, None);
+        Verdict::Write
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FSYNC: Duration = Duration::from_micros(100);
+
+    fn gather() -> (Gather, Instant) {
+        let mut gather = Gather::new();
+        (0..64).for_each(|_| gather.took(FSYNC));
+        (gather, Instant::now())
+    }
+
+    #[test]
+    fn a_lone_caller_never_waits() {
+        let (mut gather, now) = gather();
+        for _ in 0..3 {
+            assert_eq!(gather.verdict(1, 1, now), Verdict::Write);
+        }
+    }
+
+    #[test]
+    fn callers_on_their_way_are_waited_for_and_expected_back() {
+        let (mut gather, now) = gather();
+        assert_eq!(gather.verdict(3, 16, now), Verdict::Wait);
+        assert_eq!(gather.verdict(16, 16, now), Verdict::Write);
+        // Answered, and not back yet.
+        assert_eq!(gather.verdict(1, 1, now), Verdict::Wait);
+        assert_eq!(gather.verdict(16, 16, now), Verdict::Write);
+    }
+
+    #[test]
+    fn the_wait_is_bounded_and_a_crowd_that_has_gone_is_forgotten() {
+        let (mut gather, now) = gather();
+        assert_eq!(gather.verdict(16, 16, now), Verdict::Write);
+        assert_eq!(gather.verdict(1, 1, now), Verdict::Wait);
+        assert_eq!(gather.verdict(1, 1, now + FSYNC.mul_f64(0.39)), Verdict::Wait);
+        assert_eq!(gather.verdict(1, 1, now + FSYNC.mul_f64(0.41)), Verdict::Write);
+        assert_eq!(gather.verdict(1, 1, now + FSYNC), Verdict::Write);
+    }
+
+    #[test]
+    fn a_permit_that_someone_keeps_is_waited_for_once() {
+        let (mut gather, now) = gather();
+        assert_eq!(gather.verdict(1, 2, now), Verdict::Wait);
+        assert_eq!(gather.verdict(1, 2, now + FSYNC), Verdict::Write);
+        assert_eq!(gather.verdict(1, 2, now + FSYNC), Verdict::Write);
+        // Another one is on its way besides.
+        assert_eq!(gather.verdict(1, 3, now + FSYNC), Verdict::Wait);
+    }
+
+    #[test]
+    fn many_overlap_and_are_not_waited_for() {
+        let (mut gather, now) = gather();
+        assert_eq!(gather.verdict(40, 256, now), Verdict::HandOver);
+        assert_eq!(gather.verdict(128, 256, now), Verdict::HandOver);
+        assert_eq!(gather.verdict(256, 256, now), Verdict::Write);
+        // The others have been answered, and are not waited for.
+        assert_eq!(gather.verdict(100, 100, now), Verdict::Write);
+    }
+
+    #[test]
+    fn a_disk_that_stalls_once_makes_for_no_long_wait() {
+        let (mut gather, now) = gather();
+        gather.took(Duration::from_secs(10));
+        assert_eq!(gather.verdict(1, 2, now), Verdict::Wait);
+        assert_eq!(gather.verdict(1, 2, now + FSYNC), Verdict::Write);
+    }
+}
