@@ -12,7 +12,7 @@ mod common;
 
 use std::path::Path;
 
-use common::history::{History, Process};
+use common::history::{DIR, History, Process};
 use common::simulated::{Choices, SimDisk};
 use counterfoil::*;
 
@@ -28,6 +28,9 @@ enum Step {
     /// The store is closed, or its process killed, and opened again.
     Close,
     Kill,
+    /// The store is closed, its sealed segments compressed or made plain again, and it is opened.
+    Compress,
+    Decompress,
 }
 
 fn write(history: &mut History, process: &mut Process, numbers: &[&[usize]]) -> bool {
@@ -75,6 +78,16 @@ fn play(history: &mut History, steps: &[Step]) {
                     Err(_) => return,
                 }
                 closed
+            }
+            Step::Compress | Step::Decompress => {
+                drop(process);
+                let form = if matches!(step, Step::Compress) { compress } else { decompress };
+                let done = form(Path::new(DIR), &history.options, &Sealed::AllBut(0), &mut |_| ());
+                match history.open() {
+                    Ok(next) => process = next,
+                    Err(_) => return,
+                }
+                !done.unwrap().is_empty()
             }
         };
         if !goes_on {
@@ -134,13 +147,15 @@ fn every_image(steps: &[Step], segment_bytes_max: u64, preallocate: bool) -> (u6
 
 #[test]
 fn every_image_of_every_cut_of_short_histories_recovers() {
-    use Step::{Close, Group, Kill, Mirror, One};
-    let histories: [(&str, &[Step], u64); 8] = [
+    use Step::{Close, Compress, Decompress, Group, Kill, Mirror, One};
+    let histories: [(&str, &[Step], u64); 10] = [
         ("one event", &[One(10)], 64 << 20),
         ("a group with a batch", &[Group, Mirror], 64 << 20),
         ("a line over three sectors", &[One(10), Mirror, One(1000)], 64 << 20),
         ("rotation", &[One(300), One(300), One(300)], 800),
         ("close and open", &[One(10), Mirror, Close, One(10)], 64 << 20),
+        ("compress", &[One(300), One(300), Mirror, Compress, One(300)], 800),
+        ("compress and undo", &[One(300), One(300), Mirror, Compress, Decompress], 800),
         ("kill and open", &[Group, Kill, One(10), Kill], 64 << 20),
         ("blank lines ahead", &[One(10), One(10)], 1500),
         ("blank lines ahead, killed, rotated", &[One(10), Kill, One(400)], 900),

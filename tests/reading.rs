@@ -143,7 +143,9 @@ fn fill_at_the_end_is_read_once() {
     let mut options = options();
     let disk = disk::faulty(&mut options);
     let (mut store, _) = Store::open(&dir, &options).unwrap();
-    (1..=4).for_each(|n| drop(store.append(note(&format!("event {n}"))).unwrap()));
+    for n in 1..=4 {
+        store.append(note(&format!("event {n}"))).unwrap();
+    }
     store.close().unwrap();
     let path = &segment_paths(&dir)[0];
     let whole = fs::read(path).unwrap();

@@ -1,7 +1,7 @@
 //! Goal: whatever a disk does that keeps its word about fsync, and whenever the power or the process goes, what was
 //! acknowledged is there afterwards, in order, once; what is there was submitted; a retry is told the truth.
 //!
-//! Method: seeded histories of appends, batches, rotations, closes, kills, power cuts, failing operations and full disks
+//! Method: seeded histories of appends, batches, rotations, compressions, closes, kills, power cuts, failing operations and full disks
 //! on a disk that forgets all that it may (`common/simulated.rs`). A failure names its seed: COUNTERFOIL_SEED=n runs that one.
 //! COUNTERFOIL_HISTORIES says how many; COUNTERFOIL_SEED_FROM where they begin.
 
@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
-use common::history::{Counts, History, Process};
+use common::history::{self, Counts, History, Process};
 use common::simulated::{Choices, SimDisk};
 use common::{Random, campaign};
 use counterfoil::*;
@@ -59,6 +59,7 @@ impl Driver {
                 self.arm();
             }
             match (self.process.is_some(), self.random.below(14)) {
+                (false, 0..3) => self.reform(),
                 (false, _) => self.open(),
                 (_, 0) => self.close(),
                 (_, 1) => self.kill(),
@@ -114,6 +115,20 @@ impl Driver {
                 }
             }
             Err(error) => panic!("open fails without a reason: {error}"),
+        }
+    }
+
+    /// Compresses the segments that nobody writes to, or makes them plain again.
+    fn reform(&mut self) {
+        let (dir, options) = (Path::new(history::DIR), &self.history.options);
+        let which = Sealed::AllBut(self.random.below(3) as usize);
+        let form = if self.random.chance(3) { decompress } else { compress };
+        let mut armed = self.temper.lies;
+        self.history.disk.faults(|faults| armed |= faults.full || faults.power.is_some() || faults.fail.is_some());
+        match form(dir, options, &which, &mut |_| ()) {
+            Ok(done) => self.history.counts.reformed += done.len() as u64,
+            Err(LedgerError::NoStore { .. } | LedgerError::Refused(_)) if self.history.acknowledged.is_empty() => {}
+            Err(error) => assert!(armed, "a segment can't be compressed, without a reason: {error}"),
         }
     }
 
@@ -359,10 +374,14 @@ fn what_is_acknowledged_survives_any_history() {
         total.torn += counts.torn;
         total.opens += counts.opens;
         total.refused += counts.refused;
+        total.reformed += counts.reformed;
     }
     eprintln!(
-        "{histories} histories: {} acknowledged, {} opens, {} torn tails, {} events kept that nobody was told of, {} lying disks found out",
-        total.acknowledged, total.opens, total.torn, total.recovered_unacknowledged, total.refused
+        "{histories} histories: {} acknowledged, {} opens, {} torn tails, {} events kept that nobody was told of, {} lying disks found out, {} segments compressed or plain again",
+        total.acknowledged, total.opens, total.torn, total.recovered_unacknowledged, total.refused, total.reformed
     );
-    assert!(total.acknowledged > histories && total.torn > histories / 10, "the histories do too little");
+    assert!(
+        total.acknowledged > histories && total.torn > histories / 10 && total.reformed > histories / 10,
+        "the histories do too little"
+    );
 }

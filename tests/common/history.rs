@@ -110,6 +110,7 @@ pub struct Counts {
     pub torn: u64,
     pub opens: u64,
     pub refused: u64,
+    pub reformed: u64,
 }
 
 /// What the world outside knows of a store.
