@@ -199,7 +199,7 @@ pub struct ParityArgs {
     /// Compare every line with every row, byte for byte, rather than only how far each side is
     #[arg(long)]
     pub full: bool,
-    /// The same, but only of what is new or changed since such a check found all equal; sees no rot in place
+    /// Compare so only what is new or changed since a comparison that found all equal; sees no rot in place
     #[arg(long, conflicts_with = "full")]
     pub since_clean: bool,
 }
