@@ -79,11 +79,11 @@ fn killed_while_it_is_copied() {
     }
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("store");
-    for seed in 0..campaign("COUNTERFOIL_WAL_KILL_ROUNDS", 10) {
+    for seed in 0..campaign("COUNTERFOIL_WAL_KILL_ROUNDS", 5) {
         let mut child = command(&again("killed_while_it_is_copied", dir.to_str().unwrap())).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let through = lines.filter_map(|line| line.strip_prefix("through ")?.parse().ok());
-        let said: Vec<u64> = through.take(1 + Random::new(seed).below(60) as usize).collect();
+        let said: Vec<u64> = through.take(1 + Random::new(seed).below(40) as usize).collect();
         child.kill().unwrap();
         child.wait().unwrap();
         let last = *said.last().unwrap_or_else(|| panic!("seed {seed}: it said nothing"));

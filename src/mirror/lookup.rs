@@ -1,5 +1,7 @@
 //! Ids and streams, looked up for the writer.
 
+use std::sync::LazyLock;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use super::error::fault_of;
@@ -22,8 +24,8 @@ fn broken(error: impl std::fmt::Display) -> LookupError {
 
 fn by_id(conn: &Connection, id: EventId) -> Result<Option<Stored>, LookupError> {
     // A row beyond the watermark is no evidence of an event: the writer remembers what the mirror has not committed.
-    let mut statement =
-        conn.prepare_cached(&format!("{SELECT} WHERE id = ?1 AND seq <= (SELECT seq FROM mirrored_through)")).map_err(failed)?;
+    static SQL: LazyLock<String> = LazyLock::new(|| format!("{SELECT} WHERE id = ?1 AND seq <= (SELECT seq FROM mirrored_through)"));
+    let mut statement = conn.prepare_cached(&SQL).map_err(failed)?;
     statement
         .query_row([id.to_string()], |row| Ok(Row(row).event().map(|event| Stored(TailEvent::of(&event)))))
         .optional()
