@@ -18,12 +18,26 @@ pub(crate) struct Flusher {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Tells the actor, also where the thread ends by a panic.
-struct Tell(ActorRef<LedgerMsg>);
+/// The way back to the actor.
+struct Back {
+    landed: Option<Sender<Flight>>,
+    actor: ActorRef<LedgerMsg>,
+}
 
-impl Drop for Tell {
+impl Back {
+    fn give(&self, flight: Flight) {
+        if let Some(landed) = &self.landed {
+            let _ = landed.send(flight);
+        }
+        let _ = self.actor.cast(LedgerMsg::Landed);
+    }
+}
+
+impl Drop for Back {
+    /// Where the thread panics, the actor must find the channel closed when it looks.
     fn drop(&mut self) {
-        let _ = self.0.cast(LedgerMsg::Landed);
+        self.landed = None;
+        let _ = self.actor.cast(LedgerMsg::Landed);
     }
 }
 
@@ -31,12 +45,11 @@ impl Flusher {
     pub(crate) fn start(me: ActorRef<LedgerMsg>) -> std::io::Result<Flusher> {
         let (flights, to_fly) = channel::<Flight>();
         let (back, landed) = channel();
+        let back = Back { landed: Some(back), actor: me };
         let thread = Builder::new().name("counterfoil-flusher".to_owned()).spawn(move || {
             for mut flight in to_fly {
-                let told = Tell(me.clone());
                 flight.fly();
-                let _ = back.send(flight);
-                drop(told);
+                back.give(flight);
             }
         })?;
         Ok(Flusher { flights: Some(flights), landed, thread: Some(thread) })

@@ -17,7 +17,7 @@ use super::{LedgerOptions, ledger::LedgerMsg};
 use crate::store::{FoundMirror, Prepared, prepare};
 use crate::{
     AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerError, LedgerReader, Manifest, MirrorReader,
-    ParityKind, ParityReport, Receipt, Seq, Table, VerifyReport,
+    ParityKind, ParityReport, Receipt, Reformed, Sealed, Seq, Table, VerifyReport,
 };
 
 /// A store that is open, run by supervised actors. Cheap to clone; every clone is the same store.
@@ -337,6 +337,16 @@ impl Ledger {
     pub async fn verify(&self) -> Result<Arc<VerifyReport>, Error> {
         let report = ractor::call!(self.inner.supervisor, |reply| Inner::Check(Check::verify(reply)).into());
         report.map_err(|_| Error::Append(self.inner.shared.refusal().unwrap_or(AppendError::Closed)))?
+    }
+
+    /// Compresses sealed segments, beside the appends; answers with those that it was done to. Readers take both forms.
+    /// `LedgerOptions::compress_sealed` does it by itself.
+    ///
+    /// # Errors
+    /// [`Error`], as [`crate::compress()`] without the lock; segments that were done before stay compressed.
+    pub async fn compress(&self, which: Sealed) -> Result<Vec<Reformed>, Error> {
+        let compressed = ractor::call!(self.inner.supervisor, |reply| Inner::Compress(which, reply).into());
+        compressed.map_err(|_| Error::Append(self.inner.shared.refusal().unwrap_or(AppendError::Closed)))?
     }
 
     /// The store at a glance. Costs nothing.

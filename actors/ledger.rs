@@ -50,8 +50,9 @@ pub(crate) enum LedgerMsg {
     Flush,
     /// The flusher has a flight that has landed.
     Landed,
-    /// Rows up to this seq are committed; so many bytes of credit come back; whether nothing more is known to lack.
-    Mirrored { through: Seq, credit: usize, caught_up: bool },
+    /// Rows up to this seq are committed; so many bytes of credit come back; whether nothing more is known to lack; and the
+    /// emptied buffers of the groups.
+    Mirrored { through: Seq, credit: usize, caught_up: bool, buffers: Vec<Vec<u8>> },
     /// The mirror has changed.
     Mirror(MirrorLink),
     /// Try again to open the mirror to read.
@@ -118,7 +119,10 @@ impl ThreadLocalActor for LedgerActor {
                 state.flush_when_due(&me).and_then(|()| state.stage_deferred(&me))
             }
             LedgerMsg::Landed => state.landed(&me),
-            LedgerMsg::Mirrored { through, credit, caught_up } => state.mirrored(&me, through, credit, caught_up),
+            LedgerMsg::Mirrored { through, credit, caught_up, buffers } => {
+                buffers.into_iter().for_each(|buffer| state.writer.reuse(buffer));
+                state.mirrored(&me, through, credit, caught_up)
+            }
             LedgerMsg::Mirror(link) => state.mirror(&me, link),
             LedgerMsg::LookAgain => {
                 state.look_cast = false;

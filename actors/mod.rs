@@ -8,17 +8,19 @@
 //!   LedgerActor ──────► SqliteActor     ParityActor: at start, after every SqliteActor restart, on demand, on a timer
 //!   seal, group,        commit rows,    replays what is missing, reports, ends
 //!   write, fsync, ack   move watermark
+//!                                       CompressActor, where it is asked for: compresses sealed segments
 //! ```
 //!
 //! - `handle` [`Ledger`], what callers hold · `message` the append message · `permits` what bounds the mailboxes
-//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`), `sqlite`, `parity` the actors (`checks` which of them look, and in which turn)
-//! - `shared` what they share outside messages · `options`
+//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`), `sqlite`, `parity` (with `checks`: which of them look,
+//!   and in which turn), `compress` the actors · `shared` what they share outside messages · `options`
 //!
 //! Each actor's `handle` is one match with a function an arm; what it does is in the core, which needs no actor to
 //! be tested. LedgerActor, SqliteActor and ParityActor do blocking I/O, so each has an OS thread of its own.
 
 mod checks;
 mod children;
+mod compress;
 mod flusher;
 mod gather;
 mod handle;

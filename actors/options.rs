@@ -37,6 +37,9 @@ pub struct LedgerOptions {
     pub parity_segments_max: usize,
     /// Whether the whole ledger is verified in the background once the store is open. Off: it reads all of it.
     pub verify_after_open: bool,
+    /// Sealed segments that stay plain, the newest ones; older ones are compressed beside the appends, one after the other.
+    /// None: they are compressed on request alone.
+    pub compress_sealed: Option<usize>,
     /// Restarts that may happen within `restart_window` before the supervisor gives up and fails upward.
     pub restarts_max: usize,
     /// See `restarts_max`.
@@ -62,6 +65,7 @@ impl Default for LedgerOptions {
             parity_interval: Duration::from_secs(60),
             parity_segments_max: 1,
             verify_after_open: false,
+            compress_sealed: None,
             restarts_max: 10,
             restart_window: Duration::from_secs(60),
             restart_backoff_max: Duration::from_secs(1),

@@ -1,13 +1,16 @@
 //! SqliteActor: commits rows and moves the watermark.
 //!
 //! ```text
-//! Commit{group} ──► BEGIN, rows, watermark, COMMIT ──► answers who waits ──► Mirrored to LedgerActor (credit back)
+//! Commit{group} ──► queue ──(Apply, cast to itself behind what is in the mailbox)──► BEGIN, rows, watermark, COMMIT
+//!                         ──► answers who waits ──► Mirrored to LedgerActor (credit and buffers back)
 //! Behind ──► Step, cast to itself: replays from the ledger's file up to the durable head, a bounded step a message
 //! ```
 //!
+//! Groups that came while a transaction was under way are committed in one: the more it lags, the less an event costs.
 //! Where a commit fails for a reason that passes, the group is dropped and read from the file later: the ledger has
 //! it. The only actor that writes to the mirror while it lives; it never writes to the ledger.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use ractor::thread_local::ThreadLocalActor;
@@ -27,6 +30,8 @@ pub(crate) enum SqliteMsg {
     Serve(ActorRef<LedgerMsg>),
     /// Commit a group that is durable in the ledger.
     Commit(Group),
+    /// Commit what has been queued.
+    Apply,
     /// The ledger has more than was sent: read it from the file.
     Behind,
     /// One step of reading.
@@ -45,6 +50,10 @@ pub(crate) struct SqliteState {
     doubt: Doubt,
     replay: Option<Replay>,
     ledger: Option<ActorRef<LedgerMsg>>,
+    /// Groups that are to be committed. Bounded by LedgerActor's credit.
+    queue: VecDeque<Group>,
+    /// An Apply is cast.
+    applying: bool,
     /// A step is cast or timed.
     stepping: bool,
     backoff: Duration,
@@ -53,6 +62,11 @@ pub(crate) struct SqliteState {
     /// A look at the WAL is timed.
     watching_wal: bool,
 }
+
+/// Events and bytes of groups that are committed in one transaction (one group may have more): some 20 ms of work, so that
+/// those who wait for the first of them don't wait for long, and a group's worth, past which an event gets no cheaper.
+const TRANSACTION_EVENTS_MAX: u64 = 4096;
+const TRANSACTION_BYTES_MAX: usize = 4 << 20;
 
 /// How often a WAL that could not be emptied is looked at while nothing is committed.
 const WAL_LOOK: Duration = Duration::from_secs(1);
@@ -80,6 +94,8 @@ impl ThreadLocalActor for SqliteActor {
             doubt,
             replay: None,
             ledger: None,
+            queue: VecDeque::new(),
+            applying: false,
             stepping: false,
             backoff: BACKOFF_MIN,
             left: None,
@@ -99,14 +115,22 @@ impl ThreadLocalActor for SqliteActor {
                 state.see_to_step(&me);
                 Ok(())
             }
-            SqliteMsg::Commit(group) => state.commit(&me, group),
+            SqliteMsg::Commit(group) => {
+                state.queue.push_back(group);
+                state.see_to_apply(&me)
+            }
+            SqliteMsg::Apply => {
+                state.applying = false;
+                state.apply(&me)
+            }
             SqliteMsg::Behind => {
                 state.see_to_step(&me);
                 Ok(())
             }
             SqliteMsg::Step => {
                 state.stepping = false;
-                state.step(&me)
+                // What is at hand need not be read from the file.
+                state.apply(&me).and_then(|()| state.step(&me))
             }
             SqliteMsg::Wal => {
                 state.watching_wal = false;
@@ -116,7 +140,7 @@ impl ThreadLocalActor for SqliteActor {
                 state.watch_wal(&me);
                 Ok(())
             }
-            SqliteMsg::Close(reply) => state.close(reply),
+            SqliteMsg::Close(reply) => state.close(&me, reply),
         }
         .map_err(ActorProcessingErr::from)
     }
@@ -143,43 +167,96 @@ impl SqliteState {
         }
     }
 
-    fn commit(&mut self, me: &Me, group: Group) -> Result<(), Exit> {
-        let credit = group.bytes.len();
-        if let Err(error) = self.at(failpoint::ACTOR_SQLITE_COMMIT) {
-            self.report(credit, false);
-            return self.failed(me, &error);
-        }
-        let in_order = self.replay.is_none() && self.watermark().next() == group.first;
-        let Some(mirror) = self.mirror.as_mut().filter(|_| in_order) else {
-            self.report(credit, false);
-            if self.watermark() < group.last.seq {
-                self.see_to_step(me);
-            }
-            return Ok(());
-        };
-        let applied = mirror.check_in_place().and_then(|()| mirror.apply(&group)).and_then(|_| self.at(failpoint::ACTOR_SQLITE_COMMITTED));
-        match applied {
-            Ok(()) => {
-                self.backoff = BACKOFF_MIN;
-                let through = group.last.seq;
-                tracing::trace!(actor = "sqlite", seq = through.get(), bytes = credit, "rows are committed");
-                self.context.shared.mirrored_through(through);
-                let told = self.at(failpoint::ACTOR_SQLITE_ANSWERED);
-                self.report(credit, through == self.durable());
-                self.watch_wal(me);
-                told.or_else(|error| self.failed(me, &error))
-            }
-            Err(error) => {
-                self.report(credit, false);
-                self.failed(me, &error)
+    /// Casts the next transaction behind what is in the mailbox: all groups in there join it.
+    fn see_to_apply(&mut self, me: &Me) -> Result<(), Exit> {
+        if !self.queue.is_empty() && !self.applying {
+            self.applying = me.cast(SqliteMsg::Apply).is_ok();
+            if !self.applying {
+                // A stopping actor refuses its own messages.
+                return self.apply(me);
             }
         }
+        Ok(())
     }
 
-    /// Tells LedgerActor how far the rows are, and gives it its credit back.
-    fn report(&self, credit: usize, caught_up: bool) {
+    /// The first groups of the queue that follow each other, as many as one transaction takes.
+    fn next_groups(&mut self) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        let (mut events, mut bytes) = (0, 0);
+        while let Some(group) = self.queue.front() {
+            events += group.last.seq.get() + 1 - group.first.get();
+            bytes += group.bytes.len();
+            let follows = groups.last().is_none_or(|last| last.last.seq.next() == group.first);
+            if !groups.is_empty() && (!follows || events > TRANSACTION_EVENTS_MAX || bytes > TRANSACTION_BYTES_MAX) {
+                break;
+            }
+            groups.extend(self.queue.pop_front());
+        }
+        groups
+    }
+
+    /// One transaction of what is queued.
+    fn apply(&mut self, me: &Me) -> Result<(), Exit> {
+        let groups = self.next_groups();
+        let Some(last) = groups.last().map(|group| group.last.seq) else { return Ok(()) };
+        let applied = self.at(failpoint::ACTOR_SQLITE_COMMIT).and_then(|()| self.try_apply(&groups));
+        match applied {
+            Ok(true) => {
+                self.backoff = BACKOFF_MIN;
+                tracing::trace!(actor = "sqlite", seq = last.get(), groups = groups.len(), "rows are committed");
+                self.context.shared.mirrored_through(last);
+                let told = self.at(failpoint::ACTOR_SQLITE_ANSWERED);
+                self.report(groups, last == self.durable());
+                self.watch_wal(me);
+                told.or_else(|error| self.failed(me, &error))?;
+            }
+            Ok(false) => {
+                self.report(groups, false);
+                if self.watermark() < last {
+                    self.see_to_step(me);
+                }
+            }
+            Err(error) => {
+                self.report(groups, false);
+                self.failed(me, &error)?;
+            }
+        }
+        self.see_to_apply(me)
+    }
+
+    /// Whether they were committed, rather than left to a replay: those that do not follow what is committed, and those
+    /// that came while one is under way.
+    fn try_apply(&mut self, groups: &[Group]) -> Result<bool, MirrorError> {
+        let watermark = self.watermark();
+        let known = groups.iter().take_while(|group| group.last.seq <= watermark).count();
+        let groups = groups.get(known..).unwrap_or_default();
+        let in_order = self.replay.is_none() && groups.first().is_some_and(|group| group.first == watermark.next());
+        let Some(mirror) = self.mirror.as_mut().filter(|_| in_order) else {
+            return Ok(false);
+        };
+        mirror.check_in_place()?;
+        let mut applied = mirror.apply_all(groups);
+        if groups.len() > 1 && applied.as_ref().is_err_and(|error| error.fault() == MirrorFault::Disagrees) {
+            // Those before the one that is refused are committed, and answered.
+            applied = groups.iter().try_fold(mirror.watermark(), |_, group| mirror.apply(group));
+            self.context.shared.mirrored_through(mirror.watermark().seq);
+        }
+        applied?;
+        self.at(failpoint::ACTOR_SQLITE_COMMITTED).map(|()| true)
+    }
+
+    /// Tells LedgerActor how far the rows are, and gives it back what the groups took: credit and buffers.
+    fn report(&self, groups: Vec<Group>, caught_up: bool) {
         if let Some(ledger) = &self.ledger {
-            let _ = ledger.cast(LedgerMsg::Mirrored { through: self.watermark(), credit, caught_up });
+            let credit = groups.iter().map(|group| group.bytes.len()).sum();
+            let buffers = groups
+                .into_iter()
+                .map(|mut group| {
+                    group.bytes.clear();
+                    group.bytes
+                })
+                .collect();
+            let _ = ledger.cast(LedgerMsg::Mirrored { through: self.watermark(), credit, caught_up, buffers });
         }
     }
 
@@ -200,7 +277,7 @@ impl SqliteState {
             Ok(ReplayStep::More) => {
                 self.context.shared.mirrored_through(self.watermark());
                 self.context.shared.set_mirror(MirrorHealth::CatchingUp);
-                self.report(0, false);
+                self.report(Vec::new(), false);
                 self.see_to_step(me);
                 Ok(())
             }
@@ -208,7 +285,7 @@ impl SqliteState {
                 (self.replay, self.backoff) = (None, BACKOFF_MIN);
                 self.context.shared.mirrored_through(self.watermark());
                 self.context.shared.set_mirror(MirrorHealth::Live);
-                self.report(0, true);
+                self.report(Vec::new(), true);
                 Ok(())
             }
             Err(ReplayError::Mirror(error)) => self.failed(me, &error),
@@ -283,7 +360,10 @@ impl SqliteState {
         }
     }
 
-    fn close(&mut self, reply: RpcReplyPort<Result<Seq, String>>) -> Result<(), Exit> {
+    fn close(&mut self, me: &Me, reply: RpcReplyPort<Result<Seq, String>>) -> Result<(), Exit> {
+        while !self.queue.is_empty() {
+            self.apply(me)?;
+        }
         let deadline = Instant::now() + self.context.shared.options.close_deadline;
         let mut backoff = BACKOFF_MIN;
         let caught_up = loop {

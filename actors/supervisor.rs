@@ -21,13 +21,16 @@ use tokio::sync::oneshot;
 
 use super::checks::{Check, Checks};
 use super::children::{Child, StartError, close_children, spawn};
+use super::compress::{CompressMsg, Compressor};
 use super::handle::{Children, CloseReport};
 use super::ledger::{LedgerActor, LedgerMsg, MirrorLink};
 use super::message::{Append, Message};
 use super::parity::{Doubt, ParityActor, ParityMsg, ParityTask};
 use super::shared::{MirrorHealth, Phase, Shared};
 use super::sqlite::{SqliteActor, SqliteMsg};
-use crate::{AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, ReplayError, ReplayReport, Seq, StoreLock};
+use crate::{
+    AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, Reformed, ReplayError, ReplayReport, Sealed, Seq, StoreLock,
+};
 
 /// Why a child ended by itself.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -72,6 +75,10 @@ pub(crate) enum Inner {
     Check(Check),
     /// The timer's checks.
     Interval,
+    /// Compress these segments.
+    Compress(Sealed, RpcReplyPort<Result<Vec<Reformed>, Error>>),
+    /// See that sealed segments are compressed as the options say.
+    SeeToCompression,
     /// Which actors there are.
     Children(RpcReplyPort<Children>),
     /// Flush, catch up, release the lock, end.
@@ -118,6 +125,7 @@ pub(crate) struct SupervisorState {
     sqlite: Option<Child<SqliteMsg>>,
     /// The ParityActor that replays. Those that check are in `checks`.
     parity: Option<Child<ParityMsg>>,
+    compressor: Compressor,
     replayed: Option<Result<ReplayReport, ReplayError>>,
     /// Checks that wait or are under way.
     checks: Checks,
@@ -156,6 +164,7 @@ impl Actor for SupervisorActor {
             ledger: None,
             sqlite: None,
             parity: None,
+            compressor: Compressor::default(),
             replayed: None,
             checks: Checks::default(),
             replay_begun: false,
@@ -193,6 +202,8 @@ impl Actor for SupervisorActor {
             Inner::Interval => [Check::unasked(ParityKind::Quick), Check::unasked(ParityKind::Incremental)]
                 .into_iter()
                 .for_each(|check| state.check(&me, check)),
+            Inner::Compress(which, reply) => state.compress(&me, CompressMsg::Run(which, reply)),
+            Inner::SeeToCompression => state.see_to_compression(&me),
             Inner::Children(reply) => state.children(reply),
             Inner::Close(reply) => state.close(&me, reply),
             Inner::ChildrenClosed(report) => state.children_closed(&me, report),
@@ -208,6 +219,13 @@ impl Actor for SupervisorActor {
             return Ok(());
         }
         // The event is dropped here, and the child's join handle awaited, before anything is respawned.
+        if let SupervisionEvent::ActorFailed(who, _) | SupervisionEvent::ActorTerminated(who, ..) = &event
+            && state.compressor.ended(who.get_id())
+        {
+            tracing::warn!(actor = "supervisor", "CompressActor has ended");
+            me.send_after(state.shared.options.restart_backoff_max, || Inner::SeeToCompression.into());
+            return Ok(());
+        }
         match event {
             SupervisionEvent::ActorFailed(who, error) => {
                 let exit = error.downcast_ref::<Exit>().cloned();
@@ -284,6 +302,7 @@ impl SupervisorState {
                 self.check(me, Check::Verify(Vec::new()));
             }
         }
+        self.see_to_compression(me);
     }
 
     fn tell_ledger(&self, link: MirrorLink) {
@@ -548,6 +567,24 @@ impl SupervisorState {
         });
     }
 
+    fn see_to_compression(&mut self, me: &Me) {
+        if self.shared.options.compress_sealed.is_some() && !self.compressor.is_there() {
+            self.compress(me, CompressMsg::Look);
+        }
+    }
+
+    fn compress(&mut self, me: &Me, message: CompressMsg) {
+        match (&self.context, message) {
+            (Some(context), message) if self.closing.is_none() && self.ready.is_none() && self.shared.refusal().is_none() => {
+                self.compressor.cast(me, context, message);
+            }
+            (_, CompressMsg::Run(_, reply)) => {
+                let _ = reply.send(Err(self.shared.refusal().unwrap_or(AppendError::Closed).into()));
+            }
+            (_, CompressMsg::Look) => {}
+        }
+    }
+
     fn children(&self, reply: RpcReplyPort<Children>) {
         let _ = reply.send(Children {
             ledger: self.ledger.as_ref().map(|child| child.actor.get_cell()),
@@ -579,9 +616,9 @@ impl SupervisorState {
         }
         self.closing_children = true;
         let (ledger, sqlite, parity) = (self.ledger.take(), self.sqlite.take(), self.parity.take());
-        let (me, shared) = (me.clone(), self.shared.clone());
+        let (me, shared, compressor) = (me.clone(), self.shared.clone(), std::mem::take(&mut self.compressor));
         ractor::concurrency::spawn(async move {
-            let report = close_children(ledger, sqlite, parity, &shared).await;
+            let (report, ()) = tokio::join!(close_children(ledger, sqlite, parity, &shared), compressor.end());
             let _ = me.cast(Inner::ChildrenClosed(report).into());
         });
     }

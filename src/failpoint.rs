@@ -68,6 +68,16 @@ failpoints! {
     REPAIR_STRAY = "repair.stray";
     /// A copy of the mirror is made; its rows are about to be derived anew.
     REPAIR_DERIVE = "repair.derive";
+    /// A sealed segment's other form lies under tmp/, and is not fsynced.
+    COMPRESS_SYNC = "compress.sync";
+    /// It is durable there, and was compared; it does not have its name.
+    COMPRESS_RENAME = "compress.rename";
+    /// It has its name, and the directory is not fsynced.
+    COMPRESS_RENAMED = "compress.renamed";
+    /// Both forms are there, and durable.
+    COMPRESS_REMOVE = "compress.remove";
+    /// The old one is removed, and the directory not fsynced.
+    COMPRESS_REMOVED = "compress.removed";
     /// LedgerActor has an append in hand, not staged.
     ACTOR_LEDGER_APPEND = "actor.ledger.append";
     /// A group is durable; its callers have not been told.

@@ -11,7 +11,8 @@ use crate::Error;
 use crate::event::{Draft, Seq};
 use crate::ledger::{
     AppendError, Claim, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror,
-    Receipt, RecoveryReport, Refusal, Stage, Staged, StoreLock, Stored, Watermark, Writer, claim, recovery, segment,
+    Receipt, RecoveryReport, Reformed, Refusal, Sealed, Stage, Staged, StoreLock, Stored, Watermark, Writer, claim, compress, recovery,
+    segment,
 };
 use crate::mirror::{Mirror, MirrorError, MirrorFault, MirrorReader, set_aside};
 use crate::options::Options;
@@ -278,6 +279,16 @@ impl Store {
         let report = Replay::from_watermark(&reader, &self.mirror, self.writer.head().seq)?.run(&mut self.mirror, &mut |_| ())?;
         self.writer.mirrored_through(self.mirror.watermark().seq);
         Ok(report)
+    }
+
+    /// Compresses sealed segments; answers with those that it was done to. Readers take both forms.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`], as [`crate::compress()`] without the lock.
+    pub fn compress(&mut self, which: &Sealed) -> Result<Vec<Reformed>, Error> {
+        let mut done = Vec::new();
+        compress::reform(&self.dir, &self.options, which, compress::Form::Compressed, &|| false, &mut |one| done.push(one))?;
+        Ok(done)
     }
 
     /// The durable head.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
 use crate::ledger::place::{ERASURE, Expected, Standing, check_blob};
 use crate::ledger::stream::{Plan, Stream, StreamLine, cancelled};
-use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, lock, place, segment};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, lock, place};
 use crate::mirror::bounded_positions;
 
 /// Failures that a report lists at most; the count goes on.
@@ -246,7 +246,7 @@ impl Verifier<'_> {
         }
         let written = self.is_written();
         if written {
-            let path = segment::segment_path(self.reader.dir(), found.segment);
+            let path = found.path(self.reader.dir());
             self.report.unfinished = Some(Unfinished { path, offset: raw.offset, bytes: raw.len });
         }
         written
@@ -273,7 +273,7 @@ impl Verifier<'_> {
             }
             Err(error) => {
                 let id = line::decode_unhashed(raw.bytes).ok().map(|event| event.id);
-                self.report.fail(self.failure(found, self.expected.head().seq.next(), id, error.clone().into()));
+                self.report.fail(self.failure(found, self.expected.head().seq.next(), id, found.fault(error.clone())));
                 self.expected.lose_line();
             }
         }
@@ -335,7 +335,7 @@ impl Verifier<'_> {
     }
 
     fn failure(&self, found: &StreamLine<'_>, seq: Seq, id: Option<EventId>, reason: LineFault) -> Failure {
-        let path = segment::segment_path(self.reader.dir(), found.segment);
+        let path = found.path(self.reader.dir());
         Failure { path, line: self.line_number, offset: found.raw.offset, seq, id, reason }
     }
 

@@ -25,6 +25,7 @@ fn help_texts() {
         "parity",
         "replay",
         "repair",
+        "compress",
         "doctor",
         "completions",
     ] {

@@ -68,7 +68,9 @@ fn ledger_errors() -> Vec<LedgerError> {
         LedgerError::Locked { path: "/store".into(), holder: "process 1234".into() },
         LedgerError::Manifest { path: "/store/ledger.json".into(), reason: "its hash is not `blake3`".into() },
         LedgerError::FutureFormat { path: "/store/ledger.json".into(), found: 2, known: 1 },
-        LedgerError::Compressed { path: "/store/segments/00000000000000000012.jsonl.zst".into() },
+        LedgerError::Active { path: segment() },
+        LedgerError::NoSegment { seq: seq(99), head: seq(13) },
+        LedgerError::ReadsBackWrong { path: "/store/tmp/00000000000000000012.jsonl.zst".into() },
         LedgerError::Damaged { path: segment(), offset: 700, reason: LineFault::Payload },
         LedgerError::DiskFull { path: segment() },
         LedgerError::Poisoned { cause: io_error(Other).to_string() },
@@ -166,7 +168,6 @@ fn each_says_what_to_do() {
         "give ",
         "close ",
         "restore ",
-        "decompress ",
         "free ",
         "check ",
         "make ",
@@ -209,6 +210,7 @@ fn each_says_what_to_do() {
 fn reasons_are_short_and_say_where() {
     // They stand inside the errors above and in reports.
     let faults = [
+        LineFault::Compressed,
         LineFault::Unterminated,
         LineFault::Seq { expected: seq(3), found: seq(4) },
         LineFault::Link { expected: hash(1), found: hash(2) },

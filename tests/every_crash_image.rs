@@ -98,12 +98,13 @@ fn survives(mut history: History) {
 }
 
 /// Goes through all images of all cuts of a history; answers how many cuts and images there were, and how many were torn.
-fn every_image(steps: &[Step], segment_bytes_max: u64) -> (u64, u64, u64) {
+fn every_image(steps: &[Step], segment_bytes_max: u64, preallocate: bool) -> (u64, u64, u64) {
     let (mut cuts, mut images, mut torn) = (0, 0, 0);
     for power in 0.. {
         let disk = SimDisk::new(Path::new("/simulated"), Choices::every());
         disk.faults(|faults| faults.power = Some(power));
         let mut history = History::new(disk, segment_bytes_max);
+        history.options.preallocate = preallocate;
         play(&mut history, steps);
         if !history.disk.is_off() {
             return (cuts, images, torn);
@@ -134,16 +135,18 @@ fn every_image(steps: &[Step], segment_bytes_max: u64) -> (u64, u64, u64) {
 #[test]
 fn every_image_of_every_cut_of_short_histories_recovers() {
     use Step::{Close, Group, Kill, Mirror, One};
-    let histories: [(&str, &[Step], u64); 6] = [
+    let histories: [(&str, &[Step], u64); 8] = [
         ("one event", &[One(10)], 64 << 20),
         ("a group with a batch", &[Group, Mirror], 64 << 20),
         ("a line over three sectors", &[One(10), Mirror, One(1000)], 64 << 20),
         ("rotation", &[One(300), One(300), One(300)], 800),
         ("close and open", &[One(10), Mirror, Close, One(10)], 64 << 20),
         ("kill and open", &[Group, Kill, One(10), Kill], 64 << 20),
+        ("blank lines ahead", &[One(10), One(10)], 1500),
+        ("blank lines ahead, killed, rotated", &[One(10), Kill, One(400)], 900),
     ];
     for (name, steps, segment_bytes_max) in histories {
-        let (cuts, images, torn) = every_image(steps, segment_bytes_max);
+        let (cuts, images, torn) = every_image(steps, segment_bytes_max, name.starts_with("blank"));
         eprintln!("{name}: {cuts} cuts, {images} images, {torn} with a torn tail; all recovered");
         assert!(images > cuts, "{name}: the cuts leave nothing open");
     }

@@ -135,3 +135,35 @@ fn fill_at_the_end_means_nothing() {
         assert_eq!(fs::read(path).unwrap(), whole, "the next writer cuts it");
     }
 }
+
+#[test]
+fn fill_at_the_end_is_read_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    let mut options = options();
+    let disk = disk::faulty(&mut options);
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    (1..=4).for_each(|n| drop(store.append(note(&format!("event {n}"))).unwrap()));
+    store.close().unwrap();
+    let path = &segment_paths(&dir)[0];
+    let whole = fs::read(path).unwrap();
+    let ends: Vec<usize> = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
+    // What a writer that preallocates leaves: fill behind the last line, over which it writes the next one.
+    let fill = 1 << 20;
+    let show = |lines: usize, fill: usize| fs::write(path, [&whole[..ends[lines - 1]], &b"\n".repeat(fill)[..]].concat()).unwrap();
+    show(1, fill);
+    let mut lines = LedgerReader::open(&dir, &options).unwrap().lines_from(Seq::FIRST).unwrap();
+    assert_eq!(read(&mut lines).len(), 1);
+    for (known, fill) in [(1, fill), (2, fill - 100), (3, fill + 100), (3, 0), (4, 1), (4, fill)] {
+        show(known, fill);
+        let found: Vec<u64> = read(&mut lines).into_iter().map(|(seq, _)| seq).collect();
+        assert!(found.iter().all(|seq| *seq == known as u64), "{found:?}");
+        let before = disk.read.load(std::sync::atomic::Ordering::SeqCst);
+        (0..10).for_each(|_| assert!(read(&mut lines).is_empty()));
+        let again = disk.read.load(std::sync::atomic::Ordering::SeqCst) - before;
+        assert!(again <= 10, "ten looks at the same fill read {again} bytes");
+    }
+    // Blank lines that no writer leaves hide nothing.
+    OpenOptions::new().append(true).open(path).unwrap().write_all(b"no line\n").unwrap();
+    assert!(lines.next_raw().unwrap().is_some_and(|line| line.raw.bytes == b"no line" && line.raw.offset > fill as u64));
+}

@@ -44,6 +44,8 @@ impl Driver {
         disk.faults(|faults| (faults.garbage, faults.lies) = (temper.garbage, temper.lies));
         let segment_bytes_max = [1200, 2500, 6000, 64 << 20][random.below(4) as usize];
         let mut history = History::new(disk, segment_bytes_max);
+        // Blank lines are laid out as far ahead as a segment is long, which would be a lot of simulated disk.
+        history.options.preallocate = random.chance(2) && segment_bytes_max < 64 << 20;
         history.honest = !temper.lies;
         Driver { random, history, process: None, temper, unmirrored: Vec::new(), refused: false }
     }
@@ -118,6 +120,15 @@ impl Driver {
     /// Stages a group of events and batches, and flushes it.
     fn append(&mut self) {
         let Some(mut process) = self.process.take() else { return };
+        let group = self.stage_group(&mut process);
+        if group.is_empty() {
+            self.process = Some(process);
+        } else {
+            self.flush(process, group);
+        }
+    }
+
+    fn stage_group(&mut self, process: &mut Process) -> Vec<(Vec<usize>, Vec<Receipt>)> {
         let mut group = Vec::new();
         for _ in 0..self.random.below(4) + 1 {
             let size = if self.random.chance(3) { self.random.below(3) as usize + 2 } else { 1 };
@@ -125,7 +136,7 @@ impl Driver {
             if size > 1 {
                 self.history.batch(&numbers);
             }
-            match self.history.stage(&mut process, &numbers) {
+            match self.history.stage(process, &numbers) {
                 Ok(Stage::Staged(staged)) => group.push((numbers, staged.receipts)),
                 Ok(Stage::GroupFull) => panic!("a group is full after {} events", group.len()),
                 // A read for the mirror was made to fail.
@@ -133,11 +144,26 @@ impl Driver {
                 Err(error) => panic!("{error}"),
             }
         }
-        if group.is_empty() {
-            self.process = Some(process);
-        } else {
-            self.flush(process, group);
+        group
+    }
+
+    /// While a group is in flight the next is staged, and what is in flight is handed in again: that is known, and not durable.
+    fn stage_beside(&mut self, process: &mut Process, flying: &[(Vec<usize>, Vec<Receipt>)]) -> Vec<(Vec<usize>, Vec<Receipt>)> {
+        let head = process.writer.head();
+        if let Some((numbers, receipts)) = flying.first().filter(|(numbers, _)| self.retryable(numbers[0]).is_some()) {
+            match self.history.stage(process, numbers) {
+                Ok(Stage::Staged(staged)) => {
+                    assert!(!staged.durable && staged.receipts.iter().all(|receipt| receipt.duplicate));
+                    assert_eq!(staged.receipts[0].event_hash, receipts[0].event_hash);
+                }
+                Err(AppendError::Rebuilding { .. }) if self.temper.faults => {}
+                other => panic!("an event in flight, handed in again: {other:?}"),
+            }
         }
+        let group = self.stage_group(process);
+        assert!(matches!(process.writer.depart(), Ok(None)), "two groups in flight");
+        assert_eq!(process.writer.head(), head, "durable before it has landed");
+        group
     }
 
     fn draft(&mut self) -> usize {
@@ -151,8 +177,17 @@ impl Driver {
     }
 
     fn flush(&mut self, mut process: Process, group: Vec<(Vec<usize>, Vec<Receipt>)>) {
-        match process.writer.flush() {
-            Ok(Some(durable)) => {
+        let mut next = Vec::new();
+        let written = process.writer.depart().and_then(|flight| {
+            let mut flight = flight.expect("a group of events departs");
+            if self.random.chance(3) {
+                next = self.stage_beside(&mut process, &group);
+            }
+            flight.fly();
+            process.writer.land(flight)
+        });
+        match written {
+            Ok(durable) => {
                 for (numbers, receipts) in group {
                     self.history.acknowledge(&numbers, &receipts);
                 }
@@ -162,17 +197,7 @@ impl Driver {
                     self.mirror();
                 }
             }
-            Ok(None) => panic!("a group of events was not written"),
-            Err(LedgerError::Poisoned { .. }) => {
-                // Nothing more is acknowledged, whatever the disk does now.
-                self.calm_unless_off();
-                let number = self.draft();
-                let again = self.history.stage(&mut process, &[number]);
-                assert!(matches!(again, Err(AppendError::Ledger(LedgerError::Poisoned { .. }))), "a poisoned writer says {again:?}");
-                assert!(matches!(process.writer.flush(), Err(LedgerError::Poisoned { .. })));
-                drop(process);
-                if !self.history.disk.is_off() && self.random.chance(2) { self.kill() } else { self.cut() }
-            }
+            Err(LedgerError::Poisoned { .. }) => return self.poisoned(process),
             // Definite: nothing of it is written, and the writer is well.
             Err(LedgerError::DiskFull { .. } | LedgerError::Io { .. }) => {
                 self.history.refused.extend(group.into_iter().flat_map(|(numbers, _)| numbers));
@@ -180,6 +205,20 @@ impl Driver {
             }
             Err(error) => panic!("{error}"),
         }
+        if let Some(process) = self.process.take_if(|_| !next.is_empty()) {
+            self.flush(process, next);
+        }
+    }
+
+    /// Nothing more is acknowledged, whatever the disk does now.
+    fn poisoned(&mut self, mut process: Process) {
+        self.calm_unless_off();
+        let number = self.draft();
+        let again = self.history.stage(&mut process, &[number]);
+        assert!(matches!(again, Err(AppendError::Ledger(LedgerError::Poisoned { .. }))), "a poisoned writer says {again:?}");
+        assert!(matches!(process.writer.flush(), Err(LedgerError::Poisoned { .. })));
+        drop(process);
+        if !self.history.disk.is_off() && self.random.chance(2) { self.kill() } else { self.cut() }
     }
 
     fn calm_unless_off(&mut self) {

@@ -18,6 +18,7 @@ mod types;
 
 pub(crate) use draft::Place;
 pub use draft::{CheckedDraft, ContentDigest, Draft, DraftError, Limits};
+pub(crate) use ids::parse_hex32;
 pub use ids::{EventHash, EventId, IdError, LedgerId, PayloadHash, Seq, TraceId};
 pub use line::{LineError, LineProblem};
 pub use payload::{Payload, PayloadError};

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::{LedgerError, Manifest, StoreLock, recovery, segment};
+use super::{LedgerError, Manifest, StoreLock, compress, recovery, segment};
 use crate::options::Options;
 
 /// A store that this process alone may write to, for as long as it holds the lock.
@@ -18,7 +18,7 @@ pub struct Claim {
     pub created: bool,
 }
 
-/// Creates the store's directory where it is missing, takes the lock, clears tmp/, and reads or writes the manifest.
+/// Creates the store's directory where it is missing, takes the lock, clears tmp/, sees to second forms of segments, and reads or writes the manifest.
 /// The caller says whether a mirror is there: that too makes the directory a store.
 ///
 /// # Errors
@@ -34,6 +34,7 @@ pub fn claim(dir: &Path, mirror_is_there: bool, options: &Options) -> Result<Cla
     storage.create_dir(dir).map_err(LedgerError::io("creating", dir))?;
     let lock = StoreLock::acquire(storage, dir, options.lock_wait)?;
     clear_tmp(dir, options)?;
+    compress::settle_doubles(dir, options)?;
     let (manifest, created) = Manifest::load_or_create(dir, mirror_is_there, options)?;
     recovery::check_genesis(storage, dir, &manifest, options.line_bytes_max)?;
     Ok(Claim { lock, manifest, created })

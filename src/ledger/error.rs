@@ -70,9 +70,23 @@ pub enum LedgerError {
         /// What this version knows.
         known: u64,
     },
-    /// A file in segments/ that this version can't read.
-    #[error("{path} is a compressed segment, which this version can't read; decompress it with `zstd -d --rm {path}`")]
-    Compressed {
+    /// The segment is being appended to, so it can't be compressed.
+    #[error("{path} is the active segment, which is never compressed; name sealed ones, or use `counterfoil compress --all`")]
+    Active {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No segment holds this event.
+    #[error("no segment holds seq {seq}: the ledger ends at seq {head}; use `counterfoil compress --all`, or name a seq that is there")]
+    NoSegment {
+        /// The event.
+        seq: Seq,
+        /// The last one that is there.
+        head: Seq,
+    },
+    /// What was written does not read back as what it was written from. Nothing was replaced.
+    #[error("{path} does not read back as it was written; check the disk, and run `counterfoil doctor`")]
+    ReadsBackWrong {
         /// The file.
         path: PathBuf,
     },
@@ -132,6 +146,9 @@ pub enum LineFault {
     /// It does not decode, or its hash does not fit its own bytes.
     #[error(transparent)]
     Line(#[from] LineError),
+    /// Bytes of it are in a part of a compressed segment that is damaged.
+    #[error("it lies in a damaged part of a compressed segment")]
+    Compressed,
     /// It does not end in LF.
     #[error("the line has no end")]
     Unterminated,

@@ -5,6 +5,7 @@
 //! [`storage::Storage`].
 //!
 //! - `storage` the seam to the disk · `claim` the first part of every open: `lock` one writer, `manifest` ledger.json
+//! - `zst` what is in a compressed segment · `compress` sealed segments into that form and back
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
 //! - `stream` the same, decoded on other threads · `place` whether a line is right where it stands (`positions` of streams) · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
@@ -12,6 +13,7 @@
 
 mod append;
 mod claim;
+pub(crate) mod compress;
 mod dry_run;
 mod error;
 mod flight;
@@ -28,9 +30,11 @@ pub mod storage;
 pub(crate) mod stream;
 pub(crate) mod tail;
 mod writer;
+pub(crate) mod zst;
 
 pub use append::{Conditions, Expect, Head, MirrorAck, Receipt};
 pub use claim::{Claim, claim};
+pub use compress::{Reformed, Sealed, compress, decompress};
 pub(crate) use dry_run::DryRun;
 pub use error::{AppendError, LedgerError, LineFault, io_advice};
 pub use flight::Flight;
@@ -38,7 +42,7 @@ pub use lock::{StoreLock, writer_of};
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub(crate) use memory::NoMirror;
 pub use memory::{Lookup, LookupError, Stored};
-pub use reader::{LedgerLine, LedgerReader, Lines};
+pub use reader::{LedgerLine, LedgerReader, LedgerSize, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};
 pub use segment::{RawLine, Segment};
 pub use storage::{FileIdentity, FsStorage, Storage, StorageFile, StorageLock};

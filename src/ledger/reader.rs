@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::recovery::{self, Mark, Watermark};
 use super::segment::{self, LineReader, RawLine, Segment, Span};
-use super::{LedgerError, Manifest, Refusal, Storage};
+use super::{LedgerError, LineFault, Manifest, Refusal, Storage};
 use crate::event::{Event, Seq, line};
 use crate::options::Options;
 
@@ -26,8 +26,31 @@ pub struct LedgerLine<'a> {
     pub segment: Seq,
     /// Its place there, and its bytes.
     pub raw: RawLine<'a>,
-    /// Whether the segment was the last one when it was read.
+    /// Whether the segment was the last one when it was read, and plain.
     pub active: bool,
+    /// Whether it was read from the segment's compressed form.
+    pub compressed: bool,
+}
+
+impl LedgerLine<'_> {
+    /// What is wrong with it; where bytes of it could not be decompressed, that is.
+    pub(crate) fn fault(&self, fault: impl Into<LineFault>) -> LineFault {
+        segment::fault(self.compressed, self.raw.bytes, fault)
+    }
+}
+
+/// How large a ledger is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LedgerSize {
+    /// Its segments.
+    pub segments: u64,
+    /// How many of them are compressed.
+    pub compressed: u64,
+    /// Bytes of its lines.
+    pub plain_bytes: u64,
+    /// Bytes of its files.
+    pub stored_bytes: u64,
 }
 
 impl LedgerReader {
@@ -77,16 +100,32 @@ impl LedgerReader {
         segment::list(self.storage.as_ref(), &self.dir)
     }
 
-    /// Bytes of all segments: what a check has before it.
+    /// Bytes of the lines of all segments: what a check has before it.
     ///
     /// # Errors
     /// [`LedgerError`] where they can't be listed or opened.
     pub fn bytes(&self) -> Result<u64, LedgerError> {
         let bytes = |segment: &Segment| -> Result<u64, LedgerError> {
-            let file = self.storage.open_read(&segment.path).map_err(LedgerError::io("opening", &segment.path))?;
+            let file = segment.open(self.storage()).map_err(LedgerError::io("opening", &segment.path))?;
             file.len().map_err(LedgerError::io("reading", &segment.path))
         };
         self.segments()?.iter().map(bytes).sum()
+    }
+
+    /// How large it is. Reads no lines.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where a segment can't be opened.
+    pub fn size(&self) -> Result<LedgerSize, LedgerError> {
+        let mut size = LedgerSize::default();
+        for mut segment in self.segments()? {
+            let (plain, stored) = segment.lengths(self.storage()).map_err(LedgerError::io("opening", &segment.path))?;
+            size.plain_bytes += plain;
+            size.stored_bytes += stored;
+            size.segments += 1;
+            size.compressed += u64::from(segment.is_compressed());
+        }
+        Ok(size)
     }
 
     /// Lines from this seq on, without reading the segments before it.
@@ -155,7 +194,7 @@ impl LedgerReader {
 
     /// The last event of a segment; nothing where its last line is not right by its own hash.
     pub(crate) fn end_of(&self, segment: &Segment) -> Result<Option<super::Head>, LedgerError> {
-        let mut file = self.storage.open_read(&segment.path).map_err(LedgerError::io("opening", &segment.path))?;
+        let mut file = segment.open(self.storage()).map_err(LedgerError::io("opening", &segment.path))?;
         let last = segment::last_line(file.as_mut(), self.line_bytes_max).map_err(LedgerError::io("reading", &segment.path))?;
         let event = last.as_ref().and_then(|(_, bytes)| line::decode(bytes).ok());
         Ok(event.map(|event| super::Head { seq: event.seq, event_hash: event.event_hash }))
@@ -205,8 +244,8 @@ impl Lines {
             return Ok(None);
         };
         let problem = match self.line(span) {
-            Some(found) if !found.raw.terminated => Some((found.active, found.raw.offset, super::LineFault::Unterminated)),
-            Some(found) => line::decode(found.raw.bytes).err().map(|error| (found.active, found.raw.offset, error.into())),
+            Some(found) if !found.raw.terminated => Some((found.active, found.raw.offset, found.fault(LineFault::Unterminated))),
+            Some(found) => line::decode(found.raw.bytes).err().map(|error| (found.active, found.raw.offset, found.fault(error))),
             None => None,
         };
         if let Some((active, offset, reason)) = problem {
@@ -234,7 +273,8 @@ impl Lines {
 
     fn line(&self, span: Span) -> Option<LedgerLine<'_>> {
         let (segment, lines) = self.current.as_ref()?;
-        Some(LedgerLine { segment: segment.first, raw: lines.line(span), active: self.queue.is_empty() })
+        let compressed = segment.is_compressed();
+        Some(LedgerLine { segment: segment.first, raw: lines.line(span), active: self.queue.is_empty() && !compressed, compressed })
     }
 
     fn advance(&mut self) -> Result<Option<Span>, LedgerError> {
@@ -268,10 +308,10 @@ impl Lines {
                     return Ok(None);
                 }
             }
-            let Some(segment) = self.queue.pop_front() else {
+            let Some(mut segment) = self.queue.pop_front() else {
                 return Ok(None);
             };
-            let file = self.reader.storage.open_read(&segment.path).map_err(LedgerError::io("opening", &segment.path))?;
+            let file = segment.open_present(self.reader.storage()).map_err(LedgerError::io("opening", &segment.path))?;
             let offset = std::mem::take(&mut self.first_offset);
             self.last_end = offset;
             self.current = Some((segment, LineReader::new(file, offset, self.reader.line_bytes_max)));

@@ -237,9 +237,29 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
         let report = RecoveryReport { head: genesis, torn: None, rewritten_bytes: 0 };
         return Ok(Recovered { head: genesis, active: None, tail: Vec::new(), floor: Seq::ZERO, id_max: None, report });
     };
-    let sealed_end = check_sealed(cx, sealed, active, genesis)?;
+    if active.is_compressed() {
+        return recover_sealed(cx, &segments, genesis);
+    }
+    let sealed_end = check_sealed(cx, sealed, genesis)?;
+    if active.first != sealed_end.seq.next() {
+        let reason = format!("it begins with seq {}, but seq {} belongs there", active.first, sealed_end.seq.next());
+        return Err(Box::new(Refusal::SegmentsDoNotMeet { path: active.path.clone(), reason }).into());
+    }
     let start = scan_start(cx, &segments, active, sealed_end)?;
     recover_active(cx, active, sealed_end, start, lookup)
+}
+
+/// Recovers a ledger whose last segment is compressed, and so sealed: the one that comes after it is not there yet.
+fn recover_sealed(cx: &Context<'_>, segments: &[Segment], genesis: Head) -> Result<Recovered, LedgerError> {
+    let head = check_sealed(cx, segments, genesis)?;
+    let next = Segment::named(cx.dir, head.seq.next(), false);
+    if let Some(mark) = cx.watermark.filter(|mark| mark.seq > head.seq) {
+        return Err(lost(next.path, 0, head.seq, mark.seq, BY_MIRROR));
+    }
+    // For its check of the watermark: there is nothing to scan.
+    scan_start(cx, segments, &next, head)?;
+    let report = RecoveryReport { head, torn: None, rewritten_bytes: 0 };
+    Ok(Recovered { head, active: None, tail: Vec::new(), floor: head.seq, id_max: None, report })
 }
 
 /// Makes the names of the manifest and the segments durable: the process that made them may have been killed before it
@@ -256,10 +276,11 @@ pub(crate) fn sync_names(cx: &Context<'_>, has_segments: bool) -> Result<(), Led
 /// place, the right mirror would be set aside.
 pub(crate) fn check_genesis(storage: &dyn Storage, dir: &Path, manifest: &Manifest, line_bytes_max: usize) -> Result<(), LedgerError> {
     let segments = segment::list(storage, dir)?;
-    let Some(Segment { path, .. }) = segments.first().filter(|segment| segment.first == Seq::FIRST) else {
+    let Some(segment) = segments.first().filter(|segment| segment.first == Seq::FIRST) else {
         return Ok(());
     };
-    let file = storage.open_read(path).map_err(LedgerError::io("opening", path))?;
+    let path = &segment.path;
+    let file = segment.open(storage).map_err(LedgerError::io("opening", path))?;
     let mut reader = LineReader::new(file, 0, line_bytes_max);
     let first = reader.next().map_err(LedgerError::io("reading", path))?;
     match first.map(|raw| line::decode(raw.bytes)) {
@@ -278,20 +299,24 @@ fn lost(path: PathBuf, offset: u64, valid: Seq, durable: Seq, evidence: &'static
 }
 
 /// Checks that sealed segments meet end to end, in O(segments); answers where the last one ends.
-fn check_sealed(cx: &Context<'_>, sealed: &[Segment], active: &Segment, genesis: Head) -> Result<Head, LedgerError> {
+fn check_sealed(cx: &Context<'_>, sealed: &[Segment], genesis: Head) -> Result<Head, LedgerError> {
     let refuse = |segment: &Segment, reason: String| -> LedgerError {
         Box::new(Refusal::SegmentsDoNotMeet { path: segment.path.clone(), reason }).into()
     };
     let mut end = genesis;
     for segment in sealed {
-        let mut file = open(cx, &segment.path)?;
+        let mut file = open(cx, segment)?;
         let last = segment::last_line(file.as_mut(), cx.line_bytes_max).map_err(LedgerError::io("reading", &segment.path))?;
         let len = file.len().map_err(LedgerError::io("reading", &segment.path))?;
         let mut reader = LineReader::new(file, 0, cx.line_bytes_max);
         let first = reader.next().map_err(LedgerError::io("reading", &segment.path))?;
-        let first = first.map(|raw| line::decode(raw.bytes).map(|e| (e.seq, e.prev_event_hash)));
+        let fault = |bytes: &[u8], error| segment::fault(segment.is_compressed(), bytes, error);
+        let first = first.map(|raw| line::decode(raw.bytes).map(|e| (e.seq, e.prev_event_hash)).map_err(|e| fault(raw.bytes, e)));
         let last_end = last.as_ref().map_or(0, |(at, bytes)| at + bytes.len() as u64);
-        let last = last.map(|(_, bytes)| line::decode(&bytes).map(|e| (Head { seq: e.seq, event_hash: e.event_hash }, e.batch)));
+        let last = last.map(|(_, bytes)| {
+            let last = line::decode(&bytes).map(|e| (Head { seq: e.seq, event_hash: e.event_hash }, e.batch));
+            last.map_err(|e| fault(&bytes, e))
+        });
         match (first, last) {
             (Some(Ok((seq, prev))), Some(Ok((last, batch)))) => {
                 if seq != segment.first || seq != end.seq.next() {
@@ -316,9 +341,6 @@ fn check_sealed(cx: &Context<'_>, sealed: &[Segment], active: &Segment, genesis:
             }
             _ => return Err(refuse(segment, "it is empty".to_owned())),
         }
-    }
-    if active.first != end.seq.next() {
-        return Err(refuse(active, format!("it begins with seq {}, but seq {} belongs there", active.first, end.seq.next())));
     }
     Ok(end)
 }
@@ -384,7 +406,7 @@ pub(crate) fn find_mark(
     let path = &segment.path;
     let from = if segment.first == mark.segment { mark.offset } else { 0 };
     for offset in [from, 0] {
-        let file = storage.open_read(path).map_err(LedgerError::io("opening", path))?;
+        let file = segment.open(storage).map_err(LedgerError::io("opening", path))?;
         let mut reader = LineReader::new(file, offset, line_bytes_max);
         while let Some(raw) = reader.next().map_err(LedgerError::io("reading", path))? {
             let (end, terminated) = (raw.end(), raw.terminated);
@@ -402,8 +424,8 @@ pub(crate) fn find_mark(
     Ok(None)
 }
 
-fn open(cx: &Context<'_>, path: &Path) -> Result<Box<dyn StorageFile>, LedgerError> {
-    cx.storage.open_read(path).map_err(LedgerError::io("opening", path))
+fn open(cx: &Context<'_>, segment: &Segment) -> Result<Box<dyn StorageFile>, LedgerError> {
+    segment.open(cx.storage).map_err(LedgerError::io("opening", &segment.path))
 }
 
 fn recover_active(
@@ -433,7 +455,7 @@ fn recover_active(
     };
 
     let mut expected = Expected::after(start.head).within(start.group, start.batch);
-    let mut reader = LineReader::new(open(cx, path)?, start.offset, cx.line_bytes_max);
+    let mut reader = LineReader::new(open(cx, active)?, start.offset, cx.line_bytes_max);
     let mut kept: Vec<TailEvent> = Vec::new();
     let mut batch_offset = start.offset;
     let (mut valid_end, mut lf_missing) = (start.offset, false);
@@ -475,7 +497,7 @@ fn recover_active(
         return Err(lost(path.clone(), valid_end, valid.seq, durable, evidence));
     }
     let mut cut = valid_end;
-    let mut has_torn = tail::classify(&mut LineReader::new(open(cx, path)?, valid_end, cx.line_bytes_max), path, valid)? == Tail::Torn;
+    let mut has_torn = tail::classify(&mut LineReader::new(open(cx, active)?, valid_end, cx.line_bytes_max), path, valid)? == Tail::Torn;
     let mut head = valid;
     if let Some((i, _)) = expected.open_batch() {
         // The batch never became whole, so nothing of it was acknowledged.

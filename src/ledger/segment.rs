@@ -4,7 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::storage::StorageFile;
-use super::{LedgerError, Storage};
+use super::zst::{self, Zst};
+use super::{LedgerError, LineFault, Storage};
 use crate::event::Seq;
 
 /// A file of the ledger.
@@ -26,30 +27,119 @@ pub(crate) fn segment_path(dir: &Path, first: Seq) -> PathBuf {
     segments_dir(dir).join(format!("{:020}.jsonl", first.get()))
 }
 
-/// The segments of a store, in order. Other files in the directory are left alone.
-pub(crate) fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<Segment>, LedgerError> {
+/// The file of the compressed form of that segment.
+pub(crate) fn compressed_path(dir: &Path, first: Seq) -> PathBuf {
+    segments_dir(dir).join(format!("{:020}.jsonl.zst", first.get()))
+}
+
+impl Segment {
+    /// The segment that begins with this seq, in one form or the other.
+    pub(crate) fn named(dir: &Path, first: Seq, compressed: bool) -> Segment {
+        let path = if compressed { compressed_path(dir, first) } else { segment_path(dir, first) };
+        Segment { first, path }
+    }
+
+    /// Whether it is the compressed form. That is always sealed.
+    pub fn is_compressed(&self) -> bool {
+        self.path.extension().is_some_and(|extension| extension == "zst")
+    }
+
+    /// The same segment in the other form.
+    pub(crate) fn other_form(&self) -> Segment {
+        let path = if self.is_compressed() { self.path.with_extension("") } else { self.path.with_extension("jsonl.zst") };
+        Segment { first: self.first, path }
+    }
+
+    /// Opens it to read what its lines are, whatever its form.
+    pub(crate) fn open(&self, storage: &dyn Storage) -> io::Result<Box<dyn StorageFile>> {
+        self.clone().open_present(storage)
+    }
+
+    /// The same; then it is the form that was opened: it may have got the other one since it was listed.
+    pub(crate) fn open_present(&mut self, storage: &dyn Storage) -> io::Result<Box<dyn StorageFile>> {
+        // The new form has its name before the old one goes; it may go back meanwhile, hence the third look.
+        for form in [self.clone(), self.other_form(), self.clone()] {
+            match storage.open_read(&form.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+                Ok(file) => {
+                    *self = form;
+                    return if self.is_compressed() { Ok(Box::new(Zst::open(file)?)) } else { Ok(file) };
+                }
+            }
+        }
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Segment {
+    /// Bytes of its lines, and of its file, in the form that it has just now.
+    pub(crate) fn lengths(&mut self, storage: &dyn Storage) -> io::Result<(u64, u64)> {
+        let mut look = || Ok((self.open_present(storage)?.len()?, storage.open_read(&self.path)?.len()?));
+        // It may get its other form in between.
+        look().or_else(|_: io::Error| look())
+    }
+}
+
+/// The fault of a line; where bytes of it could not be decompressed, that is what is wrong.
+pub(crate) fn fault(compressed: bool, bytes: &[u8], fault: impl Into<LineFault>) -> LineFault {
+    let is_lost = compressed && memchr::memchr(zst::LOST, bytes).is_some();
+    if is_lost { LineFault::Compressed } else { fault.into() }
+}
+
+/// Names in a directory past which a listing may take more than one system call: then a file that gets another name
+/// meanwhile may show under neither.
+const LISTED_AT_ONCE: usize = 256;
+
+/// All files that are segments, in order, the compressed form before the plain one.
+fn files(storage: &dyn Storage, dir: &Path) -> Result<Vec<Segment>, LedgerError> {
     let segments = segments_dir(dir);
     let names = match storage.list(&segments) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(LedgerError::io("listing", &segments)(error)),
     };
-    let number = |name: &str, suffix: &str| {
-        let digits = name.strip_suffix(suffix)?;
+    let first = |name: &str| {
+        let digits = name.strip_suffix(".zst").unwrap_or(name).strip_suffix(".jsonl")?;
         (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten().map(Seq::new)
     };
-    let mut list: Vec<Segment> =
-        names.iter().filter_map(|name| Some(Segment { first: number(name, ".jsonl")?, path: segments.join(name) })).collect();
-    list.sort_by_key(|segment| segment.first);
-    for name in &names {
-        // Where both forms exist, the plain one counts.
-        if let Some(first) = number(name, ".jsonl.zst")
-            && !list.iter().any(|segment| segment.first == first)
-        {
-            return Err(LedgerError::Compressed { path: segments.join(name) });
+    let mut list: Vec<Segment> = names.iter().filter_map(|name| Some(Segment { first: first(name)?, path: segments.join(name) })).collect();
+    list.sort_by_key(|segment| (segment.first, !segment.is_compressed()));
+    Ok(list)
+}
+
+/// The segments of a store, in order. Other files in the directory are left alone. Where both forms of a segment are
+/// there, the plain one counts.
+pub(crate) fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<Segment>, LedgerError> {
+    let mut list = files(storage, dir)?;
+    while list.len() > LISTED_AT_ONCE {
+        let again = files(storage, dir)?;
+        let firsts = |list: &[Segment]| list.iter().map(|segment| segment.first).collect::<Vec<_>>();
+        let mut seen = firsts(&list);
+        seen.dedup();
+        let mut seen_again = firsts(&again);
+        seen_again.dedup();
+        list = again;
+        if seen == seen_again {
+            break;
         }
     }
-    Ok(list)
+    // Of each seq the last one, which is the plain one.
+    let mut one_each: Vec<Segment> = Vec::with_capacity(list.len());
+    for segment in list {
+        match one_each.last_mut().filter(|before| before.first == segment.first) {
+            Some(before) => *before = segment,
+            None => one_each.push(segment),
+        }
+    }
+    Ok(one_each)
+}
+
+/// Compressed forms that stand beside the plain form of the same segment: a crash has left them, or a person.
+pub(crate) fn doubles(storage: &dyn Storage, dir: &Path) -> Result<Vec<Segment>, LedgerError> {
+    let list = files(storage, dir)?;
+    let is_double = |pair: &[Segment]| matches!(pair, [one, other] if one.first == other.first);
+    Ok(list.windows(2).filter(|pair| is_double(pair)).filter_map(|pair| pair.first().cloned()).collect())
 }
 
 /// A run of bytes of a segment between two LFs.
@@ -108,6 +198,8 @@ pub(crate) struct LineReader {
     /// How much the next read asks for.
     ask_bytes: usize,
     line_bytes_max: usize,
+    /// Where blank lines were found to begin that reach to the end of the file, and where that was.
+    blank_end: Option<(u64, u64)>,
 }
 
 /// The first read is small, since many readers want one line; later ones grow up to this.
@@ -116,7 +208,7 @@ const READ_BYTES_FIRST: usize = 4 << 10;
 
 impl LineReader {
     pub(crate) fn new(file: Box<dyn StorageFile>, offset: u64, line_bytes_max: usize) -> LineReader {
-        LineReader { file, buffer: Vec::new(), start: 0, end: 0, offset, ask_bytes: READ_BYTES_FIRST, line_bytes_max }
+        LineReader { file, buffer: Vec::new(), start: 0, end: 0, offset, ask_bytes: READ_BYTES_FIRST, line_bytes_max, blank_end: None }
     }
 
     /// Offset of the next line.
@@ -142,14 +234,19 @@ impl LineReader {
 
     /// Steps over the next line that is not blank, and says where it is. Nothing at the end of the file.
     pub(crate) fn advance(&mut self) -> io::Result<Option<Span>> {
+        let begin = self.offset;
+        if self.is_blank_still()? {
+            return Ok(None);
+        }
         let (mut searched, mut dropped) = (0usize, 0u64);
         let (bytes, len, terminated) = loop {
             let found = self.buffer.get(self.start + searched..self.end).and_then(|fresh| memchr::memchr(b'\n', fresh));
             if let Some(at) = found {
                 let len = searched + at;
                 if len == 0 && dropped == 0 {
-                    self.start += 1;
-                    self.offset += 1;
+                    let blank = count_blank(self.buffer.get(self.start..self.end).unwrap_or_default());
+                    self.start += blank;
+                    self.offset += blank as u64;
                     continue;
                 }
                 break (len, len as u64 + dropped, true);
@@ -164,6 +261,7 @@ impl LineReader {
             }
             if self.fill(dropped)? == 0 {
                 if searched == 0 && dropped == 0 {
+                    self.blank_end = (begin < self.offset).then_some((begin, self.offset));
                     return Ok(None);
                 }
                 break (searched, searched as u64 + dropped, false);
@@ -173,6 +271,20 @@ impl LineReader {
         self.start = to + usize::from(terminated);
         self.offset += len + u64::from(terminated);
         Ok(Some(Span { from, to, offset, len, terminated }))
+    }
+
+    /// Whether the blank lines that reached to the end of the file are still there: a writer writes over them from their
+    /// beginning on, so they need not be read again.
+    fn is_blank_still(&mut self) -> io::Result<bool> {
+        let Some((begin, end)) = self.blank_end.take().filter(|(begin, _)| *begin == self.offset && self.start == self.end) else {
+            return Ok(false);
+        };
+        let mut first = [0];
+        let is_still = self.file.read_at(&mut first, begin)? == 1 && first == *b"\n" && self.file.len()? == end;
+        if is_still {
+            (self.blank_end, self.offset) = (Some((begin, end)), end);
+        }
+        Ok(is_still)
     }
 
     fn fill(&mut self, dropped: u64) -> io::Result<usize> {
@@ -192,6 +304,13 @@ impl LineReader {
         self.end += read;
         Ok(read)
     }
+}
+
+/// How many LFs these bytes begin with.
+fn count_blank(bytes: &[u8]) -> usize {
+    const RUN: [u8; 64] = [b'\n'; 64];
+    let runs = bytes.chunks_exact(RUN.len()).take_while(|run| *run == RUN).count() * RUN.len();
+    runs + bytes.get(runs..).unwrap_or_default().iter().take_while(|byte| **byte == b'\n').count()
 }
 
 /// The last line of a segment that is not blank, read from its end. Nothing where there is none.

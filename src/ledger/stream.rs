@@ -5,6 +5,7 @@
 //! Memory is bounded by the chunks that are under way. A ledger of one chunk is read on the caller's own thread.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -12,8 +13,8 @@ use std::thread::{self, JoinHandle};
 
 use super::place::Standing;
 use super::positions::POSITIONS_MAX;
-use super::segment::RawLine;
-use super::{LedgerError, Lines};
+use super::segment::{self, RawLine, Segment};
+use super::{LedgerError, LineFault, Lines};
 use crate::event::{LineError, Seq, line};
 
 /// How a check goes about its work. Not part of the promise: for tests, which want small ones.
@@ -61,15 +62,30 @@ impl Default for Plan {
 pub(crate) struct StreamLine<'a> {
     /// First seq of the segment that holds it.
     pub segment: Seq,
+    /// Whether that is compressed.
+    pub compressed: bool,
     pub raw: RawLine<'a>,
     /// Whether the segment was the last one when it was read.
     pub active: bool,
     pub decoded: &'a Result<Standing, LineError>,
 }
 
+impl StreamLine<'_> {
+    /// The file that it is in, of the store in this directory.
+    pub(crate) fn path(&self, dir: &Path) -> PathBuf {
+        Segment::named(dir, self.segment, self.compressed).path
+    }
+
+    /// The same fault; where bytes of it could not be decompressed, that is what is wrong.
+    pub(crate) fn fault(&self, fault: impl Into<LineFault>) -> LineFault {
+        segment::fault(self.compressed, self.raw.bytes, fault)
+    }
+}
+
 #[derive(Debug)]
 struct ChunkLine {
     segment: Seq,
+    compressed: bool,
     active: bool,
     offset: u64,
     len: u64,
@@ -117,12 +133,12 @@ impl Chunk {
                 Ok(None) => return Stop::End,
                 Err(error) => return Stop::Failed(error),
             };
-            let (raw, active, from) = (found.raw, found.active, self.bytes.len());
+            let (raw, active, compressed, from) = (found.raw, found.active, found.compressed, self.bytes.len());
             let (offset, len, terminated) = (raw.offset, raw.len, raw.terminated);
             let is_last = through < Seq::MAX && raw.stated_seq().is_some_and(|seq| seq >= through);
             self.bytes.extend_from_slice(raw.bytes);
             let to = self.bytes.len();
-            self.lines.push(ChunkLine { segment: found.segment, active, offset, len, terminated, from, to });
+            self.lines.push(ChunkLine { segment: found.segment, compressed, active, offset, len, terminated, from, to });
             if active && !terminated {
                 return Stop::Pause;
             }
@@ -199,7 +215,7 @@ impl Stream {
         let (line, decoded) = (self.chunk.lines.get(at)?, self.chunk.decoded.get(at)?);
         let bytes = self.chunk.bytes.get(line.from..line.to).unwrap_or_default();
         let raw = RawLine { offset: line.offset, bytes, len: line.len, terminated: line.terminated };
-        Some(StreamLine { segment: line.segment, raw, active: line.active, decoded })
+        Some(StreamLine { segment: line.segment, compressed: line.compressed, raw, active: line.active, decoded })
     }
 
     fn refill(&mut self) -> Result<(), LedgerError> {

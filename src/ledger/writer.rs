@@ -5,7 +5,6 @@
 //! [`Writer::land`]. A group that could not be written definitely is dropped as if it had never been staged; one whose fate
 //! is unknown poisons the writer.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -97,7 +96,7 @@ impl Writer {
         let context =
             Context { options, storage: options.storage.as_ref(), dir, manifest, line_bytes_max: options.line_bytes_max, watermark };
         let recovered = recovery::recover(&context, lookup)?;
-        recovery::sync_names(&context, recovered.active.is_some())?;
+        recovery::sync_names(&context, recovered.active.is_some() || recovered.head.seq > Seq::ZERO)?;
         // Ids below the highest one are looked up; where the mirror can't say which that is, all are: it may have to be
         // replayed yet, and knows nothing of what lies between its watermark and the floor.
         let covered = watermark.map_or(Seq::ZERO, |mark| mark.seq) >= recovered.floor;
@@ -183,31 +182,27 @@ impl Writer {
             return Ok(Stage::GroupFull);
         }
         let mut positions = Vec::with_capacity(drafts.len());
-        let mut in_batch: HashMap<&str, u64> = HashMap::new();
         for draft in drafts {
             positions.push(match draft.session_id() {
                 None => None,
-                Some(session_id) => {
-                    let last = match in_batch.get(session_id) {
-                        Some(last) => *last,
-                        None => self.session_seq(session_id, lookup)?,
-                    };
-                    in_batch.insert(session_id, last + 1);
-                    Some(last + 1)
-                }
+                Some(session_id) => Some(self.session_seq(session_id, lookup)?),
             });
         }
         Ok(Stage::Staged(self.seal(drafts, positions)))
     }
 
+    /// Seals drafts whose streams were at these positions before the first of them.
     fn seal(&mut self, drafts: &[CheckedDraft], positions: Vec<Option<u64>>) -> Staged {
         let group_seq = self.flying.unwrap_or(self.head).seq.next();
         let recorded_at = self.options.clock.now();
         let mut receipts = Vec::with_capacity(drafts.len());
         let mut last = self.last_staged();
-        for (index, (draft, session_seq)) in drafts.iter().zip(positions).enumerate() {
+        for (index, (draft, position)) in drafts.iter().zip(positions).enumerate() {
             let id = draft.id().unwrap_or_else(|| EventId::from_u128(self.options.ids.next(recorded_at)));
             let batch = (drafts.len() > 1).then(|| (index as u32 + 1, drafts.len() as u32));
+            // A stream that the batch has moved on is where the memory has it.
+            let position = if index == 0 { position } else { draft.session_id().and_then(|id| self.memory.session_seq(id)).or(position) };
+            let session_seq = position.map(|last| last + 1);
             let place = Place { seq: last.seq.next(), id, recorded_at, session_seq, group_seq, batch, prev: last.event_hash };
             let mut event = draft.place(&place);
             line::seal(&mut event, &mut self.group.bytes);

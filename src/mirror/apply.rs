@@ -1,10 +1,14 @@
 //! Committing rows: a group with its watermark in one transaction, or one event in the caller's.
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
+use std::str::Utf8Error;
 
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
+
+use super::fields::Fields;
 use super::row::{Row, values};
 use super::{Mirror, MirrorError, SELECT};
-use crate::event::{Event, line};
+use crate::event::{Event, EventId, LineError, LineProblem, Seq, line};
 use crate::failpoint;
 use crate::ledger::{Group, Watermark};
 
@@ -28,15 +32,60 @@ fn insert(conn: &Connection, event: &Event<'_>) -> rusqlite::Result<()> {
     conn.prepare_cached(INSERT)?.execute(params_from_iter(values(event))).map(|_| ())
 }
 
+/// The insertion of one row after another.
+struct Inserter<'c> {
+    statement: CachedStatement<'c>,
+    /// Parameters that have a value, a bit each: a statement keeps what it was given, and most columns of most rows are NULL.
+    bound: u32,
+}
+
+impl<'c> Inserter<'c> {
+    fn new(conn: &'c Connection) -> rusqlite::Result<Inserter<'c>> {
+        // One that comes from the cache has no values.
+        Ok(Inserter { statement: conn.prepare_cached(INSERT)?, bound: 0 })
+    }
+
+    fn insert(&mut self, values: &[ToSqlOutput<'_>; 24]) -> rusqlite::Result<()> {
+        for (at, value) in values.iter().enumerate() {
+            let bit = 1 << at;
+            if !matches!(value, ToSqlOutput::Borrowed(ValueRef::Null)) {
+                self.bound |= bit;
+            } else if self.bound & bit == 0 {
+                continue;
+            } else {
+                self.bound &= !bit;
+            }
+            self.statement.raw_bind_parameter(at + 1, value)?;
+        }
+        self.statement.raw_execute().map(|_| ())
+    }
+}
+
+fn same(one: &[ToSqlOutput<'_>], other: &[ToSqlOutput<'_>]) -> bool {
+    fn value<'v>(output: &'v ToSqlOutput<'_>) -> ValueRef<'v> {
+        match output {
+            ToSqlOutput::Borrowed(value) => *value,
+            ToSqlOutput::Owned(value) => value.into(),
+            _ => ValueRef::Null,
+        }
+    }
+    one.iter().map(value).eq(other.iter().map(value))
+}
+
 /// Inserts one event, inside whatever transaction the connection is in. The watermark stays where it is.
 ///
 /// # Errors
 /// [`MirrorError::Conflict`] where a row with its seq or id differs in anything: nothing of it is written, and the
 /// caller should roll back. [`MirrorError::DuplicateId`] where the id stands at another seq. [`MirrorError::Sqlite`].
 pub fn insert_event(conn: &Connection, event: &Event<'_>) -> Result<Insertion, MirrorError> {
+    inserted(conn, insert(conn, event), event)
+}
+
+/// What an insertion of this event means that ended so.
+fn inserted(conn: &Connection, ended: rusqlite::Result<()>, event: &Event<'_>) -> Result<Insertion, MirrorError> {
     let path = || conn.path().unwrap_or_default().into();
     let sqlite = |source| MirrorError::Sqlite { action: "writing to", path: path(), source };
-    match insert(conn, event) {
+    match ended {
         Ok(()) => Ok(Insertion::Inserted),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
             let mut there = Vec::new();
@@ -68,39 +117,61 @@ pub fn insert_event(conn: &Connection, event: &Event<'_>) -> Result<Insertion, M
     }
 }
 
-fn seq_of_id(conn: &Connection, event: &Event<'_>) -> rusqlite::Result<crate::event::Seq> {
+fn seq_of_id(conn: &Connection, event: &Event<'_>) -> rusqlite::Result<Seq> {
     let seq: Option<i64> =
         conn.prepare_cached("SELECT seq FROM events WHERE id = ?1")?.query_row([event.id.to_string()], |row| row.get(0)).optional()?;
-    Ok(crate::event::Seq::new(u64::try_from(seq.unwrap_or(0)).unwrap_or(0)))
+    Ok(Seq::new(u64::try_from(seq.unwrap_or(0)).unwrap_or(0)))
 }
 
 /// One transaction of the mirror: rows, then the watermark behind them.
 pub(crate) struct Batch<'m> {
+    inserter: Inserter<'m>,
     transaction: Transaction<'m>,
     path: &'m std::path::Path,
     options: &'m crate::options::Options,
     watermark: &'m mut Watermark,
     next: Watermark,
     /// First and last seq that the watermark moves over, a segment each.
-    segments: Vec<(crate::event::Seq, crate::event::Seq)>,
+    segments: Vec<(Seq, Seq)>,
 }
 
 impl Batch<'_> {
     /// Inserts an event whose line begins at an offset of a segment. Where it is the one behind the watermark, the
     /// watermark will move over it.
-    pub(crate) fn insert(&mut self, event: &Event<'_>, segment: crate::event::Seq, offset: u64) -> Result<Insertion, MirrorError> {
-        let insertion = insert_event(&self.transaction, event)?;
-        self.advance(event, segment, offset);
+    pub(crate) fn insert(&mut self, event: &Event<'_>, segment: Seq, offset: u64) -> Result<Insertion, MirrorError> {
+        let ended = self.inserter.insert(&values(event));
+        let insertion = inserted(&self.transaction, ended, event)?;
+        self.advance(Watermark { seq: event.seq, event_hash: event.event_hash, segment, offset });
         Ok(insertion)
     }
 
+    /// The same, of a line that is known to be right: this process has sealed it, or has checked it. It is not checked
+    /// again; `from` is the seq of the first one that is wanted.
+    pub(crate) fn insert_line(&mut self, line: &str, from: Seq, segment: Seq, offset: u64) -> Result<(), MirrorError> {
+        let decoded = || line::decode_unhashed(line.as_bytes()).map_err(|source| MirrorError::Line { first: from, source });
+        let Some(fields) = Fields::of(line) else {
+            let event = decoded()?;
+            return if event.seq >= from { self.insert(&event, segment, offset).map(|_| ()) } else { Ok(()) };
+        };
+        if fields.seq < from {
+            return Ok(());
+        }
+        let row = fields.values();
+        debug_assert!(decoded().is_ok_and(|event| same(&values(&event), &row)), "{line}");
+        if let ended @ Err(_) = self.inserter.insert(&row) {
+            inserted(&self.transaction, ended, &decoded()?)?;
+        }
+        self.advance(Watermark { seq: fields.seq, event_hash: fields.event_hash(), segment, offset });
+        Ok(())
+    }
+
     /// Moves the watermark over an event whose row is there.
-    pub(crate) fn advance(&mut self, event: &Event<'_>, segment: crate::event::Seq, offset: u64) {
-        if event.seq == self.next.seq.next() {
-            self.next = Watermark { seq: event.seq, event_hash: event.event_hash, segment, offset };
+    fn advance(&mut self, mark: Watermark) {
+        if mark.seq == self.next.seq.next() {
+            self.next = mark;
             match self.segments.last_mut() {
-                Some((first, last)) if *first == segment => *last = event.seq,
-                _ => self.segments.push((segment, event.seq)),
+                Some((first, last)) if *first == mark.segment => *last = mark.seq,
+                _ => self.segments.push((mark.segment, mark.seq)),
             }
         }
     }
@@ -117,12 +188,12 @@ impl Batch<'_> {
     }
 
     /// Removes the row with this seq, to write it anew.
-    pub(crate) fn remove(&self, seq: crate::event::Seq) -> Result<(), MirrorError> {
+    pub(crate) fn remove(&self, seq: Seq) -> Result<(), MirrorError> {
         self.sqlite("repairing", self.transaction.execute("DELETE FROM events WHERE seq = ?1", [signed(seq.get())])).map(|_| ())
     }
 
     /// Removes the row with this id, which stands at a seq where it does not belong.
-    pub(crate) fn remove_id(&self, id: crate::event::EventId) -> Result<(), MirrorError> {
+    pub(crate) fn remove_id(&self, id: EventId) -> Result<(), MirrorError> {
         self.sqlite("repairing", self.transaction.execute("DELETE FROM events WHERE id = ?1", [id.to_string()])).map(|_| ())
     }
 
@@ -161,12 +232,10 @@ impl Mirror {
     /// Begins a transaction of rows and watermark.
     pub(crate) fn begin(&mut self) -> Result<Batch<'_>, MirrorError> {
         self.at(failpoint::MIRROR_BEGIN)?;
-        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|source| MirrorError::Sqlite {
-            action: "beginning to write to",
-            path: self.path.clone(),
-            source,
-        })?;
+        let failed = |source| MirrorError::Sqlite { action: "beginning to write to", path: self.path.clone(), source };
+        let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate).map_err(failed)?;
         Ok(Batch {
+            inserter: Inserter::new(&self.conn).map_err(failed)?,
             transaction,
             path: &self.path,
             options: &self.options,
@@ -177,25 +246,35 @@ impl Mirror {
     }
 
     /// Commits a group's rows and the watermark behind them in one transaction. Events that are there already, as
-    /// they are, count as committed.
+    /// they are, count as committed. The lines are taken as the writer has sealed them; they are not checked again.
     ///
     /// # Errors
     /// [`MirrorError::Gap`] where the group does not follow the watermark; else what [`insert_event`] says. Nothing of
     /// the group stays.
     pub fn apply(&mut self, group: &Group) -> Result<Watermark, MirrorError> {
-        let watermark = self.watermark.seq;
-        if group.first > watermark.next() {
-            return Err(MirrorError::Gap { path: self.path.clone(), watermark, first: group.first });
+        self.apply_all(std::slice::from_ref(group))
+    }
+
+    /// The same with groups that follow each other, in one transaction.
+    pub(crate) fn apply_all(&mut self, groups: &[Group]) -> Result<Watermark, MirrorError> {
+        let from = self.watermark.seq.next();
+        let mut next = from;
+        for group in groups {
+            if group.first > next {
+                return Err(MirrorError::Gap { path: self.path.clone(), watermark: next.previous(), first: group.first });
+            }
+            next = next.max(group.last.seq.next());
         }
         let mut batch = self.begin()?;
-        let mut offset = group.offset;
-        for bytes in group.bytes.split_inclusive(|b| *b == b'\n') {
-            let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-            let event = line::decode_unhashed(text).map_err(|source| MirrorError::Line { first: group.first, source })?;
-            if event.seq > watermark {
-                batch.insert(&event, group.segment, offset)?;
+        for group in groups {
+            let not_text = |error: Utf8Error| LineError { offset: error.valid_up_to(), problem: LineProblem::NotUtf8 };
+            let text = std::str::from_utf8(&group.bytes).map_err(not_text);
+            let text = text.map_err(|source| MirrorError::Line { first: group.first, source })?;
+            let mut offset = group.offset;
+            for line in text.split_inclusive('\n') {
+                batch.insert_line(line.strip_suffix('\n').unwrap_or(line), from, group.segment, offset)?;
+                offset += line.len() as u64;
             }
-            offset += bytes.len() as u64;
         }
         let mark = batch.commit()?;
         self.see_to_wal();

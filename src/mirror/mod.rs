@@ -3,12 +3,15 @@
 //! Called by the store, replay, repair and SqliteActor. Never writes to the ledger.
 //!
 //! - `schema` tables, settings, migrations · `row` a row back to its exact line
-//! - `apply` rows and watermark in one transaction · `lookup` ids and streams for the writer
-//! - `positions` a temporary database for checks · `wal` kept short · `query` read-only SQL for people · `error`
+//! - `apply` rows and watermark in one transaction · `fields` of a line that is right · `lookup` ids and streams for the writer
+//! - `checked` segments that were found right · `positions` a temporary database for checks · `query` read-only SQL for people
+//! - `wal` kept short · `checkpointer` a thread that copies it into the database · `error`
 
 mod apply;
 mod checked;
+mod checkpointer;
 mod error;
+mod fields;
 mod lookup;
 mod positions;
 mod query;
@@ -71,12 +74,13 @@ pub(crate) fn is_there(path: &Path) -> std::io::Result<bool> {
 /// The mirror, open to write. One per store, under its lock.
 #[derive(Debug)]
 pub struct Mirror {
+    /// Dropped before the connection: SQLite removes the WAL with the last one that is open, and that is to be this one.
+    wal: wal::Wal,
     conn: Connection,
     path: PathBuf,
     ledger_id: LedgerId,
     watermark: Watermark,
     options: Options,
-    wal: wal::Wal,
     #[cfg(unix)]
     inode: FileId,
 }
@@ -159,12 +163,14 @@ impl Mirror {
         schema::check_watermark(&conn, &path, watermark)?;
         #[cfg(unix)]
         let inode = inode(&path)?;
+        #[cfg(not(unix))]
+        let inode = None;
         Ok(Mirror {
+            wal: wal::Wal::of(&path, &mut conn, inode)?,
             conn,
             ledger_id: manifest.ledger_id,
             watermark,
             options: options.clone(),
-            wal: wal::Wal::of(&path)?,
             #[cfg(unix)]
             inode,
             path,
@@ -255,6 +261,7 @@ impl Mirror {
             self.conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sqlite.clone()("beginning"))?;
         let done = work(&transaction)?;
         transaction.commit().map_err(sqlite("committing"))?;
+        self.see_to_wal();
         Ok(done)
     }
 
@@ -283,7 +290,7 @@ impl Mirror {
     /// [`MirrorError::Sqlite`].
     pub fn checkpoint(&self) -> Result<(), MirrorError> {
         self.at(failpoint::MIRROR_CHECKPOINT)?;
-        let result = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let result = self.wal.pause_and(|| self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
         self.sqlite("checkpointing", result)
     }
 }
@@ -524,6 +531,12 @@ pub(crate) fn create_private(path: &Path) -> Result<(), MirrorError> {
 
 /// Device and inode of a file, where there are such.
 pub(crate) type FileId = Option<(u64, u64)>;
+
+/// Nothing where there are no such numbers.
+#[cfg(not(unix))]
+fn inode(_: &Path) -> Result<FileId, MirrorError> {
+    Ok(None)
+}
 
 /// Nothing where there is no such file.
 #[cfg(unix)]

@@ -1,17 +1,21 @@
 //! The WAL of the mirror: kept from growing without end, and watched.
 //!
+//! A thread of the mirror's own copies it into the database once it has grown; see [`super::checkpointer`].
 //! SQLite begins a WAL anew only at a moment when no reader uses it. Readers that overlap leave no such moment, so past a
 //! bound the writer makes one: it has the WAL emptied, for which readers that come meanwhile need not wait. A single
 //! reader that never ends can't be helped; it is told of.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::MirrorError;
+use super::checkpointer::Checkpointer;
+use super::{FileId, MirrorError};
 use crate::options::Options;
 
 /// A WAL that has grown past its bound and could not be emptied.
@@ -37,8 +41,19 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 /// works on for four fifths of the time.
 const PAUSE_FACTOR: u32 = 4;
 
+/// A WAL of so many pages is copied into the database. 1,000, as SQLite itself would have it: 16 MiB of this database's pages.
+const COPIED_PAGES_MIN: u32 = 1000;
+/// Bytes of a page of the WAL.
+const PAGE_BYTES: u64 = 16 << 10;
+
 #[derive(Debug)]
 pub(super) struct Wal {
+    mirror: PathBuf,
+    file: FileId,
+    /// Pages that it had after the last commit, as SQLite told.
+    pages: Arc<AtomicU32>,
+    /// Started when it is needed for the first time: most mirrors are small, or open for a moment.
+    checkpointer: Option<Checkpointer>,
     path: PathBuf,
     #[cfg(unix)]
     shm: PathBuf,
@@ -53,13 +68,27 @@ pub(super) struct Wal {
 
 impl Wal {
     /// The WAL of an open mirror.
-    pub(super) fn of(mirror: &Path) -> Result<Wal, MirrorError> {
+    pub(super) fn of(mirror: &Path, conn: &mut Connection, file: FileId) -> Result<Wal, MirrorError> {
+        let pages = Arc::new(AtomicU32::new(0));
+        let told = pages.clone();
+        let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+            told.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        };
+        // It takes the place of SQLite's own, which would have the commit wait until the WAL is copied.
+        let hooked = conn.wal_hook(Some(hook));
+        hooked.map_err(|source| MirrorError::Sqlite { action: "preparing", path: mirror.to_owned(), source })?;
+        let open_path = mirror.to_owned();
         // SQLite has it beside the file itself, also where that is reached by a symlink.
         let mirror = std::fs::canonicalize(mirror).unwrap_or_else(|_| mirror.to_owned());
         let path = super::wal_path(&mirror);
         #[cfg(unix)]
         let shm = super::with_suffix(&mirror, "-shm");
         Ok(Wal {
+            mirror: open_path,
+            file,
+            pages,
+            checkpointer: None,
             #[cfg(unix)]
             inodes: [super::inode(&path)?, super::inode(&shm)?],
             #[cfg(unix)]
@@ -86,8 +115,31 @@ impl Wal {
         self.held.as_ref()
     }
 
-    /// Has it emptied where it is too long. Never fails: what was committed is committed.
+    /// Does it while the thread does not copy it.
+    pub(super) fn pause_and<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.checkpointer {
+            Some(checkpointer) => checkpointer.pause_and(work),
+            None => work(),
+        }
+    }
+
+    /// Has the thread copy it where it has grown.
+    fn copy(&mut self, conn: &Connection, options: &Options) {
+        let pages = self.pages.load(Ordering::Relaxed);
+        let pages_min = COPIED_PAGES_MIN.min(u32::try_from(options.mirror_wal_bytes_max / PAGE_BYTES / 4).unwrap_or(u32::MAX));
+        if self.checkpointer.is_none() && pages >= pages_min {
+            self.checkpointer = Checkpointer::start(&self.mirror, self.file, pages_min)
+                .inspect_err(|error| tracing::warn!(%error, "no thread to copy the mirror's WAL; it is emptied by the writer"))
+                .ok();
+        }
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.committed(conn, pages);
+        }
+    }
+
+    /// Has it copied where it has grown, and emptied where it is too long. Never fails: what was committed is committed.
     pub(super) fn see_to(&mut self, conn: &Connection, options: &Options) {
+        self.copy(conn, options);
         let bytes = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
         if bytes <= options.mirror_wal_bytes_max {
             (self.held, self.next_try) = (None, None);
@@ -100,7 +152,8 @@ impl Wal {
             return;
         }
         self.wait = self.wait.max(options.mirror_busy_timeout);
-        let emptied = conn.busy_timeout(self.wait).and_then(|()| {
+        let emptied = self.pause_and(|| {
+            conn.busy_timeout(self.wait)?;
             let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
             conn.busy_timeout(options.mirror_busy_timeout).and(busy)
         });

@@ -375,7 +375,7 @@ impl<'s> LedgerSide<'s> {
                 return Ok(None);
             }
             let broken = |seq: Seq, fault: LineFault| Finding::BrokenChain {
-                path: segment::segment_path(self.reader.dir(), found.segment),
+                path: found.path(self.reader.dir()),
                 offset: found.raw.offset,
                 seq,
                 reason: fault.to_string(),
@@ -384,7 +384,7 @@ impl<'s> LedgerSide<'s> {
             let event = match found.decoded {
                 Ok(event) => event,
                 Err(error) => {
-                    report.find(broken(seq, error.clone().into()));
+                    report.find(broken(seq, found.fault(error.clone())));
                     self.expected.lose_line();
                     continue;
                 }

@@ -19,7 +19,7 @@ use crate::ledger::segment::{self, LineReader};
 use crate::ledger::storage::{StorageFile, each_piece, read_range};
 use crate::ledger::stream::Plan;
 use crate::ledger::tail;
-use crate::ledger::{Head, LedgerError, LedgerReader, Manifest, StoreLock, Watermark};
+use crate::ledger::{Head, LedgerError, LedgerReader, Manifest, Segment, StoreLock, Watermark};
 use crate::mirror::{
     Mirror, MirrorError, MirrorFault, MirrorReader, Row, SELECT, bounded_positions, create_private, free_aside, mirror_path, set_aside,
 };
@@ -167,6 +167,7 @@ fn derive_rows(
             done = event.seq;
         }
         mark = batch.commit()?;
+        mirror.see_to_wal();
         progress(done.get());
     }
     if head.seq == Seq::ZERO {
@@ -218,13 +219,13 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
     for file in segment::list(storage, dir)? {
         let is_known = known.iter().any(|(first, _)| *first == file.first);
         let is_within = known.iter().any(|(first, last)| *first < file.first && file.first <= *last);
-        let lines = if is_known || is_within { HashMap::new() } else { repair.candidates(&file.path)?.by_seq };
+        let lines = if is_known || is_within { HashMap::new() } else { repair.candidates(Some(&file))?.by_seq };
         let is_stray = is_within || (!lines.is_empty() && !lines.contains_key(&file.first) && lines.keys().all(|seq| *seq < file.first));
         if is_stray { strays.push(file) } else { there.push(file) }
     }
     let mirrored = known.iter().map(|(_, last)| *last).max().unwrap_or(Seq::ZERO);
     for stray in &strays {
-        if repair.candidates(&stray.path)?.by_seq.keys().any(|seq| *seq > mirrored) {
+        if repair.candidates(Some(stray))?.by_seq.keys().any(|seq| *seq > mirrored) {
             let reason = format!("the mirror has no row, but {} does: it is not named after its first seq", stray.path.display());
             return Err(RepairError::Unrecoverable { seq: mirrored.next(), reason });
         }
@@ -237,7 +238,8 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
     // Nothing is replaced before everything is known to be right.
     let mut rebuilt = Vec::new();
     for (n, (first, last)) in all.iter().enumerate() {
-        rebuilt.extend(repair.rebuild(*first, *last, all.get(n + 1).map(|(first, _)| *first))?);
+        let file = there.iter().find(|file| file.first == *first);
+        rebuilt.extend(repair.rebuild(file, (*first, *last), all.get(n + 1).map(|(first, _)| *first))?);
         progress(repair.expected.head().seq.get());
     }
     repair.check_last_batch(mirrored)?;
@@ -287,19 +289,25 @@ struct Rebuilt {
     first: Seq,
     tmp: PathBuf,
     path: PathBuf,
-    replaces: bool,
+    /// The file that it replaces, which may be compressed.
+    replaces: Option<Segment>,
 }
 
 impl FromMirror<'_> {
     /// Writes the segment from `first` to `last` anew under tmp/, with what its file holds beyond that and the mirror
     /// lacks. Nothing where the file is right as it is.
-    fn rebuild(&mut self, first: Seq, last: Seq, next_first: Option<Seq>) -> Result<Option<Rebuilt>, RepairError> {
+    fn rebuild(
+        &mut self,
+        file: Option<&Segment>,
+        (first, last): (Seq, Seq),
+        next_first: Option<Seq>,
+    ) -> Result<Option<Rebuilt>, RepairError> {
         let storage = self.options.storage.as_ref();
         let path = segment::segment_path(self.dir, first);
         let options = self.options;
         let reached = |point| options.at(point).map_err(LedgerError::io("repairing", &path));
         reached(failpoint::REPAIR_SEGMENT)?;
-        let mut candidates = self.candidates(&path)?;
+        let mut candidates = self.candidates(file)?;
         let tmp_dir = self.dir.join("tmp");
         let tmp = tmp_dir.join(format!("{:020}.jsonl", first.get()));
         storage.create_dir(&tmp_dir).map_err(LedgerError::io("creating", &tmp_dir))?;
@@ -333,11 +341,9 @@ impl FromMirror<'_> {
                 break;
             }
         }
-        let there = match storage.open_read(&path) {
-            Ok(file) => Some(file.len().map_err(LedgerError::io("reading", &path))?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            // What can't be read just now is still to be kept.
-            Err(error) => return Err(LedgerError::io("opening", &path)(error).into()),
+        let there = match &candidates.file {
+            Some(file) => Some(file.len().map_err(LedgerError::io("reading", &path))?),
+            None => None,
         };
         if !changed && there == Some(at) {
             storage.remove(&tmp).map_err(LedgerError::io("removing", &tmp))?;
@@ -345,7 +351,7 @@ impl FromMirror<'_> {
         }
         reached(failpoint::REPAIR_SYNC)?;
         out.sync_data().map_err(LedgerError::io("syncing", &tmp))?;
-        Ok(Some(Rebuilt { first, tmp, path, replaces: there.is_some() }))
+        Ok(Some(Rebuilt { first, tmp, path, replaces: file.filter(|_| there.is_some()).cloned() }))
     }
 
     /// Renames a rebuilt segment to its place; the file that it replaces is kept in torn/.
@@ -353,14 +359,18 @@ impl FromMirror<'_> {
         let storage = self.options.storage.as_ref();
         let reached = |point| self.options.at(point).map_err(LedgerError::io("repairing", &path));
         reached(failpoint::REPAIR_KEEP)?;
-        if replaces {
-            self.keep_damaged(&path, first)?;
+        if let Some(replaced) = &replaces {
+            self.keep_damaged(&replaced.path, first)?;
         }
         let segments = segment::segments_dir(self.dir);
         reached(failpoint::REPAIR_RENAME)?;
         storage.rename(&tmp, &path).map_err(LedgerError::io("renaming", &tmp))?;
         reached(failpoint::REPAIR_RENAMED)?;
         storage.sync_dir(&segments).map_err(LedgerError::io("syncing", &segments))?;
+        if let Some(Segment { path: other, .. }) = replaces.filter(|replaced| replaced.path != path) {
+            storage.remove(&other).map_err(LedgerError::io("removing", &other))?;
+            storage.sync_dir(&segments).map_err(LedgerError::io("syncing", &segments))?;
+        }
         self.report.segments_written.push(path);
         Ok(())
     }
@@ -390,8 +400,10 @@ impl FromMirror<'_> {
         }
     }
 
-    fn candidates(&self, path: &Path) -> Result<Candidates, LedgerError> {
-        let open = || self.options.storage.open_read(path);
+    fn candidates(&self, file: Option<&Segment>) -> Result<Candidates, LedgerError> {
+        let Some(segment) = file else { return Ok(Candidates::default()) };
+        let path = &segment.path;
+        let open = || segment.open(self.options.storage.as_ref());
         let mut candidates = match open() {
             Ok(file) => Candidates { file: Some(file), by_seq: HashMap::new() },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -466,7 +478,9 @@ impl FromMirror<'_> {
         let torn = self.dir.join("torn");
         storage.create_dir(&torn).map_err(LedgerError::io("creating", &torn))?;
         let taken = storage.list(&torn).map_err(LedgerError::io("listing", &torn))?;
-        let name = (1u32..).map(|n| format!("{:020}.damaged-{n}", first.get())).find(|name| !taken.contains(name)).unwrap_or_default();
+        let form = if path.extension().is_some_and(|extension| extension == "zst") { ".zst" } else { "" };
+        let name =
+            (1u32..).map(|n| format!("{:020}.damaged-{n}{form}", first.get())).find(|name| !taken.contains(name)).unwrap_or_default();
         let saved = torn.join(name);
         // The segment's own name stays valid until the repaired file is renamed over it.
         let mut from = storage.open_read(path).map_err(LedgerError::io("opening", path))?;

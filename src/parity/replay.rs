@@ -210,7 +210,7 @@ impl Replay {
                 }
             };
             if let Some(reason) = wrong {
-                let path = segment::segment_path(reader.dir(), found.segment);
+                let (path, reason) = (found.path(reader.dir()), found.fault(reason));
                 return Err(LedgerError::Damaged { path, offset: found.raw.offset, reason }.into());
             }
             let from = self.buffer.len();

@@ -79,7 +79,7 @@ impl History {
 }
 
 /// A directory where an fsync of SQLite's costs nothing, where there is one.
-fn in_memory() -> tempfile::TempDir {
+pub fn in_memory() -> tempfile::TempDir {
     let shm = Path::new("/dev/shm");
     if shm.is_dir() { tempfile::tempdir_in(shm).unwrap() } else { tempfile::tempdir().unwrap() }
 }

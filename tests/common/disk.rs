@@ -28,6 +28,8 @@ pub struct Switches {
     pub reserves: AtomicUsize,
     pub syncs: AtomicUsize,
     pub dir_syncs: AtomicUsize,
+    /// Bytes that were read.
+    pub read: AtomicUsize,
 }
 
 impl Switches {
@@ -106,7 +108,7 @@ impl Storage for Disk {
     }
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
         self.0.at(Op::OpenRead)?;
-        FsStorage.open_read(path)
+        Ok(Box::new(DiskFile(FsStorage.open_read(path)?, self.0.clone())))
     }
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
         Ok(Box::new(DiskFile(FsStorage.open_write(path)?, self.0.clone())))
@@ -139,7 +141,9 @@ impl StorageFile for DiskFile {
         self.0.len()
     }
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, offset)
+        let read = self.0.read_at(buffer, offset)?;
+        self.1.read.fetch_add(read, SeqCst);
+        Ok(read)
     }
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         if let Err((error, written)) = self.1.check(Op::Write) {

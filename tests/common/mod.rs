@@ -1,10 +1,12 @@
 //! What several tests need: stores with an injected clock and ids, and copies of directories.
 #![allow(dead_code, unused_imports)] // each test uses some of it
 
+pub mod compressed;
 pub mod damage;
 pub mod disk;
 pub mod history;
 pub mod simulated;
+pub mod watched;
 
 use std::collections::BTreeMap;
 use std::fs;

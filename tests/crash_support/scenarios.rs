@@ -24,6 +24,8 @@ pub enum Scenario {
     RepairFromMirror,
     /// Derives edited, moved and lost rows anew.
     RepairFromLedger,
+    /// Compresses the sealed segments but the newest, gives one its plain form back, appends what is there already, closes.
+    Compress,
     /// As `Torn`, with the actors.
     #[cfg(feature = "actors")]
     Actors,
@@ -36,6 +38,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::Replay,
     Scenario::RepairFromMirror,
     Scenario::RepairFromLedger,
+    Scenario::Compress,
     #[cfg(feature = "actors")]
     Scenario::Actors,
 ];
@@ -89,6 +92,7 @@ impl Scenario {
                 fs::write(&paths[0], &damaged).unwrap();
                 prepared.kept.extend([stray, damaged]);
             }
+            Scenario::Compress => prepared.said = append(dir, &submissions()),
             Scenario::RepairFromLedger => {
                 prepared.said = append(dir, &submissions());
                 prepared.said.iter_mut().for_each(|said| said.mirrored = false);
@@ -127,6 +131,10 @@ impl Scenario {
         match self {
             Scenario::RepairFromMirror => patience.until_done(|| repair_from_mirror(dir, options, &mut |_| ()))?,
             Scenario::RepairFromLedger => patience.until_done(|| repair_from_ledger(dir, options, &mut |_| ()))?,
+            Scenario::Compress => {
+                patience.until_done(|| compress(dir, options, &Sealed::AllBut(1), &mut |_| ()))?;
+                patience.until_done(|| decompress(dir, options, &Sealed::Holding(vec![Seq::FIRST]), &mut |_| ()))?;
+            }
             #[cfg(feature = "actors")]
             Scenario::Actors => return with_actors(dir, options, &self.submissions(), &mut patience),
             _ => {}
@@ -151,6 +159,8 @@ impl Scenario {
         }
         check(dir, &options, &self.submissions(), &all, what);
         let files = common::files(dir);
+        let others = files.keys().filter(|path| path.to_str().unwrap().contains(".other-")).count();
+        assert_eq!(others, 0, "{what}: two forms of a segment, and not the same lines");
         for kept in &prepared.kept {
             let holds = |bytes: &Vec<u8>| bytes.windows(kept.len()).any(|window| window == kept);
             assert!(files.values().any(holds), "{what}: {} bytes that were cut or replaced are lost", kept.len());

@@ -64,6 +64,8 @@ pub enum Command {
     Replay,
     /// Restore one side from the other, where they differ: your decision which one is right
     Repair(RepairArgs),
+    /// Compress sealed segments (zstd); every command reads both forms, and `zstdcat` does
+    Compress(CompressArgs),
     /// Check everything at a glance, with the command that mends each finding
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -215,6 +217,23 @@ pub enum Leg {
     Ledger,
     /// Write lines and segments that the ledger has lost back from the mirror, byte for byte
     Mirror,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true))]
+pub struct CompressArgs {
+    /// The segments that hold these events
+    #[arg(value_name = "SEQ", group = "which")]
+    pub seqs: Vec<u64>,
+    /// All sealed segments
+    #[arg(long, group = "which")]
+    pub all: bool,
+    /// All sealed segments but the newest N
+    #[arg(long, group = "which", value_name = "N")]
+    pub keep: Option<usize>,
+    /// Give compressed segments their plain form back
+    #[arg(long, conflicts_with = "keep")]
+    pub undo: bool,
 }
 
 #[derive(Debug, Args)]

@@ -19,7 +19,7 @@ struct Judged<T: Serialize> {
 
 pub fn verify(context: &Context, out: &mut Out) -> Result<Exit, Failure> {
     let ledger = context.ledger()?;
-    let bar = progress::bytes("verifying", ledger_bytes(&ledger)?);
+    let bar = progress::bytes("verifying", ledger.size()?.plain_bytes);
     let report = counterfoil::verify(&ledger, &mut |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
     let clean = report.is_clean();
@@ -29,11 +29,6 @@ pub fn verify(context: &Context, out: &mut Out) -> Result<Exit, Failure> {
         out.text(context.local(&report.to_string()))?;
     }
     Ok(Exit::consistent(clean))
-}
-
-/// Bytes of all segments.
-pub fn ledger_bytes(ledger: &LedgerReader) -> Result<u64, Failure> {
-    Ok(ledger.segments()?.iter().map(|segment| std::fs::metadata(&segment.path).map_or(0, |meta| meta.len())).sum())
 }
 
 /// A comparison, and who was writing meanwhile.

@@ -12,7 +12,7 @@ use counterfoil::{
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
-use crate::check::{compare, ledger_bytes};
+use crate::check::compare;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
@@ -184,8 +184,11 @@ impl Doctor<'_> {
     }
 
     fn segments(&mut self) {
-        let segments = files(&self.context.store.join("segments"), |name| name.ends_with(".jsonl"));
-        self.ok("segments", format!("{}, {}", text::count(segments.count, "segment"), text::bytes(segments.bytes)));
+        let segments = self.context.store.join("segments");
+        let (plain, compressed) =
+            (files(&segments, |name| name.ends_with(".jsonl")), files(&segments, |name| name.ends_with(".jsonl.zst")));
+        let said = format!("{}, {}", text::count(plain.count + compressed.count, "segment"), text::bytes(plain.bytes + compressed.bytes));
+        self.ok("segments", if compressed.count > 0 { format!("{said}, {} of them compressed", compressed.count) } else { said });
     }
 
     /// What the next open would find. Answers whether it would go well.
@@ -290,7 +293,7 @@ impl Doctor<'_> {
 
     /// The lines themselves, and the rows.
     fn contents(&mut self, ledger: &LedgerReader, recovers: bool, full: bool) {
-        let deep = full || ledger_bytes(ledger).unwrap_or(0) <= DEEP_BYTES_MAX;
+        let deep = full || ledger.size().is_ok_and(|size| size.plain_bytes <= DEEP_BYTES_MAX);
         if deep {
             match counterfoil::verify(ledger, &mut |_| ()) {
                 Ok(report) if report.is_clean() => self.ok("verify", format!("all {} right", text::count(report.events, "line"))),

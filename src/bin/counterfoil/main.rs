@@ -7,6 +7,7 @@
 mod append;
 mod args;
 mod check;
+mod compress;
 mod context;
 mod demo;
 mod doctor;
@@ -65,6 +66,7 @@ fn run(command: Command, context: &Context, out: &mut Out) -> Result<Exit, Failu
         Command::Parity(args) => check::parity(&args, context, out),
         Command::Replay => mend::replay(context, out),
         Command::Repair(args) => mend::repair(&args, context, out),
+        Command::Compress(args) => compress::run(&args, context, out),
         Command::Doctor(args) => doctor::run(&args, context, out),
         Command::Completions(args) => completions(args.shell, out),
     }

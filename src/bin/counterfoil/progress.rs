@@ -20,3 +20,8 @@ pub fn bytes(action: &'static str, total: u64) -> ProgressBar {
 pub fn events(action: &'static str, total: u64) -> ProgressBar {
     bar(total, "{prefix} {bar:32} {human_pos}/{human_len} events, {per_sec}").with_prefix(action)
 }
+
+/// Counts segments.
+pub fn segments(action: &'static str, total: u64) -> ProgressBar {
+    bar(total, "{prefix} {bar:32} {human_pos}/{human_len} segments").with_prefix(action)
+}

@@ -6,7 +6,6 @@ use std::path::Path;
 use counterfoil::{LedgerId, Seq, mirror_path, rusqlite::types::Value};
 use serde::Serialize;
 
-use crate::check::ledger_bytes;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
@@ -45,7 +44,11 @@ struct Stats {
     ledger_id: LedgerId,
     head: Seq,
     segments: u64,
+    compressed_segments: u64,
+    /// Of the lines.
     ledger_bytes: u64,
+    /// Of the files that hold them.
+    stored_bytes: u64,
     mirror_bytes: u64,
     wal_bytes: u64,
     torn: Files,
@@ -63,12 +66,15 @@ pub fn run(context: &Context, out: &mut Out) -> Result<Exit, Failure> {
         Err(gone) => return Err(gone),
     };
     let path = mirror_path(&context.store);
+    let size = ledger.size()?;
     let stats = Stats {
         store: context.store.display().to_string(),
         ledger_id: ledger.manifest().ledger_id,
         head: ledger.head()?.seq,
-        segments: ledger.segments()?.len() as u64,
-        ledger_bytes: ledger_bytes(&ledger)?,
+        segments: size.segments,
+        compressed_segments: size.compressed,
+        ledger_bytes: size.plain_bytes,
+        stored_bytes: size.stored_bytes,
         mirror_bytes: len(&path),
         wal_bytes: len(&path.with_extension("sqlite3-wal")),
         torn: files(&context.store.join("torn"), |_| true),
@@ -138,7 +144,11 @@ fn print(stats: &Stats, out: &mut Out) -> Result<(), Failure> {
     field("store", stats.store.clone())?;
     field("ledger", stats.ledger_id.to_string())?;
     let segments = text::count(stats.segments, "segment");
-    field("events", format!("{} in {segments}, {}", text::number(stats.head.get()), text::bytes(stats.ledger_bytes)))?;
+    let compressed = match stats.compressed_segments {
+        0 => String::new(),
+        compressed => format!(" ({} with {} compressed)", text::bytes(stats.stored_bytes), text::count(compressed, "segment")),
+    };
+    field("events", format!("{} in {segments}, {}{compressed}", text::number(stats.head.get()), text::bytes(stats.ledger_bytes)))?;
     match (&stats.mirror, &stats.mirror_error) {
         (Some(mirror), _) => {
             let behind = stats.head.get().saturating_sub(mirror.mirrored_through);

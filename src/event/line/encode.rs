@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::{Body, Event};
+use super::super::{Body, Event, Timestamp};
 use crate::chain;
 
 /// Appends a header string: only `"`, `\` and control characters are escaped.
@@ -71,9 +71,14 @@ pub(crate) fn push_material(event: &Event<'_>, out: &mut Vec<u8>) {
     key(out, "\",\"schema_version\":");
     push_number(event.schema_version.into(), out);
     key(out, ",\"observed_at\":\"");
+    let observed_at = out.len();
     event.observed_at.push_to(out);
     key(out, "\",\"recorded_at\":\"");
-    event.recorded_at.push_to(out);
+    if event.recorded_at == event.observed_at {
+        out.extend_from_within(observed_at..observed_at + Timestamp::TEXT_BYTES);
+    } else {
+        event.recorded_at.push_to(out);
+    }
     key(out, "\",\"source\":");
     out.extend_from_slice(event.source_json.as_bytes());
     key(out, ",\"event_type\":\"");

@@ -1,0 +1,287 @@
+//! Gives sealed segments their compressed form, and back. Called by the CLI, the store and CompressActor, with the store's
+//! lock held; never touches the active segment, so appends go on meanwhile.
+//!
+//! Crash-safe at each step: the new form is written under tmp/, fsynced, read back and compared byte for byte, and its lines
+//! are checked; only then does it get its name, and only once that is durable does the old form go. Where a crash leaves both,
+//! the plain one counts, and the next open sees to the other ([`settle_doubles`]).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::place::{Expected, Standing};
+use super::segment::{self, LineReader, Segment};
+use super::storage::{self, Storage, StorageFile};
+use super::zst::{self, Zst};
+use super::{Head, LedgerError, LedgerReader, LineFault, StoreLock};
+use crate::event::{Seq, line};
+use crate::failpoint;
+use crate::options::Options;
+
+/// Which sealed segments are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sealed {
+    /// All but the newest so many.
+    AllBut(usize),
+    /// Those that hold these events.
+    Holding(Vec<Seq>),
+}
+
+/// A segment that has got its other form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reformed {
+    /// Its file now.
+    pub path: PathBuf,
+    /// Bytes of its lines.
+    pub plain_bytes: u64,
+    /// Bytes of the file.
+    pub stored_bytes: u64,
+}
+
+/// The form that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Plain,
+    Compressed,
+}
+
+/// Compresses sealed segments: `NAME.jsonl` becomes `NAME.jsonl.zst`, the same bytes inside. Takes the lock. `done` is
+/// called after each one; those that are compressed already are left as they are.
+///
+/// # Errors
+/// [`LedgerError::Locked`]; [`LedgerError::Damaged`] where a line is not right: then its segment stays as it is;
+/// [`LedgerError::Active`] and [`LedgerError::NoSegment`]; [`LedgerError::Io`].
+pub fn compress(dir: &Path, options: &Options, which: &Sealed, done: &mut dyn FnMut(&Reformed)) -> Result<Vec<Reformed>, LedgerError> {
+    locked(dir, options, which, Form::Compressed, done)
+}
+
+/// Gives compressed segments their plain form back. Takes the lock.
+///
+/// # Errors
+/// As [`compress`].
+pub fn decompress(dir: &Path, options: &Options, which: &Sealed, done: &mut dyn FnMut(&Reformed)) -> Result<Vec<Reformed>, LedgerError> {
+    locked(dir, options, which, Form::Plain, done)
+}
+
+fn locked(
+    dir: &Path,
+    options: &Options,
+    which: &Sealed,
+    form: Form,
+    done: &mut dyn FnMut(&Reformed),
+) -> Result<Vec<Reformed>, LedgerError> {
+    LedgerReader::open(dir, options)?;
+    let _lock = StoreLock::acquire(options.storage.as_ref(), dir, options.lock_wait)?;
+    let mut all = Vec::new();
+    reform(dir, options, which, form, &|| false, &mut |reformed| {
+        done(&reformed);
+        all.push(reformed);
+    })?;
+    Ok(all)
+}
+
+/// The same with the lock held by the caller, until `stop` says so.
+pub(crate) fn reform(
+    dir: &Path,
+    options: &Options,
+    which: &Sealed,
+    form: Form,
+    stop: &dyn Fn() -> bool,
+    done: &mut dyn FnMut(Reformed),
+) -> Result<(), LedgerError> {
+    settle_doubles(dir, options)?;
+    for (segment, end) in chosen(dir, options, which)? {
+        if stop() {
+            break;
+        }
+        if segment.is_compressed() != (form == Form::Compressed)
+            && let Some(reformed) = give_other_form(dir, options, &segment, end, stop)?
+        {
+            done(reformed);
+        }
+    }
+    Ok(())
+}
+
+/// The oldest sealed segment that is plain, not among the newest so many and none of these; and the seq behind its end.
+#[cfg(feature = "actors")]
+pub(crate) fn next_to_compress(
+    dir: &Path,
+    options: &Options,
+    keep: usize,
+    but: &std::collections::HashSet<Seq>,
+) -> Result<Option<(Segment, Seq)>, LedgerError> {
+    let mut chosen = chosen(dir, options, &Sealed::AllBut(keep))?.into_iter();
+    Ok(chosen.find(|(segment, _)| !segment.is_compressed() && !but.contains(&segment.first)))
+}
+
+/// The segments that are meant, each with the seq behind its end, where that is known by the segment after it.
+fn chosen(dir: &Path, options: &Options, which: &Sealed) -> Result<Vec<(Segment, Seq)>, LedgerError> {
+    let list = segment::list(options.storage.as_ref(), dir)?;
+    let nexts = list.iter().skip(1).map(|segment| segment.first);
+    let mut sealed: Vec<(Segment, Seq)> = list.iter().cloned().zip(nexts).collect();
+    let last = list.last().cloned();
+    if let Some(last) = last.clone().filter(Segment::is_compressed) {
+        sealed.push((last, Seq::MAX));
+    }
+    match which {
+        Sealed::AllBut(keep) => {
+            sealed.truncate(sealed.len().saturating_sub(*keep));
+            Ok(sealed)
+        }
+        Sealed::Holding(seqs) => {
+            let head = LedgerReader::open(dir, options)?.head()?.seq;
+            if let Some(seq) = seqs.iter().copied().find(|seq| *seq > head || *seq == Seq::ZERO) {
+                return Err(LedgerError::NoSegment { seq, head });
+            }
+            if let Some(active) = last.filter(|last| !last.is_compressed() && seqs.iter().any(|seq| *seq >= last.first)) {
+                return Err(LedgerError::Active { path: active.path });
+            }
+            sealed.retain(|(segment, next)| seqs.iter().any(|seq| segment.first <= *seq && seq < next));
+            Ok(sealed)
+        }
+    }
+}
+
+/// Gives a sealed segment its other form, and takes the old one away. Nothing where `stop` said so meanwhile.
+///
+/// # Errors
+/// [`LedgerError::Damaged`], [`LedgerError::ReadsBackWrong`] and [`LedgerError::Io`]: the segment is as it was.
+pub(crate) fn give_other_form(
+    dir: &Path,
+    options: &Options,
+    segment: &Segment,
+    next: Seq,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Reformed>, LedgerError> {
+    let storage = options.storage.as_ref();
+    let tmp_dir = dir.join("tmp");
+    let to = segment.other_form();
+    let tmp = Segment { first: segment.first, path: tmp_dir.join(to.path.file_name().unwrap_or_default()) };
+    let written = write_form(storage, options, segment, &tmp, stop)
+        .map_err(LedgerError::io(if to.is_compressed() { "compressing to" } else { "decompressing to" }, &tmp.path))
+        .and_then(|stored_bytes| Ok((stored_bytes, check_form(options, segment, &tmp, next, stop)?)));
+    let (stored_bytes, plain_bytes) = match written {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            // Rubbish that the next open would remove.
+            let _ = storage.remove(&tmp.path);
+            return if stop() { Ok(None) } else { Err(error) };
+        }
+    };
+    let swap = || {
+        options.at(failpoint::COMPRESS_RENAME)?;
+        storage.rename(&tmp.path, &to.path)?;
+        options.at(failpoint::COMPRESS_RENAMED)?;
+        storage.sync_dir(&segment::segments_dir(dir))?;
+        options.at(failpoint::COMPRESS_REMOVE)?;
+        storage.remove(&segment.path)?;
+        options.at(failpoint::COMPRESS_REMOVED)?;
+        storage.sync_dir(&segment::segments_dir(dir))
+    };
+    swap().map_err(LedgerError::io("replacing", &segment.path))?;
+    tracing::info!(segment = segment.first.get(), plain_bytes, stored_bytes, path = %to.path.display(), "a sealed segment has its other form");
+    Ok(Some(Reformed { path: to.path, plain_bytes, stored_bytes }))
+}
+
+/// Writes the form that the name says, durably; answers its length.
+fn write_form(storage: &dyn Storage, options: &Options, from: &Segment, to: &Segment, stop: &dyn Fn() -> bool) -> io::Result<u64> {
+    storage.create_dir(to.path.parent().unwrap_or(Path::new(".")))?;
+    match storage.remove(&to.path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut source = from.open(storage)?;
+    let mut file = storage.create_new(&to.path)?;
+    let len = if to.is_compressed() {
+        zst::encode(source.as_mut(), file.as_mut(), stop)?
+    } else {
+        let len = source.len()?;
+        storage::each_piece(source.as_mut(), 0, len, |_, at, bytes| {
+            if stop() { Err(io::ErrorKind::Interrupted.into()) } else { file.write_at(bytes, at) }
+        })?
+    };
+    options.at(failpoint::COMPRESS_SYNC)?;
+    file.sync_data()?;
+    // What is compared is what the disk has.
+    file.forget_cached()?;
+    Ok(len)
+}
+
+/// Checks that the new form reads back as the old one, and that its lines are right; answers how many bytes those are.
+fn check_form(options: &Options, from: &Segment, to: &Segment, next: Seq, stop: &dyn Fn() -> bool) -> Result<u64, LedgerError> {
+    let storage = options.storage.as_ref();
+    let reading = || LedgerError::io("reading", &to.path);
+    let mut old = from.open(storage).map_err(LedgerError::io("reading", &from.path))?;
+    let mut new = to.open(storage).map_err(reading())?;
+    if !is_same(old.as_mut(), new.as_mut(), stop).map_err(reading())? {
+        return Err(LedgerError::ReadsBackWrong { path: to.path.clone() });
+    }
+    let len = new.len().map_err(reading())?;
+    let damaged = |offset, reason| LedgerError::Damaged { path: from.path.clone(), offset, reason };
+    let mut lines = LineReader::new(new, 0, options.line_bytes_max);
+    let mut expected: Option<Expected> = None;
+    while let Some(raw) = lines.next().map_err(reading())? {
+        let event = line::decode(raw.bytes).map_err(|error| damaged(raw.offset, segment::fault(from.is_compressed(), raw.bytes, error)))?;
+        let before = Head { seq: from.first.previous(), event_hash: event.prev_event_hash };
+        let expected = expected.get_or_insert_with(|| Expected::after(before).within(Seq::ZERO, None));
+        let group = expected.check_group(&Standing::of(&event)).err();
+        let wrong = expected.check(&event, &mut |_| None)?.or(group);
+        if let Some(reason) = wrong.or_else(|| (!raw.terminated).then_some(LineFault::Unterminated)) {
+            return Err(damaged(raw.offset, reason));
+        }
+    }
+    let end = expected.as_ref().map_or(from.first.previous(), |expected| expected.head().seq).next();
+    if end != next && next != Seq::MAX {
+        return Err(damaged(len, LineFault::Seq { expected: end, found: next }));
+    }
+    if expected.is_none_or(|expected| expected.open_batch().is_some()) {
+        return Err(damaged(len, LineFault::Batch));
+    }
+    Ok(len)
+}
+
+fn is_same(one: &mut dyn StorageFile, other: &mut dyn StorageFile, stop: &dyn Fn() -> bool) -> io::Result<bool> {
+    let (len, mut same) = (one.len()?, true);
+    if other.len()? != len {
+        return Ok(false);
+    }
+    let read = storage::each_piece(one, 0, len, |_, at, bytes| {
+        if stop() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        same = same && storage::read_range(other, at, at + bytes.len() as u64)? == bytes;
+        Ok(())
+    })?;
+    Ok(same && read == len)
+}
+
+/// Sees to compressed forms that stand beside the plain form of the same segment: the plain one counts. What a crash has left
+/// has the same lines, and goes; anything else is kept in torn/, for it may be the better one.
+pub(crate) fn settle_doubles(dir: &Path, options: &Options) -> Result<(), LedgerError> {
+    let storage = options.storage.as_ref();
+    let doubles = segment::doubles(storage, dir)?;
+    for double in &doubles {
+        let settle = || -> io::Result<()> {
+            let mut plain = storage.open_read(&double.other_form().path)?;
+            if is_same(plain.as_mut(), &mut Zst::open(storage.open_read(&double.path)?)?, &|| false)? {
+                return storage.remove(&double.path);
+            }
+            let torn = dir.join("torn");
+            storage.create_dir(&torn)?;
+            let taken = storage.list(&torn)?;
+            let name = (1u32..)
+                .map(|n| format!("{:020}.other-{n}.zst", double.first.get()))
+                .find(|name| !taken.contains(name))
+                .unwrap_or_default();
+            tracing::warn!(segment = %double.path.display(), kept = %name, "a compressed segment differs from the plain one, which counts; it is kept in torn/");
+            storage.rename(&double.path, &torn.join(name))?;
+            storage.sync_dir(&torn)?;
+            storage.sync_dir(dir)
+        };
+        settle().map_err(LedgerError::io("seeing to the second form", &double.path))?;
+    }
+    let segments = segment::segments_dir(dir);
+    if doubles.is_empty() { Ok(()) } else { storage.sync_dir(&segments).map_err(LedgerError::io("syncing", &segments)) }
+}

@@ -1,0 +1,142 @@
+//! Which cases there are.
+
+use bench_load::Spec;
+
+use crate::results::key;
+
+/// Which binary runs a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    Ours,
+    Peers,
+}
+
+/// One case of a plan; its directory and store are filled in when it is run.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub program: Program,
+    pub spec: Spec,
+    pub store: Needs,
+}
+
+/// What a case reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    /// Our store of so many events.
+    Ours(u64),
+    /// crtx-store's.
+    Crtx(u64),
+}
+
+/// What is wanted of a plan.
+pub struct Wanted {
+    pub peers: bool,
+    pub quick: bool,
+    pub seconds: f64,
+    /// Events of the stores that are verified, compared, replayed.
+    pub lines: u64,
+    /// Parts of a case's key, one of which it must have; none: all cases.
+    pub only: Vec<String>,
+}
+
+pub const SMALL: usize = 395;
+pub const LARGE: usize = 1140;
+/// Arrivals a second of the open loops.
+pub const RATES: [f64; 3] = [1_000.0, 5_000.0, 20_000.0];
+/// Callers of the peers in an open loop: no more of their appends than that are under way.
+const OPEN_CALLERS: usize = 64;
+const ALL: &[usize] = &[1, 16, 256, 1024];
+
+/// Ours and the disk's, with the numbers in flight at which they are measured.
+const OURS: &[(&str, &[usize])] = &[
+    ("f1", &[1, 16]),
+    ("f2", &[1]),
+    ("f2+fallocated", &[1]),
+    ("f3", ALL),
+    ("core-ledger", ALL),
+    ("core-ledger+preallocate", &[1]),
+    ("core-store", &[1, 16, 256]),
+    ("actors", ALL),
+    ("actors+preallocate", ALL),
+    ("actors+mirrored", ALL),
+    ("actors+ledger-only", ALL),
+    ("actors+ledger-only+preallocate", ALL),
+    ("sqlite-own", ALL),
+];
+
+const PEERS: &[(&str, &[usize])] = &[
+    ("crtx", &[1, 16, 256]),
+    ("okaywal", ALL),
+    ("logdb", ALL),
+    ("batpak", &[1, 16, 256]),
+    ("batpak+group", &[1, 16, 256]),
+    ("batpak-batch", &[16, 256, 1024]),
+    ("fjall", &[1, 16, 256, 1024]),
+    ("redb", &[1, 16, 256]),
+    ("sqlite-lean", ALL),
+];
+
+/// Peers whose append is durable by itself, one caller an event: not those that are handed a batch.
+pub const PER_APPEND: &[&str] = &["crtx", "okaywal", "logdb", "batpak", "batpak+group", "fjall", "redb"];
+
+/// All cases that are wanted, in a fixed order.
+pub fn plan(wanted: &Wanted) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let payloads: &[usize] = if wanted.quick { &[SMALL] } else { &[SMALL, LARGE] };
+    for &payload in payloads {
+        for (program, systems) in [(Program::Ours, OURS), (Program::Peers, PEERS)] {
+            for (system, in_flight) in systems {
+                let in_flight = in_flight.iter().filter(|n| !wanted.quick || **n <= 256);
+                cases.extend(in_flight.map(|&in_flight| append(program, system, in_flight, payload, None, wanted)));
+            }
+        }
+    }
+    let rates = if wanted.quick { &RATES[..1] } else { &RATES[..] };
+    for &rate in rates {
+        for system in ["actors", "actors+mirrored"] {
+            cases.push(append(Program::Ours, system, 1, SMALL, Some(rate), wanted));
+        }
+        for system in ["f1"].iter().chain(PER_APPEND) {
+            let program = if *system == "f1" { Program::Ours } else { Program::Peers };
+            cases.push(append(program, system, OPEN_CALLERS, SMALL, Some(rate), wanted));
+        }
+    }
+    cases.extend(upkeep(wanted));
+    cases.retain(|case| wanted.peers || case.program == Program::Ours);
+    cases.retain(|case| wanted.only.is_empty() || wanted.only.iter().any(|part| key(&case.spec).contains(part)));
+    cases
+}
+
+fn append(program: Program, system: &str, in_flight: usize, payload: usize, rate: Option<f64>, wanted: &Wanted) -> Case {
+    let spec = Spec {
+        system: system.to_owned(),
+        dir: Default::default(),
+        in_flight,
+        payload,
+        seconds: wanted.seconds,
+        events_max: u64::MAX,
+        rate,
+        store: None,
+    };
+    Case { program, spec, store: Needs::Nothing }
+}
+
+/// What is done with stores that are there.
+fn upkeep(wanted: &Wanted) -> Vec<Case> {
+    let case = |program, system: &str, store, events_max| {
+        let case = append(program, system, 1, SMALL, None, wanted);
+        Case { store, spec: Spec { events_max, ..case.spec }, ..case }
+    };
+    let (small, lines) = (wanted.lines / 10, wanted.lines);
+    let mut cases = vec![case(Program::Ours, "open", Needs::Ours(small), small), case(Program::Ours, "open", Needs::Ours(lines), lines)];
+    for system in ["verify", "parity", "replay", "repair-from-ledger", "repair-from-mirror"] {
+        cases.push(case(Program::Ours, system, Needs::Ours(lines), lines));
+    }
+    // An import makes its own store. Half the lines: some seconds, all the same.
+    cases.push(case(Program::Ours, "import", Needs::Nothing, lines / 2));
+    for system in ["crtx-open", "crtx-parity", "crtx-replay"] {
+        cases.push(case(Program::Peers, system, Needs::Crtx(lines), lines));
+    }
+    cases
+}

@@ -1,0 +1,204 @@
+//! What is done with a store that is there: open, verify, parity, replay, repair; and import into a fresh one.
+//!
+//! Where a case writes, it writes to a copy, which is made and synced before the clock starts. Files are in the page
+//! cache: what is measured is the work, not a cold disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use bench_load::{Meter, Outcome, Result, Spec};
+use counterfoil::actors::Ledger;
+use counterfoil::{
+    LedgerReader, MirrorReader, Options, Store, Writer, claim, parity_full, repair_from_ledger, repair_from_mirror, replay_store, verify,
+};
+
+use crate::actors::runtime;
+
+/// How often a store is opened; the median counts.
+const OPENS: usize = 15;
+
+/// Measures one piece of work over all events of a store.
+fn measured(work: impl FnOnce() -> Result<u64>) -> Result<Outcome> {
+    let (meter, start) = (Meter::start(), Instant::now());
+    let events = work()?;
+    Ok(meter.stop(Outcome { events, seconds: start.elapsed().as_secs_f64(), ..Outcome::default() }))
+}
+
+fn store_of(spec: &Spec) -> Result<&Path> {
+    spec.store.as_deref().ok_or_else(|| "the case needs a store".into())
+}
+
+/// The whole chain and every payload hash.
+pub fn verified(spec: &Spec) -> Result<Outcome> {
+    let reader = LedgerReader::open(store_of(spec)?, &Options::default())?;
+    measured(|| {
+        let report = verify(&reader, &mut |_| ())?;
+        if report.is_clean() { Ok(report.events) } else { Err(format!("{report:?}").into()) }
+    })
+}
+
+/// Every line with every row.
+pub fn parity(spec: &Spec) -> Result<Outcome> {
+    let options = Options::default();
+    let reader = LedgerReader::open(store_of(spec)?, &options)?;
+    measured(|| {
+        let report = parity_full(&reader, &options, None, &mut |_| ())?;
+        if report.is_consistent() { Ok(report.jsonl_event_count) } else { Err(format!("{report:?}").into()) }
+    })
+}
+
+/// The ledger into a fresh mirror, and full parity after it.
+pub fn replay(spec: &Spec) -> Result<Outcome> {
+    let dir = copy(spec, |name| !name.starts_with("mirror"))?;
+    measured(|| {
+        let done = replay_store(&dir, &Options::default(), &mut |_, _| ())?;
+        if done.parity.is_consistent() { Ok(done.replay.replayed) } else { Err(format!("{done:?}").into()) }
+    })
+}
+
+/// The mirror derived anew from the ledger, by `repair`.
+pub fn from_ledger(spec: &Spec) -> Result<Outcome> {
+    let dir = copy(spec, |_| true)?;
+    measured(|| {
+        repair_from_ledger(&dir, &Options::default(), &mut |_| ())?;
+        Ok(LedgerReader::open(&dir, &Options::default())?.head()?.seq.get())
+    })
+}
+
+/// The ledger's files written anew from the mirror.
+pub fn from_mirror(spec: &Spec) -> Result<Outcome> {
+    let dir = copy(spec, |name| name != "segments")?;
+    measured(|| {
+        repair_from_mirror(&dir, &Options::default(), &mut |_| ())?;
+        Ok(LedgerReader::open(&dir, &Options::default())?.head()?.seq.get())
+    })
+}
+
+/// Opens a clean store again and again: the ledger's part, `Store`, and the actors.
+pub fn open(spec: &Spec) -> Result<Outcome> {
+    let (dir, options, runtime) = (store_of(spec)?, Options::default(), runtime()?);
+    let (mut ledger, mut store, mut actors) = (Vec::new(), Vec::new(), Vec::new());
+    let mut outcome = measured(|| {
+        for _ in 0..OPENS {
+            let start = Instant::now();
+            let claimed = claim(dir, true, &options)?;
+            let claiming = start.elapsed();
+            // Waiting for the mirror's connection is not the ledger's part.
+            let mut mirror = MirrorReader::open(dir, claimed.manifest.ledger_id, options.mirror_busy_timeout)?;
+            let watermark = Some(mirror.watermark(claimed.manifest.ledger_id)?);
+            let start = Instant::now();
+            let (writer, _) = Writer::open(dir, &claimed.manifest, watermark, &mut mirror, &options)?;
+            ledger.push((claiming + start.elapsed()).as_secs_f64());
+            drop((writer, mirror, claimed));
+            let start = Instant::now();
+            let (opened, _) = Store::open(dir, &options)?;
+            store.push(start.elapsed().as_secs_f64());
+            opened.close()?;
+            let start = Instant::now();
+            let opened = runtime.block_on(Ledger::open_with(dir, options.clone()))?;
+            actors.push(start.elapsed().as_secs_f64());
+            runtime.block_on(opened.close())?;
+        }
+        Ok(OPENS as u64)
+    })?;
+    for (name, times) in [("ledger_ms", &mut ledger), ("store_ms", &mut store), ("actors_ms", &mut actors)] {
+        times.sort_by(f64::total_cmp);
+        outcome.more.insert(name.to_owned(), times[times.len() / 2] * 1e3);
+    }
+    Ok(outcome)
+}
+
+/// Where the command is that `import` runs.
+pub fn command() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/counterfoil");
+    std::env::var_os("COUNTERFOIL_BENCH_COMMAND").map_or(built, PathBuf::from)
+}
+
+/// Where the transcripts are that `import` imports.
+fn transcripts() -> PathBuf {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let shared = if shared.is_dir() { shared } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/data") };
+    std::env::var_os("COUNTERFOIL_BENCH_TRANSCRIPTS").map_or(shared, PathBuf::from)
+}
+
+/// Imports transcripts of Codex and Claude Code into a fresh store by the command, from its start to its end. There
+/// are few of them, so each is there as often as it takes, each time as another session.
+pub fn import(spec: &Spec) -> Result<Outcome> {
+    let (command, from) = (command(), transcripts());
+    if !command.is_file() || !from.is_dir() {
+        return Ok(Outcome::skipped(format!("needs {} and {}", command.display(), from.display())));
+    }
+    let copies = spec.dir.join("transcripts");
+    fs::create_dir(&copies)?;
+    let lines = multiply(&from, &copies, spec.events_max)?;
+    let start = Instant::now();
+    let mut import = Command::new(command);
+    import.arg("--store").arg(spec.dir.join("store")).args(["--json", "import"]).arg(&copies).stdout(Stdio::piped());
+    let done = import.output()?;
+    let seconds = start.elapsed().as_secs_f64();
+    if !done.status.success() {
+        return Err(String::from_utf8_lossy(&done.stderr).into());
+    }
+    let events = LedgerReader::open(&spec.dir.join("store"), &Options::default())?.head()?.seq.get();
+    if events < lines {
+        return Err(format!("{lines} lines became {events} events").into());
+    }
+    Ok(Outcome { events, seconds, ..Outcome::default() })
+}
+
+/// Copies transcripts until there are so many lines, each copy under a session id of its own. Answers how many.
+fn multiply(from: &Path, to: &Path, lines_min: u64) -> Result<u64> {
+    let mut originals = Vec::new();
+    for dir in ["claude-code", "codex"] {
+        for entry in fs::read_dir(from.join(dir))? {
+            let path = entry?.path();
+            let text = fs::read_to_string(&path)?;
+            let session = ["\"sessionId\":\"", "\"session_meta\",\"payload\":{\"id\":\""].iter().find_map(|key| {
+                let (_, rest) = text.split_once(key)?;
+                rest.split('"').next().map(str::to_owned)
+            });
+            originals.push((path, session.ok_or("a transcript without a session")?, text));
+        }
+    }
+    originals.sort();
+    let mut lines = 0;
+    for copy in 0.. {
+        for (path, session, text) in &originals {
+            if lines >= lines_min {
+                return Ok(lines);
+            }
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let other = format!("{copy:04}{}", session.get(4..).unwrap_or_default());
+            fs::write(to.join(format!("{stem}-{copy}.jsonl")), text.replace(session, &other))?;
+            lines += text.lines().count() as u64;
+        }
+    }
+    Ok(lines)
+}
+
+/// Copies what is wanted of a store into the case's directory, and syncs it.
+fn copy(spec: &Spec, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
+    let to = spec.dir.join("copy");
+    copy_dir(store_of(spec)?, &to, &wanted)?;
+    Ok(to)
+}
+
+fn copy_dir(from: &Path, to: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if !wanted(&name.to_string_lossy()) {
+            continue;
+        }
+        if path.is_dir() {
+            copy_dir(&path, &to.join(name), &|_| true)?;
+        } else {
+            fs::copy(&path, to.join(&name))?;
+            fs::File::open(to.join(&name))?.sync_all()?;
+        }
+    }
+    Ok(())
+}
