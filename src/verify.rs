@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
 use crate::ledger::place::{ERASURE, Expected, Standing, check_blob};
-use crate::ledger::stream::{Plan, Stream, StreamLine};
+use crate::ledger::stream::{Plan, Stream, StreamLine, cancelled};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, lock, place};
 use crate::mirror::bounded_positions;
 
@@ -150,6 +150,9 @@ struct Attachment {
     bytes: u64,
 }
 
+/// How often a line of the active segment is read that is not right, while a writer is at work.
+const READINGS_MAX: u32 = 10;
+
 /// How many lines lie between two calls of `progress`.
 const PROGRESS_LINES: u64 = 256;
 
@@ -176,12 +179,20 @@ pub fn verify_by(
     let through = through.unwrap_or(Seq::MAX);
     let mut verifier = Verifier::new(reader, plan);
     let mut lines = Stream::new(reader.lines_from(Seq::FIRST)?, through, plan.clone());
-    let mut count = 0u64;
+    let (mut count, mut readings) = (0u64, 0);
     while verifier.expected.head().seq < through && lines.advance()? {
         let Some(found) = lines.current() else { break };
         if verifier.is_unfinished(&found) {
             break;
         }
+        if found.active && found.decoded.is_err() && readings < READINGS_MAX && verifier.is_written() {
+            // A writer may have been in the middle of it: what it is, is what is there now.
+            readings += 1;
+            let again = reader.lines_at(found.segment, found.raw.offset)?;
+            lines = Stream::new(again, through, plan.clone());
+            continue;
+        }
+        readings = 0;
         verifier.line(&found)?;
         count += 1;
         if count.is_multiple_of(PROGRESS_LINES) {
@@ -189,6 +200,9 @@ pub fn verify_by(
         }
     }
     progress(verifier.report.bytes);
+    if plan.is_cancelled() {
+        return Err(cancelled());
+    }
     Ok(verifier.finish())
 }
 
@@ -230,12 +244,17 @@ impl Verifier<'_> {
         if raw.is_fill() {
             return true;
         }
-        let written = lock::is_held(self.reader.storage(), self.reader.dir());
+        let written = self.is_written();
         if written {
             let path = found.path(self.reader.dir());
             self.report.unfinished = Some(Unfinished { path, offset: raw.offset, bytes: raw.len });
         }
         written
+    }
+
+    /// Whether a writer is at work.
+    fn is_written(&self) -> bool {
+        lock::is_held(self.reader.storage(), self.reader.dir())
     }
 
     fn line(&mut self, found: &StreamLine<'_>) -> Result<(), LedgerError> {

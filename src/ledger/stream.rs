@@ -6,9 +6,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use super::place::Standing;
@@ -50,7 +50,9 @@ const CHUNK_LINES_MAX: usize = 2048;
 
 impl Default for Plan {
     fn default() -> Plan {
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        // Asked once: the system looks it up in files.
+        static PROCESSORS: OnceLock<usize> = OnceLock::new();
+        let threads = *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX));
         Plan { threads: if threads > 1 { threads } else { 0 }, chunk_bytes: 512 << 10, positions_max: POSITIONS_MAX, cancelled: None }
     }
 }
@@ -195,6 +197,9 @@ impl Stream {
                 self.taken += 1;
                 return Ok(true);
             }
+            if self.plan.is_cancelled() {
+                return Err(cancelled());
+            }
             match std::mem::take(&mut self.chunk.stop) {
                 Stop::Failed(error) => return Err(error),
                 // Asked again, it looks again.
@@ -214,9 +219,6 @@ impl Stream {
     }
 
     fn refill(&mut self) -> Result<(), LedgerError> {
-        if self.plan.is_cancelled() {
-            return Err(cancelled());
-        }
         self.taken = 0;
         match &mut self.source {
             Source::Here(cursor) => {

@@ -92,6 +92,7 @@ pub struct MirrorReader {
     path: PathBuf,
     /// It takes the file for one that nobody writes to, and sees nothing of what is committed later.
     is_frozen: bool,
+    busy_timeout: Duration,
 }
 
 impl Mirror {
@@ -340,7 +341,7 @@ impl MirrorReader {
             // A writer is just making it, or was stopped while it did.
             return Err(MirrorError::Missing { path });
         }
-        Ok(MirrorReader { conn, path, is_frozen })
+        Ok(MirrorReader { conn, path, is_frozen, busy_timeout })
     }
 
     /// Whether it sees only what was committed when it was opened.
@@ -387,6 +388,11 @@ impl MirrorReader {
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// One more of the same.
+    pub(crate) fn another(&self) -> Result<MirrorReader, MirrorError> {
+        MirrorReader::open_any(self.path.parent().unwrap_or(Path::new(".")), self.busy_timeout)
     }
 
     /// Ends what SQLite is doing once this answers true.

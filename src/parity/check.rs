@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::Rows;
 
+use super::indexes::{IndexCheck, is_large};
 use super::report::{Finding, Mismatch, ParityKind, ParityReport};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::{Expected, check_blob};
@@ -183,6 +184,7 @@ fn compare(
     let snapshot = mirror.connection().unchecked_transaction()?;
     let mark = mirror.watermark(reader.manifest().ledger_id).ok();
     report.mirrored_through = mark.map_or(Seq::ZERO, |mark| mark.seq);
+    let indexes = if plan.threads > 0 && is_large(&snapshot)? { IndexCheck::begin(mirror, plan) } else { None };
     let mut ledger = LedgerSide::new(reader, through, plan)?;
     let mut segments = Vec::new();
     compare_rows(&snapshot, i64::MIN, &mut ledger, &mut segments, report, progress)?;
@@ -193,7 +195,12 @@ fn compare(
         check_mark(reader, mark, report);
     }
     check_segments_and_creation(reader, mirror, &segments, through, report)?;
-    if let Some(reason) = index_check(&snapshot)? {
+    let damage = match indexes.map(IndexCheck::end) {
+        Some(Ok(damage)) => damage,
+        // It could not be done beside, for whatever reason.
+        Some(Err(_)) | None => index_check(&snapshot)?,
+    };
+    if let Some(reason) = damage {
         report.find(Finding::DamagedMirror { reason });
     }
     Ok(())

@@ -22,7 +22,9 @@ const SETTLED_AFTER_US: i64 = 2_000_000;
 
 /// Compares what is new or changed since the last check that found all equal, and keeps in the mirror what it found right (where
 /// that can be written just now). Of sealed segments at most `sealed_max` are read, the oldest first; the rest is left for later.
-/// The first check reads everything. `through` and `progress` are as with the full check.
+/// The first check reads everything. It does not see rot in place that leaves a file's length and times as they were, nor a
+/// change of what was found right: of rows, or of the part of the active segment that was read. [`verify`](crate::verify()) and
+/// [`parity_full`](crate::parity_full) leave nothing out. `through` and `progress` are as with the full check.
 ///
 /// # Errors
 /// [`LedgerError`] where the ledger can't be read. What is wrong with the mirror is in the report.

@@ -1,12 +1,13 @@
 //! Parity: are both legs equal, by content and in both directions; and what makes them equal again.
 //!
-//! - `report` what a check found · `check` quick and full · `incremental` what is new or changed
+//! - `report` what a check found · `check` quick and full · `incremental` what is new or changed · `indexes` SQLite's own check beside it
 //! - `replay` ledger → mirror, what is missing · `repair` an operator's decision, in either direction
 //!
 //! Called by the store, ParityActor and the CLI. A check only reads.
 
 mod check;
 mod incremental;
+mod indexes;
 mod repair;
 mod replay;
 mod report;

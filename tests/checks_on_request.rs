@@ -1,0 +1,222 @@
+//! Goal: an open store verifies and compares itself when asked: one check that reads much at a time, however many ask; its progress
+//! can be watched; a close does not wait for it and ends it. The timer finds a row that differs by itself.
+//!
+//! Method: stores with actors, whose sealed lines or rows are damaged under them; a disk whose reads of a segment wait at a gate, so
+//! that a check is under way for as long as the test likes; and as many callers as there are seats in a hall.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
+mod common;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use common::*;
+use counterfoil::actors::{Ledger, LedgerOptions};
+use counterfoil::*;
+
+/// A store of 12 events in several segments, closed, and options to open it with.
+fn closed() -> (tempfile::TempDir, PathBuf, LedgerOptions) {
+    let (temp, dir, options) = unsynced_store();
+    let mut options = LedgerOptions::from(options);
+    options.parity_interval = Duration::ZERO;
+    (temp, dir, options)
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn the_ledger_verifies_itself() {
+    let (_temp, dir, options) = closed();
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    assert!(ledger.status().last_verify.is_none(), "not unasked");
+    let report = ledger.verify().await.unwrap();
+    assert!(report.is_clean() && report.events == 12, "{report}");
+    let status = ledger.status();
+    assert_eq!((status.last_verify.as_ref(), status.check), (Some(&report), None));
+    serde_json::to_value(&status).unwrap();
+    flip(&segment_paths(&dir)[0], 400);
+    let report = ledger.verify().await.unwrap();
+    assert!(!report.is_clean(), "{report}");
+    assert!(!ledger.status().last_verify.unwrap().is_clean());
+    ledger.append(note("appends go on")).await.unwrap();
+    ledger.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn it_verifies_itself_after_an_open_that_was_told_so() {
+    let (_temp, dir, mut options) = closed();
+    options.verify_after_open = true;
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    until("the verification", || ledger.status().last_verify.is_some()).await;
+    assert!(ledger.status().last_verify.unwrap().is_clean());
+    ledger.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_timer_finds_a_row_that_differs() {
+    let (_temp, dir, mut options) = closed();
+    options.parity_interval = Duration::from_millis(5);
+    let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+    conn.execute("UPDATE events SET payload = '0' WHERE seq = 2", []).unwrap();
+    drop(conn);
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    let finds = || ledger.status().last_content_parity.is_some_and(|report| report.mismatched_count == 1);
+    until("the timer's finding", finds).await;
+    assert_eq!(ledger.parity(ParityKind::Incremental).await.unwrap().mismatched[0].seq.get(), 2);
+    ledger.close().await.unwrap();
+}
+
+/// A disk whose reads of the first segment wait while the gate is shut.
+#[derive(Debug, Default)]
+struct Gate {
+    shut: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn set(&self, shut: bool) {
+        *self.shut.lock().unwrap() = shut;
+        self.opened.notify_all();
+    }
+}
+
+#[derive(Debug)]
+struct Gated(Arc<dyn Storage>, Arc<Gate>);
+
+#[derive(Debug)]
+struct GatedFile(Box<dyn StorageFile>, Arc<Gate>);
+
+impl Storage for Gated {
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        self.0.create_dir(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.0.list(dir)
+    }
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        let file = self.0.open_read(path)?;
+        Ok(if path.ends_with("segments/00000000000000000001.jsonl") { Box::new(GatedFile(file, self.1.clone())) } else { file })
+    }
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        self.0.open_write(path)
+    }
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        self.0.create_new(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn StorageLock>>> {
+        self.0.try_lock(path)
+    }
+}
+
+impl StorageFile for GatedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let shut = self.1.shut.lock().unwrap();
+        drop(self.1.opened.wait_while(shut, |shut| *shut).unwrap());
+        self.0.read_at(buffer, offset)
+    }
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(bytes, offset)
+    }
+    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.0.reserve(offset, bytes)
+    }
+    fn set_len(&mut self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+    fn sync_data(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+fn gated(options: &mut LedgerOptions) -> Arc<Gate> {
+    let gate = Arc::new(Gate::default());
+    options.store.storage = Arc::new(Gated(options.store.storage.clone(), gate.clone()));
+    gate
+}
+
+/// Threads of this process, where that can be told.
+fn threads() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Threads:"));
+    line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_ask_one_check_runs_at_a_time() {
+    const CALLERS: usize = 300;
+    let (_temp, dir, mut options) = closed();
+    let gate = gated(&mut options);
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    gate.set(true);
+    let calls: Vec<_> = (0..CALLERS)
+        .map(|n| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                match n % 3 {
+                    0 => ledger.verify().await.map(|report| report.is_clean()),
+                    1 => ledger.parity(ParityKind::Full).await.map(|report| report.is_consistent()),
+                    _ => ledger.parity(ParityKind::Incremental).await.map(|report| report.is_consistent()),
+                }
+            })
+        })
+        .collect();
+    // Appends go on, and so the supervisor has had all requests by the time that it answers.
+    ledger.append(note("meanwhile")).await.unwrap();
+    ledger.children().await.unwrap();
+    assert!(threads() < 100, "{} threads for {CALLERS} callers", threads());
+    gate.set(false);
+    for call in calls {
+        assert!(call.await.unwrap().unwrap());
+    }
+    ledger.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_does_not_wait_for_a_check() {
+    let (_temp, dir, mut options) = closed();
+    let gate = gated(&mut options);
+    let again = options.clone();
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    gate.set(true);
+    let calls = [0, 1].map(|_| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.verify().await })
+    });
+    let waiting = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.parity(ParityKind::Full).await }
+    });
+    ledger.children().await.unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(60), ledger.clone().close()).await;
+    assert_eq!(closed.expect("close does not wait").unwrap().head.seq.get(), 12);
+    gate.set(false);
+    for call in calls {
+        // It was under way, waited behind that, or came too late: it is told, in any case.
+        let told = call.await.unwrap().unwrap_err();
+        assert!(matches!(told, Error::Append(AppendError::Closed)), "{told}");
+    }
+    assert!(waiting.await.unwrap().is_err());
+    let ledger = Ledger::open_with(&dir, again).await.unwrap();
+    assert!(ledger.verify().await.unwrap().is_clean());
+    ledger.close().await.unwrap();
+}

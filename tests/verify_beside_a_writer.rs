@@ -1,0 +1,118 @@
+//! Goal: beside a live writer verify does not take a line that is just being written for damage; and damage there stays damage.
+//!
+//! Method: a disk whose first reads of the active segment see its last line half written, with blank fill behind it, as a reader may
+//! see one that a writer lays over fill; the writer is a store that is open. Then the same with a line that is really wrong, and with
+//! no writer.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
+mod common;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use common::*;
+use counterfoil::*;
+
+/// For so many reads, bytes from an offset of the first segment on are seen as blank lines.
+#[derive(Debug)]
+struct Early {
+    from: u64,
+    reads: AtomicU64,
+}
+
+#[derive(Debug)]
+struct EarlyDisk(Arc<Early>);
+
+#[derive(Debug)]
+struct EarlyFile(Box<dyn StorageFile>, Arc<Early>);
+
+impl Storage for EarlyDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        FsStorage.create_dir(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        FsStorage.list(dir)
+    }
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        let file = FsStorage.open_read(path)?;
+        Ok(if path.ends_with("segments/00000000000000000001.jsonl") { Box::new(EarlyFile(file, self.0.clone())) } else { file })
+    }
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        FsStorage.open_write(path)
+    }
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        FsStorage.create_new(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        FsStorage.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        FsStorage.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        FsStorage.sync_dir(dir)
+    }
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn StorageLock>>> {
+        FsStorage.try_lock(path)
+    }
+}
+
+impl StorageFile for EarlyFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let read = self.0.read_at(buffer, offset)?;
+        if self.1.reads.fetch_update(SeqCst, SeqCst, |reads| reads.checked_sub(1)).is_ok() {
+            let blank = self.1.from.saturating_sub(offset).min(read as u64) as usize;
+            buffer[blank..read].fill(b'\n');
+        }
+        Ok(read)
+    }
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(bytes, offset)
+    }
+    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.0.reserve(offset, bytes)
+    }
+    fn set_len(&mut self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+    fn sync_data(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// Verifies with the last line seen early for so many reads.
+fn verified_early(dir: &Path, from: u64, reads: u64) -> VerifyReport {
+    let mut options = Options::default();
+    options.storage = Arc::new(EarlyDisk(Arc::new(Early { from, reads: AtomicU64::new(reads) })));
+    verify(&LedgerReader::open(dir, &options).unwrap(), &mut |_| ()).unwrap()
+}
+
+#[test]
+fn what_is_being_written_is_looked_at_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    let (mut store, _) = Store::open(&dir, &options()).unwrap();
+    for n in 0..5 {
+        store.append(note(&format!("number {n}")).session("s-1")).unwrap();
+    }
+    let bytes = ledger_bytes(&dir);
+    let last = bytes[..bytes.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() as u64 + 1;
+    for from in [last + 1, last + 200, bytes.len() as u64 - 2] {
+        for reads in 1..4 {
+            let report = verified_early(&dir, from, reads);
+            assert!(report.is_clean() && report.events == 5, "from {from}, {reads} reads: {report}");
+        }
+        // What stays as it is, is what it is.
+        let report = verified_early(&dir, from, u64::MAX);
+        assert_eq!((report.events, report.failures_count), (4, 1), "from {from}: {report}");
+    }
+    store.close().unwrap();
+    let report = verified_early(&dir, last + 200, 1);
+    assert_eq!((report.events, report.failures_count), (4, 1), "no writer: {report}");
+}
