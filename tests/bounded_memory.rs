@@ -1,7 +1,7 @@
 //! Goal: verify and the full check need no more memory for a large store than for a small one, however many sessions it has.
 //!
 //! Method: the command runs over a store of many events, each of a session of its own, and over one of a tenth of them; its peak
-//! (VmHWM) is read while it runs. Linux only. COUNTERFOIL_MEMORY_EVENTS sets the number of events; with more than 100,000 the positions
+//! (VmHWM) is read while it runs. Linux only. COUNTERFOIL_MEMORY_EVENTS sets the number of events; with more than 50,000 the positions
 //! of streams no longer fit in memory.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]

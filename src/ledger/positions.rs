@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 
 use super::LedgerError;
 
-/// Positions that are kept in memory: about 5 MB.
-pub(crate) const POSITIONS_MAX: usize = 100_000;
+/// Positions that are kept in memory: about 2 MB, and twice that while they move out.
+pub(crate) const POSITIONS_MAX: usize = 50_000;
 
 /// A stream, by 128 bits of keyed hash: the key is this process's own, so nobody can make two streams that meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
