@@ -15,27 +15,39 @@ const WAIT_PART: f64 = 0.4;
 /// What to do with the open group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Look again in a moment.
-    Wait,
+    /// Look again.
+    Wait(Pause),
     /// Write it here: all who could join have joined, or there is a lone caller, who would only pay for the hop.
     Write,
     /// Let the flusher write it: others come meanwhile.
     HandOver,
 }
 
+/// Until it is looked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// No longer than other threads need to come by: a timer would be longer than the whole wait.
+    Short,
+    /// As long as this, on a disk so slow that a timer will do.
+    Long(Duration),
+}
+
+/// A timer's resolution is a millisecond.
+const TIMER: Duration = Duration::from_millis(1);
+
 /// What is known of the callers.
 #[derive(Debug)]
 pub(crate) struct Gather {
-    /// Events that the last group had, or that were on their way then: their callers are likely to come back.
+    /// Appends that the last group had: their callers are likely to come back.
     crowd: usize,
-    /// Events on their way that did not come in time when they were waited for: permits that someone keeps.
+    /// Appends on their way that did not come in time when they were waited for: permits that someone keeps.
     absent: usize,
     waiting_since: Option<Instant>,
     /// How long an fsync takes, of late.
     fsync: Duration,
 }
 
-/// Whether so many events are on their way that to seal them takes longer than the fsync, so that the two should overlap.
+/// Whether so many appends are on their way that to seal them takes longer than the fsync, so that the two should overlap.
 pub(crate) fn overlaps(known: usize) -> bool {
     known > WAITED_FOR_MAX
 }
@@ -52,7 +64,7 @@ impl Gather {
         self.fsync = (self.fsync * 7 + took) / 8;
     }
 
-    /// What to do with a group of `joined` events, where `known` are on their way to the ledger, those counted.
+    /// What to do with a group of `joined` appends, where `known` are on their way to the ledger, those counted.
     pub(crate) fn verdict(&mut self, joined: usize, known: usize, now: Instant) -> Verdict {
         let coming = known.saturating_sub(joined);
         self.absent = self.absent.min(coming);
@@ -63,8 +75,9 @@ impl Gather {
         }
         if joined < expected {
             let since = *self.waiting_since.get_or_insert(now);
-            if now.saturating_duration_since(since) < self.fsync.mul_f64(WAIT_PART) {
-                return Verdict::Wait;
+            let left = self.fsync.mul_f64(WAIT_PART).saturating_sub(now.saturating_duration_since(since));
+            if !left.is_zero() {
+                return Verdict::Wait(if left < TIMER { Pause::Short } else { Pause::Long(TIMER) });
             }
             self.absent = coming;
         }
@@ -96,10 +109,10 @@ mod tests {
     #[test]
     fn callers_on_their_way_are_waited_for_and_expected_back() {
         let (mut gather, now) = gather();
-        assert_eq!(gather.verdict(3, 16, now), Verdict::Wait);
+        assert_eq!(gather.verdict(3, 16, now), Verdict::Wait(Pause::Short));
         assert_eq!(gather.verdict(16, 16, now), Verdict::Write);
         // Answered, and not back yet.
-        assert_eq!(gather.verdict(1, 1, now), Verdict::Wait);
+        assert_eq!(gather.verdict(1, 1, now), Verdict::Wait(Pause::Short));
         assert_eq!(gather.verdict(16, 16, now), Verdict::Write);
     }
 
@@ -107,8 +120,8 @@ mod tests {
     fn the_wait_is_bounded_and_a_crowd_that_has_gone_is_forgotten() {
         let (mut gather, now) = gather();
         assert_eq!(gather.verdict(16, 16, now), Verdict::Write);
-        assert_eq!(gather.verdict(1, 1, now), Verdict::Wait);
-        assert_eq!(gather.verdict(1, 1, now + FSYNC.mul_f64(0.39)), Verdict::Wait);
+        assert_eq!(gather.verdict(1, 1, now), Verdict::Wait(Pause::Short));
+        assert_eq!(gather.verdict(1, 1, now + FSYNC.mul_f64(0.39)), Verdict::Wait(Pause::Short));
         assert_eq!(gather.verdict(1, 1, now + FSYNC.mul_f64(0.41)), Verdict::Write);
         assert_eq!(gather.verdict(1, 1, now + FSYNC), Verdict::Write);
     }
@@ -116,11 +129,11 @@ mod tests {
     #[test]
     fn a_permit_that_someone_keeps_is_waited_for_once() {
         let (mut gather, now) = gather();
-        assert_eq!(gather.verdict(1, 2, now), Verdict::Wait);
+        assert_eq!(gather.verdict(1, 2, now), Verdict::Wait(Pause::Short));
         assert_eq!(gather.verdict(1, 2, now + FSYNC), Verdict::Write);
         assert_eq!(gather.verdict(1, 2, now + FSYNC), Verdict::Write);
         // Another one is on its way besides.
-        assert_eq!(gather.verdict(1, 3, now + FSYNC), Verdict::Wait);
+        assert_eq!(gather.verdict(1, 3, now + FSYNC), Verdict::Wait(Pause::Short));
     }
 
     #[test]
@@ -134,10 +147,17 @@ mod tests {
     }
 
     #[test]
+    fn on_a_slow_disk_a_timer_waits() {
+        let mut gather = Gather::new();
+        (0..64).for_each(|_| gather.took(Duration::from_millis(20)));
+        assert_eq!(gather.verdict(1, 2, Instant::now()), Verdict::Wait(Pause::Long(TIMER)));
+    }
+
+    #[test]
     fn a_disk_that_stalls_once_makes_for_no_long_wait() {
         let (mut gather, now) = gather();
         gather.took(Duration::from_secs(10));
-        assert_eq!(gather.verdict(1, 2, now), Verdict::Wait);
+        assert_eq!(gather.verdict(1, 2, now), Verdict::Wait(Pause::Short));
         assert_eq!(gather.verdict(1, 2, now + FSYNC), Verdict::Write);
     }
 }

@@ -17,7 +17,7 @@ use ractor::thread_local::ThreadLocalActor;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::flusher::Flusher;
-use super::gather::{self, Gather, Verdict};
+use super::gather::{self, Gather, Pause, Verdict};
 use super::message::{Append, Durability, Reply};
 use super::parity::Doubt;
 use super::permits::Permit;
@@ -62,15 +62,13 @@ pub(crate) enum LedgerMsg {
 }
 
 pub(crate) struct LedgerState {
-    context: Context,
     writer: Writer,
     lookup: Option<MirrorReader>,
     /// Whether the mirror covers what the writer has forgotten.
     covered: bool,
     failed: Option<String>,
-    /// Appends of the open group, and the events that they have.
+    /// Appends of the open group.
     waiting: Vec<Waiting>,
-    joined: usize,
     /// Appends of the group in flight.
     flying: Vec<Waiting>,
     gather: Gather,
@@ -83,6 +81,8 @@ pub(crate) struct LedgerState {
     credit_used: usize,
     behind: bool,
     closing: bool,
+    /// Dropped last, behind the flusher and the writer: it holds the store's lock.
+    context: Context,
 }
 
 /// An append whose group is not durable yet.
@@ -115,8 +115,7 @@ impl ThreadLocalActor for LedgerActor {
             LedgerMsg::Append(append) => state.append(&me, append),
             LedgerMsg::Flush => {
                 state.flush_cast = false;
-                // A group that was dropped leaves room, and no word of the mirror's will come for it.
-                state.flush_when_due(&me).and_then(|()| state.stage_deferred(&me))
+                state.flush_when_due(&me)
             }
             LedgerMsg::Landed => state.landed(&me),
             LedgerMsg::Mirrored { through, credit, caught_up, buffers } => {
@@ -184,7 +183,6 @@ impl LedgerState {
             covered,
             failed: None,
             waiting: Vec::new(),
-            joined: 0,
             flying: Vec::new(),
             gather: Gather::new(),
             flusher: None,
@@ -236,10 +234,7 @@ impl LedgerState {
                 // Duplicates may be of events that are in flight already.
                 match self.writer.in_flight() {
                     Some(flying) if waiting.receipts.iter().all(|receipt| receipt.seq <= flying.seq) => self.flying.push(waiting),
-                    _ => {
-                        self.joined += append.drafts.len();
-                        self.waiting.push(waiting);
-                    }
+                    _ => self.waiting.push(waiting),
                 }
             }
             Ok(Stage::Staged(Staged { receipts, durable: true })) => {
@@ -302,24 +297,30 @@ impl LedgerState {
     /// Writes the open group, here or by the flusher; or looks again behind what comes meanwhile.
     fn flush_when_due(&mut self, me: &Me) -> Result<(), Exit> {
         if self.writer.in_flight().is_some() || self.writer.open_group().1 == 0 {
-            return Ok(());
+            return self.stage_deferred(me);
         }
-        match self.gather.verdict(self.joined, self.on_their_way(), Instant::now()) {
-            Verdict::Wait => {
+        match self.gather.verdict(self.waiting.len(), self.on_their_way(), Instant::now()) {
+            Verdict::Wait(Pause::Short) => {
                 // The callers that are waited for may need this very core.
                 std::thread::yield_now();
                 self.flush_cast = me.cast(LedgerMsg::Flush).is_ok();
-                if self.flush_cast { Ok(()) } else { self.flush() }
+                return if self.flush_cast { Ok(()) } else { self.flush() };
             }
-            Verdict::Write => self.flush(),
-            Verdict::HandOver => self.hand_over(me),
+            Verdict::Wait(Pause::Long(pause)) => {
+                self.flush_cast = true;
+                me.send_after(pause, || LedgerMsg::Flush);
+                return Ok(());
+            }
+            Verdict::Write => self.flush()?,
+            Verdict::HandOver => self.hand_over(me)?,
         }
+        // A group that was dropped leaves room, and no word of the mirror's will come for it.
+        self.stage_deferred(me)
     }
 
-    /// Events that have a permit, but for those that wait for the mirror.
+    /// Appends that have a permit, but for those that wait for the mirror.
     fn on_their_way(&self) -> usize {
-        let deferred: usize = self.deferred.iter().map(|append| append.drafts.len()).sum();
-        self.context.shared.permits.in_flight().saturating_sub(deferred)
+        self.context.shared.permits.appends().saturating_sub(self.deferred.len())
     }
 
     /// Writes all that is staged, on this thread, and waits for what is in flight.
@@ -365,14 +366,12 @@ impl LedgerState {
         match self.writer.depart() {
             Ok(None) => Ok(None),
             Ok(Some(flight)) => {
-                self.joined = 0;
                 self.flying.append(&mut self.waiting);
                 Ok(Some(flight))
             }
             Err(LedgerError::Poisoned { cause }) => Err(self.poisoned(cause)),
             Err(error) => {
                 tracing::warn!(actor = "ledger", %error, "the group was not written");
-                self.joined = 0;
                 for waiting in std::mem::take(&mut self.waiting) {
                     waiting.reply.send(Err(AppendError::Ledger(again(&error))));
                 }
@@ -394,7 +393,8 @@ impl LedgerState {
             self.tell(group, waiting)?;
             departed?;
         }
-        self.see_to_flush(me)
+        // As after a flush; this sees to the next group too.
+        self.stage_deferred(me)
     }
 
     fn wait_for_flight(&mut self) -> Result<(), Exit> {

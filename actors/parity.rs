@@ -44,12 +44,13 @@ pub(crate) enum ParityMsg {
 }
 
 pub(crate) struct ParityState {
-    context: Context,
     task: ParityTask,
     replaying: Option<(Mirror, Replay)>,
     /// Times that a broken mirror was set aside: a disk that breaks each new one must not be tried for ever.
     set_aside: u32,
     started: Instant,
+    /// Dropped last, behind the mirror: it holds the store's lock.
+    context: Context,
 }
 
 const SET_ASIDE_MAX: u32 = 3;

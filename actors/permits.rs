@@ -4,6 +4,7 @@
 //! mailbox, or lost with a panicking handler, the permit comes back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
@@ -15,6 +16,24 @@ use crate::AppendError;
 pub struct Permit {
     _events: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
+    _append: Counted,
+}
+
+/// One of the appends that have a permit.
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(appends: &Arc<AtomicUsize>) -> Counted {
+        appends.fetch_add(1, Ordering::Relaxed);
+        Counted(appends.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Both bounds of a store.
@@ -22,6 +41,7 @@ pub struct Permit {
 pub(crate) struct Permits {
     events: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
+    appends: Arc<AtomicUsize>,
     events_max: usize,
     bytes_max: usize,
     group_events_max: usize,
@@ -36,6 +56,7 @@ impl Permits {
         Permits {
             events: Arc::new(Semaphore::new(events_max)),
             bytes: Arc::new(Semaphore::new(bytes_max)),
+            appends: Arc::default(),
             events_max,
             bytes_max,
             group_events_max: options.store.group_events_max,
@@ -61,7 +82,7 @@ impl Permits {
         let closed = |_: AcquireError| AppendError::Closed;
         let events = self.events.clone().acquire_many_owned(events).await.map_err(closed)?;
         let bytes = self.bytes.clone().acquire_many_owned(bytes).await.map_err(closed)?;
-        Ok(Permit { _events: events, _bytes: bytes })
+        Ok(Permit { _events: events, _bytes: bytes, _append: Counted::new(&self.appends) })
     }
 
     /// Says `Busy` where there is no room.
@@ -73,12 +94,17 @@ impl Permits {
         };
         let events = self.events.clone().try_acquire_many_owned(events).map_err(refused)?;
         let bytes = self.bytes.clone().try_acquire_many_owned(bytes).map_err(refused)?;
-        Ok(Permit { _events: events, _bytes: bytes })
+        Ok(Permit { _events: events, _bytes: bytes, _append: Counted::new(&self.appends) })
     }
 
     /// Events on their way.
     pub(crate) fn in_flight(&self) -> usize {
         self.events_max - self.events.available_permits()
+    }
+
+    /// Appends on their way.
+    pub(crate) fn appends(&self) -> usize {
+        self.appends.load(Ordering::Relaxed)
     }
 
     /// Wakes all who wait; they get `Closed`.

@@ -43,7 +43,6 @@ pub(crate) enum SqliteMsg {
 }
 
 pub(crate) struct SqliteState {
-    context: Context,
     reader: LedgerReader,
     mirror: Option<Mirror>,
     /// What is held against the mirror's file, and is to be looked into when it is opened.
@@ -61,6 +60,8 @@ pub(crate) struct SqliteState {
     left: Option<(Seq, FileId)>,
     /// A look at the WAL is timed.
     watching_wal: bool,
+    /// Dropped last, behind the mirror: it holds the store's lock.
+    context: Context,
 }
 
 /// Events and bytes of groups that are committed in one transaction (one group may have more): some 20 ms of work, so that

@@ -74,6 +74,7 @@ fn ledger_errors() -> Vec<LedgerError> {
         LedgerError::Damaged { path: segment(), offset: 700, reason: LineFault::Payload },
         LedgerError::DiskFull { path: segment() },
         LedgerError::Poisoned { cause: io_error(Other).to_string() },
+        LedgerError::InFlight { seq: Seq::new(7) },
     ]);
     list.extend(refusals().into_iter().map(|refusal| LedgerError::Refused(Box::new(refusal))));
     list
@@ -163,6 +164,7 @@ fn each_says_what_to_do() {
     errors.push(("repair", RepairError::Unrecoverable { seq: seq(13), reason: "the mirror has no row".into() }.into()));
     let next = [
         "run `counterfoil",
+        "call `Writer::land`",
         "`counterfoil ",
         "use ",
         "give ",

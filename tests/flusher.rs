@@ -64,7 +64,7 @@ async fn round(seed: u64, trouble: Trouble) -> (u64, u64) {
     let watched = Watched::under(&mut options.store);
     let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
     match trouble {
-        Trouble::Fails | Trouble::Panics => watched.fail(random.below(10), trouble == Trouble::Panics),
+        Trouble::Fails | Trouble::Panics => watched.fail(random.below(4), trouble == Trouble::Panics),
         Trouble::None | Trouble::Kills => {}
     }
     let tasks: Vec<_> = (0..TASKS).map(|task| tokio::spawn(appender(ledger.clone(), seed, task))).collect();
@@ -94,6 +94,8 @@ async fn finished(ledger: Ledger, dir: &std::path::Path, trouble: Trouble, watch
         assert!((receipts.len() as u64) < TASKS * APPENDS);
     } else {
         assert_eq!(receipts.len() as u64, TASKS * APPENDS);
+        let restarts = ledger.status().restarts;
+        assert_eq!(restarts > 0, trouble != Trouble::None, "{restarts} restarts");
         let report = ledger.close().await.unwrap();
         assert_eq!((report.ledger_error, report.mirror_error), (None, None));
     }
@@ -111,6 +113,45 @@ async fn finished(ledger: Ledger, dir: &std::path::Path, trouble: Trouble, watch
     for receipt in receipts {
         assert!(there.contains(&(receipt.id, receipt.event_hash)), "seq {} was acknowledged and is lost", receipt.seq);
     }
+}
+
+/// An actor that has the store below it, and ends with it.
+struct Parent;
+
+impl ractor::Actor for Parent {
+    type Msg = ();
+    type State = ();
+    type Arguments = ();
+    async fn pre_start(&self, _: ractor::ActorRef<()>, (): ()) -> Result<(), ractor::ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_lock_is_held_until_the_last_write_has_ended() {
+    let temp = tempfile::tempdir().unwrap();
+    let (parent, _) = ractor::Actor::spawn(None, Parent, ()).await.unwrap();
+    let mut options = LedgerOptions::default();
+    let watched = Watched::under(&mut options.store);
+    let ledger = Ledger::open_linked(temp.path(), options, parent.get_cell()).await.unwrap();
+    watched.hold(true);
+    let tasks: Vec<_> = (0..TASKS).map(|task| tokio::spawn(appender(ledger.clone(), 1, task))).collect();
+    common::until("a write that the flusher is at", || watched.is_waiting() && watched.seen().flusher > 0).await;
+    parent.kill();
+    common::until("the end of the supervisor", || ledger.address().get_status() == ractor::ActorStatus::Stopped).await;
+    for task in tasks {
+        assert!(task.await.unwrap().is_empty());
+    }
+    // Nobody is left who would answer, and a write is still under way.
+    let open = || Store::open(temp.path(), &Options::default());
+    for _ in 0..20 {
+        assert!(matches!(open(), Err(Error::Ledger(LedgerError::Locked { .. }))), "the lock is free while a write is under way");
+        tokio::task::yield_now().await;
+    }
+    watched.hold(false);
+    common::until("the lock", || !matches!(open(), Err(Error::Ledger(LedgerError::Locked { .. })))).await;
+    assert!(common::verified(temp.path()).is_clean());
+    assert!(watched.seen().wrong.is_empty(), "{:#?}", watched.seen().wrong);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -52,6 +52,12 @@ pub enum LedgerError {
         /// Who: `process 1234`, as far as LOCK says.
         holder: String,
     },
+    /// A group is out to be written, and must be brought back first.
+    #[error("the group up to seq {seq} is in flight; call `Writer::land` with it first")]
+    InFlight {
+        /// Its last event.
+        seq: Seq,
+    },
     /// ledger.json is damaged, or not a counterfoil's.
     #[error("{path} is no ledger manifest: {reason}; move it away and run `counterfoil repair --from mirror`, or restore it from a backup")]
     Manifest {

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Head;
 use super::recovery::Active;
 use crate::canary::{self, Canary};
 use crate::failpoint;
@@ -12,9 +13,12 @@ use crate::options::Failpoint;
 /// A closed group, and the file that it goes to. [`Writer::depart`](super::Writer::depart) makes one; after
 /// [`Flight::fly`] it goes back to [`Writer::land`](super::Writer::land), whatever came of it. There is one at a time: the
 /// next group is written only after this one's fsync has returned.
+#[must_use = "its events are lost to the writer until it has landed"]
 pub struct Flight {
     active: Active,
     bytes: Vec<u8>,
+    /// Its last event.
+    last: Head,
     /// Blank lines that are written behind it, see [`Options::preallocate`](crate::Options::preallocate).
     fill: Option<Fill>,
     failpoint: Option<Arc<Failpoint>>,
@@ -29,9 +33,9 @@ pub(super) struct Fill {
 }
 
 impl Flight {
-    pub(super) fn new(active: Active, bytes: Vec<u8>, fill: Option<Fill>, failpoint: Option<Arc<Failpoint>>) -> Flight {
+    pub(super) fn new(active: Active, bytes: Vec<u8>, last: Head, fill: Option<Fill>, failpoint: Option<Arc<Failpoint>>) -> Flight {
         let written = Err(io::Error::other("its group was never written"));
-        Flight { active, bytes, fill, failpoint, written, took: Duration::ZERO }
+        Flight { active, bytes, last, fill, failpoint, written, took: Duration::ZERO }
     }
 
     /// Writes the group and makes it durable. Blocks for as long as the disk takes. What came of it is told at landing.
@@ -61,8 +65,8 @@ impl Flight {
         at(failpoint::LEDGER_SYNCED)
     }
 
-    pub(super) fn into_parts(self) -> (Active, Vec<u8>, io::Result<()>) {
-        (self.active, self.bytes, self.written)
+    pub(super) fn into_parts(self) -> (Active, Vec<u8>, Head, io::Result<()>) {
+        (self.active, self.bytes, self.last, self.written)
     }
 }
 

@@ -67,8 +67,10 @@ impl Room {
     pub(super) fn trim(&mut self, active: &mut Active) -> io::Result<bool> {
         let filled = self.filled_to > active.len;
         // Even where the rest fails: what is appended here then must reserve again.
-        (self.reserved_to, self.filled_to) = (0, 0);
-        active.file.set_len(active.len).map(|()| filled)
+        self.reserved_to = 0;
+        active.file.set_len(active.len)?;
+        self.filled_to = 0;
+        Ok(filled)
     }
 }
 

@@ -297,8 +297,9 @@ impl Writer {
     /// Writes the open group and makes it durable. Nothing where it is empty.
     ///
     /// # Errors
-    /// As [`Writer::depart`] and [`Writer::land`].
+    /// [`LedgerError::InFlight`] where a flight is out; else as [`Writer::depart`] and [`Writer::land`].
     pub fn flush(&mut self) -> Result<Option<Group>, LedgerError> {
+        self.check_landed()?;
         match self.depart()? {
             None => Ok(None),
             Some(mut flight) => {
@@ -330,7 +331,7 @@ impl Writer {
         };
         let fill = self.room.fill_behind(active.len + bytes.len() as u64, bytes.len());
         self.flying = Some(last);
-        Ok(Some(Flight::new(active, bytes, fill, self.options.failpoint.clone())))
+        Ok(Some(Flight::new(active, bytes, last, fill, self.options.failpoint.clone())))
     }
 
     /// Takes a flight back: its group is durable.
@@ -338,10 +339,10 @@ impl Writer {
     /// # Errors
     /// [`LedgerError::Poisoned`]: what was written is unknown.
     pub fn land(&mut self, flight: Flight) -> Result<Group, LedgerError> {
-        let (mut active, bytes, written) = flight.into_parts();
-        let Some(last) = self.flying.take() else {
+        let (mut active, bytes, last, written) = flight.into_parts();
+        if self.flying.take_if(|flying| *flying == last).is_none() {
             return Err(self.poison(&io::Error::other("a flight of another writer")));
-        };
+        }
         let (segment, offset) = (active.segment.first, active.len);
         active.len += bytes.len() as u64;
         self.active = Some(active);
@@ -432,6 +433,13 @@ impl Writer {
         LedgerError::Poisoned { cause }
     }
 
+    fn check_landed(&self) -> Result<(), LedgerError> {
+        match self.flying {
+            Some(last) => Err(LedgerError::InFlight { seq: last.seq }),
+            None => Ok(()),
+        }
+    }
+
     fn check_well(&self) -> Result<(), LedgerError> {
         match &self.poisoned {
             Some(_) if canary::on(Canary::IgnorePoison) => Ok(()),
@@ -443,9 +451,10 @@ impl Writer {
     /// Releases what was reserved ahead. Call it once nothing more is to be appended; the open group must be flushed.
     ///
     /// # Errors
-    /// [`LedgerError::Io`]; [`LedgerError::Poisoned`].
+    /// [`LedgerError::InFlight`]; [`LedgerError::Io`]; [`LedgerError::Poisoned`].
     pub fn trim(&mut self) -> Result<(), LedgerError> {
         self.check_well()?;
+        self.check_landed()?;
         self.cut_room(failpoint::LEDGER_TRIM, false)
     }
 

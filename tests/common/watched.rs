@@ -17,6 +17,8 @@ pub struct Seen {
     pub wrong: Vec<String>,
     /// Each open to write is a writer's; what an earlier one writes after that is wrong.
     writer: u64,
+    /// It has appended a group: from then on nothing that stands is written again.
+    appended: bool,
     /// How far the segment is written, and how far of that is fsynced.
     written: u64,
     synced: u64,
@@ -115,7 +117,7 @@ impl Disk {
         let len = file.len()?;
         let mut seen = self.0.seen.lock().unwrap();
         seen.writer += 1;
-        (seen.written, seen.synced) = (len, len);
+        (seen.written, seen.synced, seen.appended) = (len, len, false);
         Ok(Box::new(SegmentFile { file, writer: seen.writer, watched: self.0.clone() }))
     }
 }
@@ -168,13 +170,16 @@ impl StorageFile for SegmentFile {
         self.watched.begin(self.writer, "writes");
         let done = self.file.write_at(bytes, offset);
         let mut seen = self.watched.seen.lock().unwrap();
-        // Recovery writes again what is there; a group comes behind what is there, and all of that is fsynced.
-        if offset >= seen.written && bytes.first() == Some(&b'{') {
-            let (written, synced) = (seen.written, seen.synced);
+        // Recovery writes again what is there; a group comes behind what is there, and all of that is fsynced; blank lines
+        // come behind the group.
+        let (written, synced) = (seen.written, seen.synced);
+        if bytes.first() == Some(&b'{') && offset >= written {
             if offset != written || written != synced {
                 seen.wrong.push(format!("a group at {offset} behind {written} bytes, {synced} of them fsynced"));
             }
-            seen.written = offset + bytes.len() as u64;
+            (seen.written, seen.appended) = (offset + bytes.len() as u64, true);
+        } else if seen.appended && offset < written {
+            seen.wrong.push(format!("a write at {offset}, though {written} bytes stand"));
         }
         drop(seen);
         self.watched.end();
