@@ -47,7 +47,12 @@ async fn appender(ledger: Ledger, seed: u64, task: u64) -> Vec<Receipt> {
                 }
                 receipts.push(first);
             }
-            (Err(AppendError::OutcomeUnknown { .. } | AppendError::Ledger(LedgerError::Poisoned { .. })), _) => break,
+            (
+                Err(AppendError::OutcomeUnknown { .. } | AppendError::Stopped { .. } | AppendError::Ledger(LedgerError::Poisoned { .. })),
+                _,
+            ) => {
+                break;
+            }
             (Err(error), _) => panic!("{error}"),
         }
     }
@@ -134,13 +139,13 @@ async fn the_lock_is_held_until_the_last_write_has_ended() {
     let mut options = LedgerOptions::default();
     let watched = Watched::under(&mut options.store);
     let ledger = Ledger::open_linked(temp.path(), options, parent.get_cell()).await.unwrap();
-    watched.hold(true);
+    watched.hold_flusher(true);
     let tasks: Vec<_> = (0..TASKS).map(|task| tokio::spawn(appender(ledger.clone(), 1, task))).collect();
-    common::until("a write that the flusher is at", || watched.is_waiting() && watched.seen().flusher > 0).await;
+    common::until("a write that the flusher is at", || watched.is_waiting()).await;
     parent.kill();
     common::until("the end of the supervisor", || ledger.address().get_status() == ractor::ActorStatus::Stopped).await;
     for task in tasks {
-        assert!(task.await.unwrap().is_empty());
+        assert!((task.await.unwrap().len() as u64) < APPENDS);
     }
     // Nobody is left who would answer, and a write is still under way.
     let open = || Store::open(temp.path(), &Options::default());
@@ -148,7 +153,7 @@ async fn the_lock_is_held_until_the_last_write_has_ended() {
         assert!(matches!(open(), Err(Error::Ledger(LedgerError::Locked { .. }))), "the lock is free while a write is under way");
         tokio::task::yield_now().await;
     }
-    watched.hold(false);
+    watched.hold_flusher(false);
     common::until("the lock", || !matches!(open(), Err(Error::Ledger(LedgerError::Locked { .. })))).await;
     assert!(common::verified(temp.path()).is_clean());
     assert!(watched.seen().wrong.is_empty(), "{:#?}", watched.seen().wrong);

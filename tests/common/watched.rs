@@ -23,8 +23,9 @@ pub struct Seen {
     written: u64,
     synced: u64,
     busy: bool,
-    /// Fsyncs wait while it is held.
+    /// Fsyncs wait while it is held; of the flusher's thread, those alone.
     held: bool,
+    held_by_flusher: bool,
     waiting: bool,
     /// The fsync of the flusher, counted from the next one, that fails or panics.
     fail: Option<(u64, bool)>,
@@ -51,6 +52,12 @@ impl Watched {
     /// Holds all fsyncs of segments from now on, or lets them go.
     pub fn hold(&self, held: bool) {
         self.seen.lock().unwrap().held = held;
+        self.changed.notify_all();
+    }
+
+    /// Holds those of the flusher from now on, or lets them go.
+    pub fn hold_flusher(&self, held: bool) {
+        self.seen.lock().unwrap().held_by_flusher = held;
         self.changed.notify_all();
     }
 
@@ -83,8 +90,9 @@ impl Watched {
         let mut seen = self.seen.lock().unwrap();
         let by_flusher = std::thread::current().name() == Some("counterfoil-flusher");
         *(if by_flusher { &mut seen.flusher } else { &mut seen.own }) += 1;
-        seen.waiting = seen.held;
-        while seen.held {
+        let is_held = |seen: &Seen| seen.held || by_flusher && seen.held_by_flusher;
+        seen.waiting = is_held(&seen);
+        while is_held(&seen) {
             seen = self.changed.wait(seen).unwrap();
         }
         seen.waiting = false;
