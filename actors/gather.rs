@@ -2,11 +2,11 @@
 //!
 //! Appends that come one by one from a few callers would settle at half of them a group: those of one half wait for the
 //! fsync of the other. A wait of a fraction of an fsync lets all of them join one. It is bounded, and off for a lone caller.
-//! With many callers sealing takes longer than the fsync, and the two overlap instead.
+//! With many callers sealing takes longer than the fsync, and the two overlap instead: then half of them make a group.
 
 use std::time::{Duration, Instant};
 
-/// More callers than this are not waited for. 64: to seal that many takes about as long as an fsync.
+/// Of more callers than this half are waited for. 64: to seal that many takes about as long as an fsync.
 const WAITED_FOR_MAX: usize = 64;
 
 /// A wait lasts at most this part of a recent fsync: less than what the callers that are waited for would lose.
@@ -52,6 +52,11 @@ pub(crate) fn overlaps(known: usize) -> bool {
     known > WAITED_FOR_MAX
 }
 
+/// Where groups overlap, each has half of the appends: one half is in flight while the other is sealed.
+pub(crate) fn half(known: usize) -> usize {
+    known.div_ceil(2)
+}
+
 impl Gather {
     pub(crate) fn new() -> Gather {
         Gather { crowd: 0, absent: 0, waiting_since: None, fsync: Duration::ZERO }
@@ -69,11 +74,8 @@ impl Gather {
         let coming = known.saturating_sub(joined);
         self.absent = self.absent.min(coming);
         let expected = self.crowd.max(joined + coming - self.absent);
-        if overlaps(expected) {
-            (self.crowd, self.waiting_since) = (joined, None);
-            return if coming > self.absent { Verdict::HandOver } else { Verdict::Write };
-        }
-        if joined < expected {
+        let overlaps = overlaps(expected);
+        if joined < if overlaps { half(expected) } else { expected } {
             let since = *self.waiting_since.get_or_insert(now);
             let left = self.fsync.mul_f64(WAIT_PART).saturating_sub(now.saturating_duration_since(since));
             if !left.is_zero() {
@@ -82,7 +84,7 @@ impl Gather {
             self.absent = coming;
         }
         (self.crowd, self.waiting_since) = (joined, None);
-        Verdict::Write
+        if overlaps && coming > self.absent { Verdict::HandOver } else { Verdict::Write }
     }
 }
 
@@ -137,13 +139,17 @@ mod tests {
     }
 
     #[test]
-    fn many_overlap_and_are_not_waited_for() {
+    fn many_overlap_and_only_half_of_them_are_waited_for() {
         let (mut gather, now) = gather();
-        assert_eq!(gather.verdict(40, 256, now), Verdict::HandOver);
+        assert_eq!(gather.verdict(40, 256, now), Verdict::Wait(Pause::Short));
         assert_eq!(gather.verdict(128, 256, now), Verdict::HandOver);
+        assert_eq!(gather.verdict(40, 256, now), Verdict::Wait(Pause::Short));
+        assert_eq!(gather.verdict(50, 256, now + FSYNC), Verdict::HandOver);
         assert_eq!(gather.verdict(256, 256, now), Verdict::Write);
-        // The others have been answered, and are not waited for.
-        assert_eq!(gather.verdict(100, 100, now), Verdict::Write);
+        // The others do not come back; that is waited for once.
+        assert_eq!(gather.verdict(100, 100, now), Verdict::Wait(Pause::Short));
+        assert_eq!(gather.verdict(100, 100, now + FSYNC), Verdict::Write);
+        assert_eq!(gather.verdict(60, 60, now + FSYNC), Verdict::Write);
     }
 
     #[test]

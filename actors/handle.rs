@@ -8,12 +8,12 @@ use ractor::{Actor, ActorCell, ActorRef, RpcReplyPort};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::LedgerOptions;
 use super::checks::Check;
-use super::message::{Append, AppendReply, Durability, Message};
+use super::message::{Append, AppendReply, Durability, Message, Reply};
 use super::parity::Doubt;
 use super::shared::{Phase, Shared, Status};
 use super::supervisor::{Inner, SupervisorActor, SupervisorArgs};
-use super::{LedgerOptions, ledger::LedgerMsg};
 use crate::store::{FoundMirror, Prepared, prepare};
 use crate::{
     AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerError, LedgerReader, Manifest, MirrorReader,
@@ -259,19 +259,12 @@ impl Ledger {
     }
 
     /// Sends an append on the shortest way there is.
-    fn post(&self, append: Append) -> oneshot::Receiver<AppendReply> {
+    fn post(&self, mut append: Append) -> oneshot::Receiver<AppendReply> {
         let (reply, answer) = oneshot::channel();
-        let Message(message) = append.into_message(RpcReplyPort::from(reply));
-        let undelivered = match (self.inner.shared.current(), message) {
-            (Some(ledger), Inner::Append(append)) => match ledger.cast(LedgerMsg::Append(append)) {
-                Err(ractor::MessagingErr::SendErr(LedgerMsg::Append(append))) => Some(Inner::Append(append)),
-                _ => None,
-            },
-            (_, message) => Some(message),
-        };
-        if let Some(message) = undelivered {
+        append.reply = Reply(Some(RpcReplyPort::from(reply)));
+        for undelivered in self.inner.shared.inbox.post(append).err().into_iter().flatten() {
             // Refused only where the supervisor has ended; the message's reply says so when it is dropped.
-            let _ = self.inner.supervisor.cast(message.into());
+            let _ = self.inner.supervisor.cast(Inner::Append(undelivered).into());
         }
         answer
     }

@@ -18,15 +18,15 @@ use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::flusher::Flusher;
 use super::gather::{self, Gather, Pause, Verdict};
-use super::message::{Append, Durability, Reply};
+use super::message::Append;
 use super::parity::Doubt;
-use super::permits::Permit;
 use super::sqlite::SqliteMsg;
 use super::supervisor::{Context, Exit, Inner};
+use super::waiting::{self, Waiting};
 use crate::canary::{self, Canary};
 use crate::{
-    AppendError, EventId, Flight, Group, Head, LedgerError, Lookup, LookupError, MirrorAck, MirrorError, MirrorFault, MirrorReader,
-    Receipt, Seq, Stage, Staged, Stored, Writer, failpoint,
+    AppendError, EventId, Flight, Group, Head, LedgerError, Lookup, LookupError, MirrorError, MirrorFault, MirrorReader, Seq, Stage,
+    Staged, Stored, Writer, failpoint,
 };
 
 /// What LedgerActor knows of the mirror, by the supervisor.
@@ -46,6 +46,8 @@ pub(crate) enum MirrorLink {
 pub(crate) enum LedgerMsg {
     /// Seal and group; answered once the group is durable.
     Append(Append),
+    /// The same with all that is in the inbox.
+    Drain,
     /// Write the open group.
     Flush,
     /// The flusher has a flight that has landed.
@@ -75,6 +77,8 @@ pub(crate) struct LedgerState {
     flusher: Option<Flusher>,
     flush_cast: bool,
     look_cast: bool,
+    /// Appends that were taken from the inbox.
+    posted: Vec<Append>,
     /// Appends that must wait for the mirror. Bounded by their permits.
     deferred: VecDeque<Append>,
     sqlite: Option<ActorRef<SqliteMsg>>,
@@ -83,14 +87,6 @@ pub(crate) struct LedgerState {
     closing: bool,
     /// Dropped last, behind the flusher and the writer: it holds the store's lock.
     context: Context,
-}
-
-/// An append whose group is not durable yet.
-struct Waiting {
-    receipts: Vec<Receipt>,
-    durability: Durability,
-    permit: Permit,
-    reply: Reply,
 }
 
 /// How often a mirror that can't be opened to read is tried again while appends wait for it.
@@ -112,7 +108,8 @@ impl ThreadLocalActor for LedgerActor {
 
     async fn handle(&self, me: Me, message: LedgerMsg, state: &mut LedgerState) -> Result<(), ActorProcessingErr> {
         match message {
-            LedgerMsg::Append(append) => state.append(&me, append),
+            LedgerMsg::Append(append) => state.append(append).and_then(|()| state.see_to_group(&me)),
+            LedgerMsg::Drain => state.drain(&me),
             LedgerMsg::Flush => {
                 state.flush_cast = false;
                 state.flush_when_due(&me)
@@ -188,6 +185,7 @@ impl LedgerState {
             flusher: None,
             flush_cast: false,
             look_cast: false,
+            posted: Vec::new(),
             deferred: VecDeque::new(),
             sqlite: None,
             credit_used: 0,
@@ -200,7 +198,21 @@ impl LedgerState {
         self.context.shared.options.store.at(point).map_err(|error| Exit::Poisoned { cause: error.to_string() })
     }
 
-    fn append(&mut self, me: &Me, append: Append) -> Result<(), Exit> {
+    fn drain(&mut self, me: &Me) -> Result<(), Exit> {
+        let mut posted = std::mem::take(&mut self.posted);
+        self.context.shared.inbox.take(&mut posted);
+        for append in posted.drain(..) {
+            self.append(append)?;
+            // The disk first: it would be idle while the others are sealed.
+            if self.writer.in_flight().is_some() && self.waiting.len() >= gather::half(self.on_their_way()) {
+                self.take_landed(me)?;
+            }
+        }
+        self.posted = posted;
+        self.see_to_group(me)
+    }
+
+    fn append(&mut self, append: Append) -> Result<(), Exit> {
         self.fail(failpoint::ACTOR_LEDGER_APPEND)?;
         if self.closing {
             append.reply.send(Err(AppendError::Closed));
@@ -216,6 +228,10 @@ impl LedgerState {
         }
         let deferred = self.stage(append)?;
         self.deferred.extend(deferred);
+        Ok(())
+    }
+
+    fn see_to_group(&mut self, me: &Me) -> Result<(), Exit> {
         self.see_to_look(me);
         self.see_to_flush(me)
     }
@@ -238,7 +254,8 @@ impl LedgerState {
                 }
             }
             Ok(Stage::Staged(Staged { receipts, durable: true })) => {
-                self.acknowledge(receipts, append.durability, append.reply);
+                let Append { durability, permit, reply, .. } = append;
+                self.answer(vec![Waiting { receipts, durability, permit, reply }]);
             }
             Ok(Stage::GroupFull) => append.reply.send(Err(AppendError::Busy)),
             Err(error @ (AppendError::Rebuilding { .. } | AppendError::MirrorTooFarBehind { .. })) => match &self.failed {
@@ -361,7 +378,7 @@ impl LedgerState {
     fn depart(&mut self) -> Result<Option<Flight>, Exit> {
         if canary::on(Canary::AcknowledgeFirst) {
             let waiting = std::mem::take(&mut self.waiting);
-            self.acknowledge_all(waiting);
+            self.answer(waiting);
         }
         match self.writer.depart() {
             Ok(None) => Ok(None),
@@ -382,19 +399,25 @@ impl LedgerState {
 
     /// Takes what the flusher has written, and sees to the next group.
     fn landed(&mut self, me: &Me) -> Result<(), Exit> {
+        self.take_landed(me)?;
+        // As after a flush; this sees to the next group too.
+        self.stage_deferred(me)
+    }
+
+    fn take_landed(&mut self, me: &Me) -> Result<(), Exit> {
         // Where someone has waited for it, it is not there any more.
         let landed = self.flusher.as_mut().filter(|_| self.writer.in_flight().is_some()).and_then(Flusher::landed);
         if let Some(flight) = landed {
             // Those who are about to be answered count: they come back.
-            let overlaps = gather::overlaps(self.on_their_way());
+            let known = self.on_their_way();
+            let overlaps = gather::overlaps(known) && self.waiting.len() >= gather::half(known);
             let (group, waiting) = self.settle(flight)?;
             // The disk first; it would be idle while everyone is told.
             let departed = if overlaps { self.hand_over(me) } else { Ok(()) };
             self.tell(group, waiting)?;
             departed?;
         }
-        // As after a flush; this sees to the next group too.
-        self.stage_deferred(me)
+        Ok(())
     }
 
     fn wait_for_flight(&mut self) -> Result<(), Exit> {
@@ -428,7 +451,7 @@ impl LedgerState {
         self.context.shared.groups.fetch_add(1, Ordering::Relaxed);
         self.context.shared.events.fetch_add(group.last.seq.get() + 1 - group.first.get(), Ordering::Relaxed);
         self.context.shared.durable.send_replace(group.last);
-        self.acknowledge_all(waiting);
+        self.answer(waiting);
         self.fail(failpoint::ACTOR_LEDGER_SEND)?;
         self.commit(group);
         Ok(())
@@ -444,31 +467,8 @@ impl LedgerState {
         Exit::Poisoned { cause }
     }
 
-    fn acknowledge_all(&self, waiting: Vec<Waiting>) {
-        for Waiting { receipts, durability, permit, reply } in waiting {
-            drop(permit);
-            self.acknowledge(receipts, durability, reply);
-        }
-    }
-
-    fn acknowledge(&self, mut receipts: Vec<Receipt>, durability: Durability, reply: Reply) {
-        let shared = &self.context.shared;
-        let last = receipts.iter().map(|receipt| receipt.seq).max().unwrap_or(Seq::ZERO);
-        match durability {
-            Durability::Ledger => reply.send(Ok(receipts)),
-            Durability::Mirrored if last <= *shared.mirrored.borrow() => {
-                receipts.iter_mut().for_each(|receipt| receipt.mirror = MirrorAck::Mirrored);
-                reply.send(Ok(receipts));
-            }
-            Durability::Mirrored => {
-                let deadline = Instant::now() + shared.options.mirrored_deadline;
-                if shared.waiters.push(receipts, reply, deadline) {
-                    let _ = self.context.supervisor.cast(Inner::WatchDeadlines.into());
-                }
-                // The commit may have come in between.
-                shared.waiters.answer_through(*shared.mirrored.borrow());
-            }
-        }
+    fn answer(&self, waiting: Vec<Waiting>) {
+        waiting::answer(&self.context.shared, &self.context.supervisor, waiting);
     }
 
     /// Hands a durable group to SqliteActor, or tells it once that there is more to read.

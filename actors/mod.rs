@@ -11,8 +11,8 @@
 //!                                       CompressActor, where it is asked for: compresses sealed segments
 //! ```
 //!
-//! - `handle` [`Ledger`], what callers hold · `message` the append message · `permits` what bounds the mailboxes
-//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`), `sqlite`, `parity` (with `checks`: which of them look,
+//! - `handle` [`Ledger`], what callers hold · `message` the append message · `inbox` on its way · `permits` what bounds that
+//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`, `waiting`), `sqlite`, `parity` (with `checks`: which of them look,
 //!   and in which turn), `compress` the actors · `shared` what they share outside messages · `options`
 //!
 //! Each actor's `handle` is one match with a function an arm; what it does is in the core, which needs no actor to
@@ -24,6 +24,7 @@ mod compress;
 mod flusher;
 mod gather;
 mod handle;
+mod inbox;
 mod ledger;
 mod message;
 mod options;
@@ -32,6 +33,7 @@ mod permits;
 mod shared;
 mod sqlite;
 mod supervisor;
+mod waiting;
 
 pub use handle::{Children, CloseReport, Ledger};
 pub use message::{Append, AppendReply, Durability, Message};

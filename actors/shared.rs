@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use ractor::ActorRef;
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::LedgerOptions;
-use super::ledger::LedgerMsg;
+use super::inbox::Inbox;
 use super::message::Reply;
 use super::permits::Permits;
 use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, Seq, VerifyReport, WalHeld};
@@ -149,9 +148,11 @@ pub(crate) struct Shared {
     /// The mirror's watermark: moved by SqliteActor and ParityActor after COMMIT.
     pub mirrored: watch::Sender<Seq>,
     pub live: watch::Sender<Live>,
-    /// The LedgerActor that takes appends right now.
-    current: RwLock<Option<ActorRef<LedgerMsg>>>,
+    /// Appends on their way to the LedgerActor that takes them right now.
+    pub inbox: Inbox,
     pub waiters: MirrorWaiters,
+    /// The callers' own runtime.
+    pub runtime: tokio::runtime::Handle,
     pub groups: AtomicU64,
     pub events: AtomicU64,
     /// The check that is under way.
@@ -179,8 +180,9 @@ impl Shared {
             durable: watch::Sender::new(head),
             mirrored: watch::Sender::new(Seq::ZERO),
             live: watch::Sender::new(live),
-            current: RwLock::new(None),
+            inbox: Inbox::default(),
             waiters: MirrorWaiters::new(options.mirrored_waiters_max),
+            runtime: tokio::runtime::Handle::current(),
             groups: AtomicU64::new(0),
             events: AtomicU64::new(0),
             check: Mutex::new(None),
@@ -189,12 +191,12 @@ impl Shared {
         }
     }
 
-    pub(crate) fn current(&self) -> Option<ActorRef<LedgerMsg>> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn publish(&self, ledger: Option<ActorRef<LedgerMsg>>) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = ledger;
+    /// Tells appends that nobody will take why that is.
+    pub(crate) fn refuse_posted(&self) {
+        self.inbox.publish(None);
+        for append in self.inbox.take_all() {
+            append.reply.send(Err(self.refusal().unwrap_or(AppendError::Closed)));
+        }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -314,21 +316,26 @@ impl MirrorWaiters {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets an append wait; where too many wait already, it gets `MirrorBehind` at once. Answers whether someone must
-    /// be told to see to the deadlines: one timer does for all.
-    pub(crate) fn push(&self, receipts: Vec<Receipt>, reply: Reply, deadline: Instant) -> bool {
-        let Some(seq) = receipts.iter().map(|receipt| receipt.seq).max() else { return false };
-        let waiter = Waiter { deadline, receipts, reply };
-        let mut waiting = self.lock();
-        if waiting.given_up || waiting.by_seq.len() >= self.max {
-            drop(waiting);
-            waiter.answer(MirrorAck::MirrorBehind);
-            return false;
-        }
-        waiting.number += 1;
-        let key = (seq, waiting.number);
-        waiting.by_seq.insert(key, waiter);
-        !std::mem::replace(&mut waiting.watched, true)
+    /// Lets appends wait until the mirror has this seq; where too many wait already, they get `MirrorBehind` at once.
+    /// Answers whether someone must be told to see to the deadlines: one timer does for all.
+    pub(crate) fn push(&self, appends: Vec<(Seq, Vec<Receipt>, Reply)>, deadline: Instant) -> bool {
+        let mut too_many = Vec::new();
+        let unwatched = {
+            let mut waiting = self.lock();
+            for (seq, receipts, reply) in appends {
+                let waiter = Waiter { deadline, receipts, reply };
+                if waiting.given_up || waiting.by_seq.len() >= self.max {
+                    too_many.push(waiter);
+                    continue;
+                }
+                waiting.number += 1;
+                let key = (seq, waiting.number);
+                waiting.by_seq.insert(key, waiter);
+            }
+            !waiting.by_seq.is_empty() && !std::mem::replace(&mut waiting.watched, true)
+        };
+        too_many.into_iter().for_each(|waiter| waiter.answer(MirrorAck::MirrorBehind));
+        unwatched
     }
 
     pub(crate) fn answer_through(&self, seq: Seq) {

@@ -257,10 +257,10 @@ impl Drop for SupervisorState {
 impl SupervisorState {
     /// However it ends: whoever waits for it is told.
     fn tell_all(&self) {
-        self.shared.publish(None);
         if matches!(self.shared.phase(), Phase::Starting | Phase::Running | Phase::Closing) {
             self.shared.set_phase(Phase::Stopped { reason: "its supervisor was stopped from outside".to_owned() });
         }
+        self.shared.refuse_posted();
         self.shared.checks_cancelled.store(true, Ordering::Relaxed);
         self.shared.permits.close();
         self.shared.waiters.give_up();
@@ -272,7 +272,7 @@ impl SupervisorState {
         if let Some(refusal) = self.shared.refusal() {
             return append.reply.send(Err(refusal));
         }
-        let undelivered = match self.shared.current() {
+        let undelivered = match self.shared.inbox.owner() {
             Some(ledger) => match ledger.cast(LedgerMsg::Append(append)) {
                 // It is on its way out, and the word of that is on its way here.
                 Err(MessagingErr::SendErr(LedgerMsg::Append(append))) => append,
@@ -291,7 +291,7 @@ impl SupervisorState {
         let Some(ledger) = &self.ledger else { return };
         if self.closing.is_none() {
             self.shared.set_phase(Phase::Running);
-            self.shared.publish(Some(ledger.actor.clone()));
+            self.shared.inbox.publish(Some(ledger.actor.clone()));
         }
         for append in self.pending.drain(..) {
             let _ = ledger.actor.cast(LedgerMsg::Append(append));
@@ -412,7 +412,9 @@ impl SupervisorState {
         let was = self.ledger.is_some();
         ended(me, &mut self.exits, &mut self.ledger, Role::Ledger);
         if was && self.ledger.is_none() {
-            self.shared.publish(None);
+            self.shared.inbox.publish(None);
+            // What it has not taken waits for its successor.
+            self.shared.inbox.take_all().into_iter().for_each(|append| self.append(append));
         }
         ended(me, &mut self.exits, &mut self.sqlite, Role::Sqlite);
         ended(me, &mut self.exits, &mut self.parity, Role::Parity);
@@ -501,8 +503,8 @@ impl SupervisorState {
     /// Nothing is respawned any more; from now on every append is told why.
     fn end(&mut self, me: &Me, phase: Phase, error: Option<Error>) {
         tracing::error!(actor = "supervisor", ?phase, "stopped for good");
-        self.shared.publish(None);
         self.shared.set_phase(phase);
+        self.shared.refuse_posted();
         for append in self.pending.drain(..) {
             append.reply.send(Err(self.shared.refusal().unwrap_or(AppendError::Closed)));
         }
@@ -628,13 +630,14 @@ impl SupervisorState {
     }
 
     fn children_closed(&mut self, me: &Me, report: CloseReport) {
-        self.shared.publish(None);
+        self.shared.inbox.publish(None);
         if self.shared.phase() == Phase::Closing {
             self.shared.set_phase(match &report.ledger_error {
                 None => Phase::Closed,
                 Some(reason) => Phase::Stopped { reason: reason.clone() },
             });
         }
+        self.shared.refuse_posted();
         self.context = None;
         for reply in self.closing.take().into_iter().flatten() {
             let _ = reply.send(report.clone());

@@ -1,0 +1,58 @@
+//! Appends whose group is not durable yet, and how they are answered once it is.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ractor::ActorRef;
+
+use super::message::{Durability, Message, Reply};
+use super::permits::Permit;
+use super::shared::Shared;
+use super::supervisor::Inner;
+use crate::{MirrorAck, Receipt};
+
+/// An append that is sealed.
+pub(crate) struct Waiting {
+    pub receipts: Vec<Receipt>,
+    pub durability: Durability,
+    pub permit: Permit,
+    pub reply: Reply,
+}
+
+/// So many are answered by a task on the callers' own runtime: to wake a task from another thread costs more than to seal
+/// an event, and LedgerActor has the next group to see to. Fewer are answered at once, which is sooner.
+const HANDED_OVER_MIN: usize = 32;
+
+/// Answers appends whose events are durable; those that ask for the mirror are answered once it has them.
+pub(crate) fn answer(shared: &Arc<Shared>, supervisor: &ActorRef<Message>, waiting: Vec<Waiting>) {
+    if waiting.len() < HANDED_OVER_MIN {
+        return answer_here(shared, supervisor, waiting);
+    }
+    let (answering, supervisor) = (shared.clone(), supervisor.clone());
+    // Where the runtime ends before it is run, each reply says so as it is dropped.
+    shared.runtime.spawn(async move { answer_here(&answering, &supervisor, waiting) });
+}
+
+fn answer_here(shared: &Shared, supervisor: &ActorRef<Message>, waiting: Vec<Waiting>) {
+    let mut for_mirror = Vec::new();
+    let mirrored = *shared.mirrored.borrow();
+    for Waiting { mut receipts, durability, permit, reply } in waiting {
+        drop(permit);
+        let last = receipts.iter().map(|receipt| receipt.seq).max().unwrap_or_default();
+        match durability {
+            Durability::Ledger => reply.send(Ok(receipts)),
+            Durability::Mirrored if last <= mirrored => {
+                receipts.iter_mut().for_each(|receipt| receipt.mirror = MirrorAck::Mirrored);
+                reply.send(Ok(receipts));
+            }
+            Durability::Mirrored => for_mirror.push((last, receipts, reply)),
+        }
+    }
+    if !for_mirror.is_empty() {
+        if shared.waiters.push(for_mirror, Instant::now() + shared.options.mirrored_deadline) {
+            let _ = supervisor.cast(Inner::WatchDeadlines.into());
+        }
+        // The commit may have come in between.
+        shared.waiters.answer_through(*shared.mirrored.borrow());
+    }
+}
