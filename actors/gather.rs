@@ -74,7 +74,7 @@ impl Gather {
         let coming = known.saturating_sub(joined);
         self.absent = self.absent.min(coming);
         let expected = self.crowd.max(joined + coming - self.absent);
-        let overlaps = overlaps(expected);
+        let (overlaps, others_come) = (overlaps(expected), coming > self.absent);
         if joined < if overlaps { half(expected) } else { expected } {
             let since = *self.waiting_since.get_or_insert(now);
             let left = self.fsync.mul_f64(WAIT_PART).saturating_sub(now.saturating_duration_since(since));
@@ -84,7 +84,7 @@ impl Gather {
             self.absent = coming;
         }
         (self.crowd, self.waiting_since) = (joined, None);
-        if overlaps && coming > self.absent { Verdict::HandOver } else { Verdict::Write }
+        if overlaps && others_come { Verdict::HandOver } else { Verdict::Write }
     }
 }
 
