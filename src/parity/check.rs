@@ -83,8 +83,9 @@ pub(super) fn open(
 const PROGRESS_EVENTS: u64 = 256;
 
 /// Compares every line with every row, byte for byte and in both directions, in constant memory. The ledger is read and
-/// decoded on other threads. `through` bounds the check where a writer is at work; `progress` is called with the number of
-/// events that are done, now and then and at the end.
+/// decoded on other threads. `through` bounds the check where a writer is at work: to a seq that is durable, since a line behind
+/// that may be half written and is not looked at twice. `progress` is called with the number of events that are done, now and
+/// then and at the end.
 ///
 /// # Errors
 /// [`LedgerError`] where the ledger can't be read. What is wrong with the mirror is in the report.
@@ -263,10 +264,10 @@ pub(super) fn compare_rows(
             }
         }
         if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
-            progress(report.jsonl_event_count);
+            progress(report.jsonl_event_count + report.skipped_count);
         }
     }
-    progress(report.jsonl_event_count);
+    progress(report.jsonl_event_count + report.skipped_count);
     Ok(())
 }
 
@@ -346,6 +347,8 @@ pub(super) struct LedgerSide<'s> {
     rows: Option<&'s rusqlite::Connection>,
     /// Where the last right line begins in its segment.
     right_at: Option<u64>,
+    /// The last line was from behind its end.
+    is_beyond: bool,
 }
 
 /// What belongs next, and where the reading that came to it began: nothing is known of streams from before.
@@ -380,7 +383,7 @@ impl<'s> LedgerSide<'s> {
     pub(super) fn at(reader: &LedgerReader, cursor: Lines, place: Place, until: Until, plan: &Plan) -> LedgerSide<'s> {
         let through = if let Until::Seq(through) = until { through } else { Seq::MAX };
         let lines = Stream::new(cursor, through, plan.clone());
-        LedgerSide { lines, place, until, reader: reader.clone(), rows: None, right_at: None }
+        LedgerSide { lines, place, until, reader: reader.clone(), rows: None, right_at: None, is_beyond: false }
     }
 
     /// The same, where streams that began before its place stand as the rows say.
@@ -429,10 +432,14 @@ impl<'s> LedgerSide<'s> {
                     continue;
                 }
             };
-            if event.seq > through && matches!(self.until, Until::End(_)) {
-                report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
+            if event.seq > through && !found.active {
+                // It has no place here, nor have those that follow it: one finding tells.
+                if !std::mem::replace(&mut self.is_beyond, true) {
+                    report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
+                }
                 continue;
             }
+            self.is_beyond = false;
             if event.seq > seq && event.seq <= through {
                 report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
                 expected.lose_lines_before(event.seq);
