@@ -93,6 +93,11 @@ impl Checks {
         lanes.into_iter().any(|lane| lane.running.take_if(|running| *running == actor).is_some())
     }
 
+    /// Whether one is under way that reads much.
+    pub(crate) fn is_deep_running(&self) -> bool {
+        self.deep.running.is_some()
+    }
+
     /// Nothing that waits will be started any more: who waits for it is told so by its reply's end.
     pub(crate) fn forget(&mut self) {
         self.quick.waiting.clear();

@@ -1,7 +1,9 @@
 //! ParityActor: a short life with one task, on a thread of its own. It replays into the mirror what is missing
 //! (before SqliteActor starts), or compares both legs, tells the result and ends.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use ractor::thread_local::ThreadLocalActor;
@@ -10,10 +12,10 @@ use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 use super::checks::Check;
 use super::shared::{CheckProgress, MirrorHealth};
 use super::supervisor::{Context, Inner};
-use crate::parity::incremental_by;
+use crate::parity::{Done, Part, incremental_by};
 use crate::{
-    AppendError, Error, LedgerError, LedgerReader, Mirror, MirrorError, MirrorFault, ParityKind, ParityReport, Plan, Replay, ReplayError,
-    ReplayReport, ReplayStep, VerifyReport, parity_full_by, parity_quick, set_aside, verify_by,
+    Error, LedgerError, LedgerReader, Mirror, MirrorError, MirrorFault, ParityKind, ParityReport, Plan, Replay, ReplayError,
+    ReplayReport, ReplayStep, Seq, VerifyReport, parity_full_by, parity_quick, set_aside, verify_by,
 };
 
 /// What is held against the mirror's file before a replay: what is broken may lie where a replay does not look.
@@ -186,7 +188,20 @@ impl ParityState {
         let mut progress = |done| shared.set_check(Some(CheckProgress { check: "parity", done, total: through.get() }));
         let compared = LedgerReader::open(&self.context.dir, store).and_then(|reader| match kind {
             ParityKind::Quick => parity_quick(&reader, store),
-            ParityKind::Incremental => incremental_by(&reader, store, Some(through), sealed_max, &plan, &mut progress),
+            ParityKind::Incremental => {
+                // Where the timer was last: what it can't keep must not keep it from the rest.
+                let behind = if is_asked { Seq::ZERO } else { Seq::new(shared.parity_behind.load(Ordering::Relaxed)) };
+                let part = Part { through, sealed_max, behind };
+                incremental_by(&reader, store, part, &plan, &mut progress).map(|Done { report, to_keep, behind }| {
+                    if !is_asked {
+                        shared.parity_behind.store(behind.get(), Ordering::Relaxed);
+                    }
+                    if let Some(checked) = to_keep {
+                        let _ = self.context.supervisor.cast(Inner::Checked(checked).into());
+                    }
+                    report
+                })
+            }
             ParityKind::Full => parity_full_by(&reader, store, Some(through), &plan, &mut progress),
         });
         if kind != ParityKind::Quick {
@@ -198,12 +213,19 @@ impl ParityState {
             }
             shared.live.send_modify(|live| {
                 live.last_parity = Some(report.clone());
-                if kind != ParityKind::Quick {
+                // One that left something out does not say that what was found wrong there is right by now.
+                let is_found = live.last_content_parity.as_ref().is_some_and(|last| !last.is_consistent());
+                if kind != ParityKind::Quick && !(is_found && report.is_consistent() && report.skipped_count > 0) {
                     live.last_content_parity = Some(report.clone());
                 }
             });
         }
-        self.answer(replies, compared);
+        let check = match kind {
+            ParityKind::Quick => "parity, quick",
+            ParityKind::Incremental => "parity, incremental",
+            ParityKind::Full => "parity, full",
+        };
+        self.answer(check, replies, compared);
     }
 
     fn verify(&self, replies: Vec<RpcReplyPort<Result<Arc<VerifyReport>, Error>>>) {
@@ -221,7 +243,7 @@ impl ParityState {
             }
             shared.live.send_modify(|live| live.last_verify = Some(report.clone()));
         }
-        self.answer(replies, verified);
+        self.answer("verify", replies, verified);
     }
 
     /// What nobody waits for takes one thread, and leaves the rest to the program.
@@ -230,19 +252,40 @@ impl ParityState {
         if is_asked { plan } else { Plan { threads: 0, ..plan } }
     }
 
-    /// Gives all who asked the same answer.
-    fn answer<T: Clone>(&self, replies: Vec<RpcReplyPort<Result<T, Error>>>, answer: Result<T, LedgerError>) {
+    /// Gives all who asked the same answer; an error is in the status too, since maybe nobody did.
+    fn answer<T: Clone>(&self, check: &'static str, replies: Vec<RpcReplyPort<Result<T, Error>>>, answer: Result<T, LedgerError>) {
         let shared = &self.context.shared;
-        let mut answer = answer.map_err(|error| match shared.refusal() {
-            // It was cancelled, or its files are nobody's any more.
-            Some(refusal) => Error::from(refusal),
-            None => Error::from(error),
-        });
-        let reason = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        for reply in replies {
-            let next =
-                answer.as_ref().map_or_else(|_| Err(AppendError::Stopped { reason: reason.clone() }.into()), |report| Ok(report.clone()));
-            let _ = reply.send(std::mem::replace(&mut answer, next));
+        let refusal = shared.refusal();
+        if refusal.is_none() {
+            // Else it was cancelled, or its files are nobody's any more.
+            let failed = answer.as_ref().err().map(ToString::to_string);
+            if let Some(error) = &failed {
+                tracing::warn!(actor = "parity", check, %error, "a check could not be done");
+            }
+            shared.live.send_if_modified(|live| match failed {
+                Some(error) => live.failed_checks.insert(check, error.clone()) != Some(error),
+                None => live.failed_checks.remove(check).is_some(),
+            });
         }
+        let mut replies = replies;
+        let last = replies.pop();
+        let told = |error: LedgerError| shared.refusal().map_or_else(|| error.into(), Error::from);
+        for reply in replies {
+            let _ = reply.send(answer.as_ref().map(Clone::clone).map_err(|error| told(again(error))));
+        }
+        if let Some(last) = last {
+            let _ = last.send(answer.map_err(told));
+        }
+    }
+}
+
+/// The same error once more.
+fn again(error: &LedgerError) -> LedgerError {
+    match error {
+        LedgerError::Io { action, path, source } => {
+            LedgerError::Io { action, path: path.clone(), source: io::Error::new(source.kind(), source.to_string()) }
+        }
+        LedgerError::NoStore { path } => LedgerError::NoStore { path: path.clone() },
+        other => LedgerError::Io { action: "checking", path: "segments".into(), source: io::Error::other(other.to_string()) },
     }
 }

@@ -96,11 +96,14 @@ pub struct Status {
     pub restarts: u64,
     /// What the last comparison of both legs found.
     pub last_parity: Option<ParityReport>,
-    /// What the last comparison by content found, of what it looked at: the timer's look at what is new only.
+    /// What the last comparison by content found, of what it looked at: the timer's look at what is new only. What was found
+    /// wrong stands until a comparison that leaves nothing out finds all equal.
     pub last_content_parity: Option<ParityReport>,
     /// What the last verification found.
     #[serde(serialize_with = "as_report")]
     pub last_verify: Option<Arc<VerifyReport>>,
+    /// Checks that could not be done to their end when they were tried last, and why.
+    pub failed_checks: BTreeMap<&'static str, String>,
     /// The check that is under way, if one is that reads more than the watermark.
     pub check: Option<CheckProgress>,
     /// What recovery did with the ledger when it was opened, or when LedgerActor last came back.
@@ -134,6 +137,7 @@ pub(crate) struct Live {
     pub last_parity: Option<ParityReport>,
     pub last_content_parity: Option<ParityReport>,
     pub last_verify: Option<Arc<VerifyReport>>,
+    pub failed_checks: BTreeMap<&'static str, String>,
     pub recovery: Option<RecoveryReport>,
     pub mirror_set_aside: Option<PathBuf>,
 }
@@ -159,6 +163,8 @@ pub(crate) struct Shared {
     pub check: Mutex<Option<CheckProgress>>,
     /// Checks end as soon as they look.
     pub checks_cancelled: Arc<AtomicBool>,
+    /// The sealed segment that the timer's comparison has read last.
+    pub parity_behind: AtomicU64,
 }
 
 impl Shared {
@@ -171,6 +177,7 @@ impl Shared {
             last_parity: None,
             last_content_parity: None,
             last_verify: None,
+            failed_checks: BTreeMap::new(),
             recovery: None,
             mirror_set_aside: None,
         };
@@ -187,6 +194,7 @@ impl Shared {
             events: AtomicU64::new(0),
             check: Mutex::new(None),
             checks_cancelled: Arc::default(),
+            parity_behind: AtomicU64::new(0),
             options,
         }
     }
@@ -259,6 +267,7 @@ impl Shared {
             last_parity: live.last_parity,
             last_content_parity: live.last_content_parity,
             last_verify: live.last_verify,
+            failed_checks: live.failed_checks,
             check: *self.check.lock().unwrap_or_else(PoisonError::into_inner),
             recovery: live.recovery,
             mirror_set_aside: live.mirror_set_aside,

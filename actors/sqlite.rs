@@ -21,7 +21,7 @@ use super::parity::Doubt;
 use super::shared::MirrorHealth;
 use super::supervisor::{Context, Exit};
 use crate::failpoint;
-use crate::mirror::FileId;
+use crate::mirror::{Checked, FileId};
 use crate::{Group, LedgerReader, Mirror, MirrorError, MirrorFault, Replay, ReplayError, ReplayStep, Seq};
 
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(crate) enum SqliteMsg {
     Behind,
     /// One step of reading.
     Step,
+    /// Keep what a check found right.
+    Checked(Vec<Checked>),
     /// Look again at a WAL that could not be emptied.
     Wal,
     /// Catch up, empty the WAL, answer with the watermark.
@@ -132,6 +134,14 @@ impl ThreadLocalActor for SqliteActor {
                 state.stepping = false;
                 // What is at hand need not be read from the file.
                 state.apply(&me).and_then(|()| state.step(&me))
+            }
+            SqliteMsg::Checked(checked) => {
+                if let Some(mirror) = &mut state.mirror
+                    && let Err(error) = mirror.keep_checked(&checked)
+                {
+                    tracing::debug!(actor = "sqlite", %error, "what was checked is not kept; it will be read again");
+                }
+                Ok(())
             }
             SqliteMsg::Wal => {
                 state.watching_wal = false;

@@ -28,6 +28,7 @@ use super::message::{Append, Message};
 use super::parity::{Doubt, ParityActor, ParityMsg, ParityTask};
 use super::shared::{MirrorHealth, Phase, Shared};
 use super::sqlite::{SqliteActor, SqliteMsg};
+use crate::mirror::Checked;
 use crate::{
     AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, Reformed, ReplayError, ReplayReport, Sealed, Seq, StoreLock,
 };
@@ -73,6 +74,8 @@ pub(crate) enum Inner {
     DeadlineOver,
     /// Compare both legs, or verify the ledger.
     Check(Check),
+    /// What a check found right, to be kept in the mirror.
+    Checked(Vec<Checked>),
     /// The timer's checks.
     Interval,
     /// Compress these segments.
@@ -199,6 +202,11 @@ impl Actor for SupervisorActor {
             Inner::MirrorUnreadable { doubt, reason } => state.mirror_unreadable(doubt, &reason),
             Inner::WatchDeadlines | Inner::DeadlineOver => state.watch_deadlines(&me),
             Inner::Check(check) => state.check(&me, check),
+            Inner::Checked(checked) => {
+                if let Some(sqlite) = &state.sqlite {
+                    let _ = sqlite.actor.cast(SqliteMsg::Checked(checked));
+                }
+            }
             Inner::Interval => [Check::unasked(ParityKind::Quick), Check::unasked(ParityKind::Incremental)]
                 .into_iter()
                 .for_each(|check| state.check(&me, check)),
@@ -215,6 +223,10 @@ impl Actor for SupervisorActor {
         if let SupervisionEvent::ActorFailed(who, _) | SupervisionEvent::ActorTerminated(who, _, _) = &event
             && state.checks.ended(who.get_id())
         {
+            if !state.checks.is_deep_running() {
+                // One that ended before its end has left its progress.
+                state.shared.set_check(None);
+            }
             state.start_checks(&me);
             return Ok(());
         }

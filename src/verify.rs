@@ -177,7 +177,7 @@ pub fn verify_by(
     progress: &mut dyn FnMut(u64),
 ) -> Result<VerifyReport, LedgerError> {
     let through = through.unwrap_or(Seq::MAX);
-    let mut verifier = Verifier::new(reader, plan);
+    let mut verifier = Verifier::new(reader, through, plan);
     let mut lines = Stream::new(reader.lines_from(Seq::FIRST)?, through, plan.clone());
     let (mut count, mut readings) = (0u64, 0);
     while verifier.expected.head().seq < through && lines.advance()? {
@@ -208,6 +208,11 @@ pub fn verify_by(
 
 struct Verifier<'r> {
     reader: &'r LedgerReader,
+    through: Seq,
+    /// The last line was from behind `through`, and no place for it.
+    is_beyond: bool,
+    /// Whether a writer is at work, once that was asked.
+    is_written: Option<bool>,
     expected: Expected,
     report: VerifyReport,
     /// The segment that the last line was in, and which line of it that was.
@@ -218,7 +223,7 @@ struct Verifier<'r> {
 }
 
 impl Verifier<'_> {
-    fn new<'r>(reader: &'r LedgerReader, plan: &Plan) -> Verifier<'r> {
+    fn new<'r>(reader: &'r LedgerReader, through: Seq, plan: &Plan) -> Verifier<'r> {
         let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
         let report = VerifyReport {
             events: 0,
@@ -232,7 +237,17 @@ impl Verifier<'_> {
             unfinished: None,
         };
         let expected = Expected::keeping(genesis, bounded_positions(plan.positions_max));
-        Verifier { reader, expected, report, segment: Seq::ZERO, line_number: 0, waiting: BTreeMap::new() }
+        Verifier {
+            reader,
+            through,
+            is_beyond: false,
+            is_written: None,
+            expected,
+            report,
+            segment: Seq::ZERO,
+            line_number: 0,
+            waiting: BTreeMap::new(),
+        }
     }
 
     /// Whether the ledger ends here: in fill, or in what a live writer has begun to write.
@@ -252,9 +267,10 @@ impl Verifier<'_> {
         written
     }
 
-    /// Whether a writer is at work.
-    fn is_written(&self) -> bool {
-        lock::is_held(self.reader.storage(), self.reader.dir())
+    /// Whether a writer is at work. Asked once: the question takes the lock for a moment.
+    fn is_written(&mut self) -> bool {
+        let reader = self.reader;
+        *self.is_written.get_or_insert_with(|| lock::is_held(reader.storage(), reader.dir()))
     }
 
     fn line(&mut self, found: &StreamLine<'_>) -> Result<(), LedgerError> {
@@ -281,6 +297,16 @@ impl Verifier<'_> {
     }
 
     fn event(&mut self, found: &StreamLine<'_>, standing: &Standing) -> Result<(), LedgerError> {
+        let expected = self.expected.head().seq.next();
+        if standing.seq > self.through && !found.active {
+            // It has no place before what is asked for, nor have those that follow it: one failure tells.
+            if !std::mem::replace(&mut self.is_beyond, true) {
+                let reason = LineFault::Seq { expected, found: standing.seq };
+                self.report.fail(self.failure(found, standing.seq, Some(standing.id), reason));
+            }
+            return Ok(());
+        }
+        self.is_beyond = false;
         // Most lines have nothing more to look at.
         let event = if standing.is_plain { None } else { line::decode_again(found.raw.bytes).ok() };
         let wrong = match (self.check(found, standing)?, &event) {

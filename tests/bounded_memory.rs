@@ -1,7 +1,7 @@
 //! Goal: verify and the full check need no more memory for a large store than for a small one, however many sessions it has.
 //!
 //! Method: the command runs over a store of many events, each of a session of its own, and over one of a tenth of them; its peak
-//! (VmHWM) is read while it runs. Linux only. COUNTERFOIL_MEMORY_EVENTS sets the number of events; with more than 50,000 the positions
+//! (VmHWM) is read while it runs; and over one of lines as long as they may be. Linux only. COUNTERFOIL_MEMORY_EVENTS sets the number of events; with more than 50,000 the positions
 //! of streams no longer fit in memory.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
@@ -60,4 +60,26 @@ fn the_same_for_many_events_and_sessions() {
         assert!(peaks[0] > 1000 && peaks[1] > 1000, "it was seen");
         assert!(peaks[1] < max_kib, "{} KiB", peaks[1]);
     }
+}
+
+#[test]
+fn a_few_long_lines_are_not_all_in_memory_at_once() {
+    const LONG: usize = 15 << 20;
+    let temp = tempfile::tempdir().unwrap();
+    let peaks = [("one", 1), ("many", 8)].map(|(name, lines)| {
+        let dir = temp.path().join(name);
+        let mut options = options();
+        disk::without_sync(&mut options);
+        let (mut store, _) = Store::open(&dir, &options).unwrap();
+        let text = "x".repeat(LONG);
+        for _ in 0..lines {
+            store.append(note(&text)).unwrap();
+        }
+        store.close().unwrap();
+        let bytes: u64 = segment_paths(&dir).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+        assert!(bytes > lines * LONG as u64, "they are in the ledger's lines");
+        peak(&dir, &["verify"])
+    });
+    eprintln!("{} KiB for one line of {} MiB, {} KiB for eight", peaks[0], LONG >> 20, peaks[1]);
+    assert!(peaks[1] < 64 << 10, "{} KiB", peaks[1]);
 }

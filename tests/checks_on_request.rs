@@ -11,6 +11,7 @@ mod common;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -74,11 +75,82 @@ async fn the_timer_finds_a_row_that_differs() {
     ledger.close().await.unwrap();
 }
 
-/// A disk whose reads of the first segment wait while the gate is shut.
+/// A row, made unlike its line.
+fn change_row(dir: &Path, seq: u64) {
+    let conn = rusqlite::Connection::open(mirror_path(dir)).unwrap();
+    assert_eq!(conn.execute("UPDATE events SET payload = '0' WHERE seq = ?1", [seq.cast_signed()]).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn the_timer_gets_past_what_is_wrong() {
+    let (_temp, dir, mut options) = closed();
+    options.parity_interval = Duration::from_millis(5);
+    options.parity_segments_max = 1;
+    let second: u64 = segment_paths(&dir)[1].file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    change_row(&dir, 1);
+    change_row(&dir, second);
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    for seq in [1, second, 1] {
+        let finds = || ledger.status().last_content_parity.is_some_and(|report| report.mismatched.iter().any(|row| row.seq.get() == seq));
+        until("the timer's finding", finds).await;
+    }
+    ledger.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_found_wrong_is_not_forgotten_over_what_is_left_out() {
+    let (_temp, dir, mut options) = closed();
+    options.parity_interval = Duration::from_millis(5);
+    let mut ahead = Options::default();
+    ahead.clock = Arc::new(Ahead);
+    let reader = LedgerReader::open(&dir, &ahead).unwrap();
+    assert!(parity_incremental(&reader, &ahead, None, usize::MAX, &mut |_| ()).unwrap().is_consistent());
+    change_row(&dir, 1);
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    assert_eq!(ledger.parity(ParityKind::Full).await.unwrap().mismatched_count, 1);
+    let looked = || ledger.status().last_parity.is_some_and(|report| report.kind == ParityKind::Incremental && report.is_consistent());
+    until("a look of the timer that leaves it out", looked).await;
+    assert_eq!(ledger.status().last_content_parity.unwrap().mismatched_count, 1);
+    ledger.close().await.unwrap();
+}
+
+/// A clock that is an hour ahead: files are settled at once.
+struct Ahead;
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(SystemClock.now().as_micros() + 3_600_000_000)
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_cannot_be_done_is_in_the_status() {
+    let (_temp, dir, mut options) = closed();
+    options.parity_interval = Duration::from_millis(5);
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    let first = &segment_paths(&dir)[0];
+    let kept = first.with_extension("kept");
+    fs::rename(first, &kept).unwrap();
+    fs::create_dir(first).unwrap(); // it can be opened, but not read
+    until("the timer's error", || ledger.status().failed_checks.contains_key("parity, incremental")).await;
+    let failed = ledger.verify().await.unwrap_err().to_string();
+    let (one, other) = tokio::join!(ledger.verify(), ledger.verify());
+    assert_eq!([one.unwrap_err().to_string(), other.unwrap_err().to_string()], [failed.clone(), failed.clone()]);
+    assert_eq!(ledger.status().failed_checks["verify"], failed);
+    fs::remove_dir(first).unwrap();
+    fs::rename(&kept, first).unwrap();
+    assert!(ledger.verify().await.unwrap().is_clean());
+    until("the timer's look", || ledger.status().failed_checks.is_empty()).await;
+    ledger.close().await.unwrap();
+}
+
+/// A disk whose reads of the first segment wait while the gate is shut, and are counted.
 #[derive(Debug, Default)]
 struct Gate {
     shut: Mutex<bool>,
     opened: Condvar,
+    reading: AtomicUsize,
+    reading_most: AtomicUsize,
 }
 
 impl Gate {
@@ -130,9 +202,12 @@ impl StorageFile for GatedFile {
         self.0.len()
     }
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.1.reading_most.fetch_max(self.1.reading.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let shut = self.1.shut.lock().unwrap();
         drop(self.1.opened.wait_while(shut, |shut| *shut).unwrap());
-        self.0.read_at(buffer, offset)
+        let read = self.0.read_at(buffer, offset);
+        self.1.reading.fetch_sub(1, Ordering::SeqCst);
+        read
     }
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_at(bytes, offset)
@@ -154,13 +229,6 @@ fn gated(options: &mut LedgerOptions) -> Arc<Gate> {
     gate
 }
 
-/// Threads of this process, where that can be told.
-fn threads() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("Threads:"));
-    line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn however_many_ask_one_check_runs_at_a_time() {
     const CALLERS: usize = 300;
@@ -168,6 +236,7 @@ async fn however_many_ask_one_check_runs_at_a_time() {
     let gate = gated(&mut options);
     let ledger = Ledger::open_with(&dir, options).await.unwrap();
     gate.set(true);
+    gate.reading_most.store(0, Ordering::SeqCst);
     let calls: Vec<_> = (0..CALLERS)
         .map(|n| {
             let ledger = ledger.clone();
@@ -183,11 +252,12 @@ async fn however_many_ask_one_check_runs_at_a_time() {
     // Appends go on, and so the supervisor has had all requests by the time that it answers.
     ledger.append(note("meanwhile")).await.unwrap();
     ledger.children().await.unwrap();
-    assert!(threads() < 100, "{} threads for {CALLERS} callers", threads());
+    until("a check that waits", || gate.reading.load(Ordering::SeqCst) > 0).await;
     gate.set(false);
     for call in calls {
         assert!(call.await.unwrap().unwrap());
     }
+    assert_eq!(gate.reading_most.load(Ordering::SeqCst), 1, "checks at a time");
     ledger.close().await.unwrap();
 }
 

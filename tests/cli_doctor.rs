@@ -144,6 +144,19 @@ fn mends_without_snapshot(break_it: impl Fn(&Path)) {
     assert_eq!(run(&store, &["doctor"]).code, 0);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_segment_that_cannot_be_opened_is_told() {
+    let (_temp, store) = sample();
+    let path = &segments(&store)[1];
+    fs::remove_file(path).unwrap();
+    std::os::unix::fs::symlink(path, path).unwrap(); // "too many levels of symbolic links", for root too
+    let report = run(&store, &["doctor"]);
+    assert_eq!(report.code, 1, "{report:?}");
+    let told = |line: &str| line.trim_start().starts_with("WRONG") && line.contains(" verify ");
+    assert!(report.out.lines().any(told), "{report:?}");
+}
+
 #[test]
 fn missing_segment() {
     mends("missing_segment", |store| fs::remove_file(&segments(store)[1]).unwrap(), "repair --from mirror", true);

@@ -13,6 +13,7 @@ mod crash_support;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use counterfoil::actors::{Ledger, LedgerOptions, MirrorHealth};
 use counterfoil::*;
@@ -41,6 +42,17 @@ fn stays_short_and_reaches_the_database() {
     disk::without_sync(&mut options);
     let (mut store, _) = Store::open(&dir, &options).unwrap();
     let (mut longest, mut events) = (0, 0);
+    let begun = bytes(&mirror_path(&dir));
+    while bytes(&wal(&dir)) < BOUND / 2 && bytes(&mirror_path(&dir)) == begun {
+        store.append_batch(batch(100), &Conditions::none()).unwrap();
+        events += 100;
+    }
+    assert!(bytes(&wal(&dir)) <= BOUND, "the writer copies nothing yet");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while bytes(&mirror_path(&dir)) == begun {
+        assert!(Instant::now() < deadline, "the thread copies nothing");
+        std::thread::yield_now();
+    }
     while events < 8_000 {
         store.append_batch(batch(200), &Conditions::none()).unwrap();
         events += 200;

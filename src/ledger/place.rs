@@ -82,6 +82,11 @@ impl Expected {
         self.head
     }
 
+    /// Whether nothing is known of the line before the next one.
+    pub(crate) fn is_link_unknown(&self) -> bool {
+        self.link_unknown
+    }
+
     /// The batch that the last event belongs to, where events of it are still to come.
     pub(crate) fn open_batch(&self) -> Option<(u32, u32)> {
         self.batch.filter(|(i, n)| i < n)

@@ -80,5 +80,7 @@ impl Positions {
 }
 
 fn failed(source: io::Error) -> LedgerError {
-    LedgerError::Io { action: "keeping positions of streams in a temporary file in", path: std::env::temp_dir(), source }
+    // Where SQLite makes its temporary files, in this order.
+    let path = "SQLITE_TMPDIR, TMPDIR, /var/tmp, /usr/tmp or /tmp".into();
+    LedgerError::Io { action: "keeping positions of streams in a temporary file in", path, source }
 }

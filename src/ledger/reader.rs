@@ -148,6 +148,13 @@ impl LedgerReader {
         Ok(lines)
     }
 
+    /// Lines of this sealed segment, and no others.
+    pub(crate) fn lines_of(&self, segment: &Segment) -> Lines {
+        let mut lines = self.lines(VecDeque::from([segment.clone()]), Seq::ZERO);
+        lines.only = true;
+        lines
+    }
+
     /// The line at a watermark, and lines from the one behind it on.
     pub(crate) fn lines_after(&self, mark: &Watermark) -> Result<Option<(Mark, Lines)>, LedgerError> {
         let segments = self.segments()?;
@@ -166,7 +173,7 @@ impl LedgerReader {
     }
 
     fn lines(&self, queue: VecDeque<Segment>, from: Seq) -> Lines {
-        Lines { reader: self.clone(), queue, current: None, from, first_offset: 0, last_end: 0 }
+        Lines { reader: self.clone(), queue, current: None, from, first_offset: 0, last_end: 0, only: false }
     }
 
     /// The last valid event of the ledger: its seq and hash, or the genesis. Reads the end of the last segment only,
@@ -222,6 +229,8 @@ pub struct Lines {
     from: Seq,
     first_offset: u64,
     last_end: u64,
+    /// It ends with the segments that it was given, which are sealed.
+    only: bool,
 }
 
 impl Lines {
@@ -274,7 +283,7 @@ impl Lines {
     fn line(&self, span: Span) -> Option<LedgerLine<'_>> {
         let (segment, lines) = self.current.as_ref()?;
         let compressed = segment.is_compressed();
-        Some(LedgerLine { segment: segment.first, raw: lines.line(span), active: self.queue.is_empty() && !compressed, compressed })
+        Some(LedgerLine { segment: segment.first, raw: lines.line(span), active: self.queue.is_empty() && !compressed && !self.only, compressed })
     }
 
     fn advance(&mut self) -> Result<Option<Span>, LedgerError> {
@@ -288,6 +297,9 @@ impl Lines {
                     if self.from == Seq::ZERO || found.stated_seq().is_none_or(|seq| seq >= self.from) {
                         return Ok(Some(span));
                     }
+                }
+                if self.queue.is_empty() && self.only {
+                    return Ok(None);
                 }
                 if self.queue.is_empty() {
                     let first = segment.first;

@@ -2,7 +2,7 @@
 //!
 //! Called by verify, parity and replay. A thread cuts the ledger into chunks of lines; workers decode them (form, event
 //! hash and payload hash are a line's own affair); whether each line is right at its place is for the caller, in order.
-//! Memory is bounded by the chunks that are under way. A ledger of one chunk is read on the caller's own thread.
+//! Memory is bounded by the chunks that are under way, of which one may have a long line. A ledger of one chunk is read on the caller's own thread.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,9 @@ pub(crate) fn cancelled() -> LedgerError {
 
 /// More threads would wait for the one that reads, and for the one that checks.
 const THREADS_MAX: usize = 4;
+/// A chunk with more bytes than this has a long line (one may have 16 MiB). It is the last of its threads, and none are started
+/// behind it, so that there are never two of them on the way. Twice a chunk where that is more.
+const LONG_BYTES: usize = 1 << 20;
 /// Lines of a chunk at most: what is known of a line takes 200 bytes.
 const CHUNK_LINES_MAX: usize = 2048;
 
@@ -143,12 +146,20 @@ impl Chunk {
                 return Stop::Pause;
             }
             if is_last {
-                // What follows may be written to just now: it is read afresh when it is asked for.
-                cursor.forget_ahead();
+                // What follows may be written to just now: it is read afresh when it is asked for. A sealed segment's last line
+                // without its LF would be read once more.
+                if terminated {
+                    cursor.forget_ahead();
+                }
                 return Stop::Pause;
             }
         }
         Stop::Full
+    }
+
+    /// Whether there may be more behind it, and threads for it: a few long lines would take a store's worth of memory.
+    fn may_run_ahead(&self, plan: &Plan) -> bool {
+        matches!(self.stop, Stop::Full) && self.bytes.len() <= LONG_BYTES.max(plan.chunk_bytes.saturating_mul(2))
     }
 
     fn decode(&mut self) {
@@ -224,7 +235,7 @@ impl Stream {
             Source::Here(cursor) => {
                 self.chunk.fill(cursor, self.through, &self.plan);
                 self.chunk.decode();
-                if matches!(self.chunk.stop, Stop::Full) && self.plan.threads > 0 {
+                if self.chunk.may_run_ahead(&self.plan) && self.plan.threads > 0 {
                     self.source = match std::mem::replace(&mut self.source, Source::Lost) {
                         Source::Here(cursor) => Threads::start(*cursor, self.through, &self.plan),
                         other => other,
@@ -326,7 +337,7 @@ fn read(mut cursor: Lines, through: Seq, plan: &Plan, to_fill: &Receiver<Chunk>,
     for to_worker in to_workers.iter().cycle() {
         let mut chunk = to_fill.try_recv().unwrap_or_default();
         chunk.fill(&mut cursor, through, plan);
-        if !matches!(chunk.stop, Stop::Full) {
+        if !chunk.may_run_ahead(plan) {
             chunk.cursor = Some(cursor);
             let _ = to_worker.send(chunk);
             return;

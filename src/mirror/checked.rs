@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior, params};
 
-use super::{MirrorError, MirrorReader, mirror_path};
-use crate::event::{EventHash, Seq};
-use crate::ledger::{FileIdentity, Head};
+use super::{MirrorError, MirrorReader, mirror_path, schema};
+use crate::event::{EventHash, LedgerId, Seq};
+use crate::ledger::{FileIdentity, Head, LedgerReader};
 
 /// A segment that was read and found right, and its rows equal: whole where it was sealed, else up to `end`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,27 +45,58 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Checked> {
     })
 }
 
+/// Segments of which it is read what was found right: 64 TiB of ledger. The file is the user's, and may hold anything.
+const READ_MAX: i64 = 1 << 20;
+
 impl MirrorReader {
     /// What was found right before, by first seq. Nothing where that can't be read.
     pub(crate) fn checked(&self) -> BTreeMap<Seq, Checked> {
-        let all = self.connection().prepare("SELECT * FROM checked").and_then(|mut all| all.query_map([], read)?.collect());
+        let sql = "SELECT first_seq, prev_event_hash, last_seq, event_hash, byte_offset, sealed, device, inode, bytes, modified_ns, changed_ns
+                   FROM checked WHERE first_seq > 0 AND last_seq >= first_seq AND byte_offset >= 0 ORDER BY first_seq LIMIT ?1";
+        let all = self.connection().prepare(sql).and_then(|mut all| all.query_map([READ_MAX], read)?.collect());
         let all: Vec<Checked> = all.unwrap_or_default();
         all.into_iter().map(|checked| (checked.first, checked)).collect()
     }
 }
 
-/// Keeps what was found right, in place of what was kept before. The only writing that a check does, and it may fail: then it is
+/// Keeps what was found right, in place of what was kept before, where nobody else writes to the store. It may fail: then it is
 /// read again the next time.
-pub(crate) fn keep_checked(dir: &Path, busy_timeout: Duration, checked: &[Checked]) -> Result<(), MirrorError> {
-    let path = mirror_path(dir);
+pub(crate) fn keep_checked(reader: &LedgerReader, busy_timeout: Duration, checked: &[Checked]) -> Result<(), MirrorError> {
+    let path = mirror_path(reader.dir());
     super::check_links(&path)?;
-    let write = || {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut conn = Connection::open_with_flags(&path, flags)?;
+    let lock = reader.dir().join("LOCK");
+    let refused = |source| MirrorError::Io { action: "keeping what was checked in", path: path.clone(), source };
+    if lock.is_symlink() {
+        return Err(refused(std::io::ErrorKind::InvalidInput.into()));
+    }
+    let _lock = reader.storage().try_lock(&lock).map_err(refused)?.ok_or_else(|| refused(std::io::ErrorKind::WouldBlock.into()))?;
+    let sqlite = |source| MirrorError::Sqlite { action: "keeping what was checked in", path: path.clone(), source };
+    // Without the flag that would have it created.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(&path, flags).map_err(sqlite)?;
+    let prepare = |conn: &Connection| {
         conn.busy_timeout(busy_timeout)?;
         conn.pragma_update(None, "synchronous", "NORMAL")?;
         conn.pragma_update(None, "trusted_schema", false)?;
-        let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        conn.pragma_update(None, "wal_autocheckpoint", 0)
+    };
+    prepare(&conn).map_err(sqlite)?;
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+    if schema::check_known(&transaction, &path)? == 0 {
+        return Err(MirrorError::Missing { path });
+    }
+    write(&transaction, &path, reader.manifest().ledger_id, checked)?;
+    transaction.commit().map_err(sqlite)
+}
+
+/// Keeps it in this mirror, which knows all of these events.
+fn write(transaction: &Connection, path: &Path, ledger_id: LedgerId, checked: &[Checked]) -> Result<(), MirrorError> {
+    let mark = schema::watermark(transaction, path, ledger_id)?;
+    if checked.iter().any(|checked| checked.end.seq > mark.seq) {
+        // It is another one than was checked.
+        return Err(MirrorError::Gone { path: path.to_owned() });
+    }
+    let write = || {
         transaction.execute_batch(CREATE)?;
         transaction.execute("DELETE FROM checked", [])?;
         let mut insert = transaction.prepare("INSERT INTO checked VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?;
@@ -75,8 +106,16 @@ pub(crate) fn keep_checked(dir: &Path, busy_timeout: Duration, checked: &[Checke
             let (prev, hash) = (prev.as_bytes(), end.event_hash.as_bytes());
             insert.execute(params![first, prev, last, hash, offset, sealed, device, inode, bytes, file.modified_ns, file.changed_ns])?;
         }
-        drop(insert);
-        transaction.commit()
+        Ok(())
     };
-    write().map_err(|source| MirrorError::Sqlite { action: "keeping what was checked in", path: path.clone(), source })
+    write().map_err(|source| MirrorError::Sqlite { action: "keeping what was checked in", path: path.to_owned(), source })
+}
+
+#[cfg(feature = "actors")]
+impl super::Mirror {
+    /// Keeps what a check found right, in place of what was kept before.
+    pub(crate) fn keep_checked(&mut self, checked: &[Checked]) -> Result<(), MirrorError> {
+        let (path, ledger_id) = (self.path.clone(), self.ledger_id);
+        self.transaction(|transaction| write(transaction, &path, ledger_id, checked))
+    }
 }

@@ -54,6 +54,8 @@ pub(super) struct Wal {
     pages: Arc<AtomicU32>,
     /// Started when it is needed for the first time: most mirrors are small, or open for a moment.
     checkpointer: Option<Checkpointer>,
+    /// There was no thread to be had for it. Asked once.
+    is_threadless: bool,
     path: PathBuf,
     #[cfg(unix)]
     shm: PathBuf,
@@ -89,6 +91,7 @@ impl Wal {
             file,
             pages,
             checkpointer: None,
+            is_threadless: false,
             #[cfg(unix)]
             inodes: [super::inode(&path)?, super::inode(&shm)?],
             #[cfg(unix)]
@@ -127,10 +130,11 @@ impl Wal {
     fn copy(&mut self, conn: &Connection, options: &Options) {
         let pages = self.pages.load(Ordering::Relaxed);
         let pages_min = COPIED_PAGES_MIN.min(u32::try_from(options.mirror_wal_bytes_max / PAGE_BYTES / 4).unwrap_or(u32::MAX));
-        if self.checkpointer.is_none() && pages >= pages_min {
+        if self.checkpointer.is_none() && !self.is_threadless && pages >= pages_min {
             self.checkpointer = Checkpointer::start(&self.mirror, self.file, pages_min)
                 .inspect_err(|error| tracing::warn!(%error, "no thread to copy the mirror's WAL; it is emptied by the writer"))
                 .ok();
+            self.is_threadless = self.checkpointer.is_none();
         }
         if let Some(checkpointer) = &self.checkpointer {
             checkpointer.committed(conn, pages);
@@ -162,7 +166,7 @@ impl Wal {
                 (self.held, self.next_try, self.wait) = (None, None, self.wait / 2);
                 return;
             }
-            Ok(_) => "a reader holds it; end that reader's transaction".to_owned(),
+            Ok(_) => "a reader holds it; end that reader's transaction (a full check of this store is one, until it is done)".to_owned(),
             Err(error) => error.to_string(),
         };
         tracing::warn!(bytes, %reason, "the mirror's WAL can't be emptied");

@@ -1,4 +1,4 @@
-//! The checks themselves. Both only read, need no lock, and run beside a live writer.
+//! The quick and the full check. Both only read, need no lock, and run beside a live writer.
 
 use std::sync::atomic::Ordering;
 
@@ -83,8 +83,9 @@ pub(super) fn open(
 const PROGRESS_EVENTS: u64 = 256;
 
 /// Compares every line with every row, byte for byte and in both directions, in constant memory. The ledger is read and
-/// decoded on other threads. `through` bounds the check where a writer is at work; `progress` is called with the number of
-/// events that are done, now and then and at the end.
+/// decoded on other threads. `through` bounds the check where a writer is at work: to a seq that is durable, since a line behind
+/// that may be half written and is not looked at twice. `progress` is called with the number of events that are done, now and
+/// then and at the end.
 ///
 /// # Errors
 /// [`LedgerError`] where the ledger can't be read. What is wrong with the mirror is in the report.
@@ -126,7 +127,7 @@ pub(super) fn full_or_unread(
         }
         Err(unread) => {
             let mut ledger = LedgerSide::new(reader, through, plan)?;
-            while let Some(seq) = ledger.next(&mut report)? {
+            while let Some(seq) = ledger.next(&mut report).map_err(Failure::of_ledger)? {
                 report.missing_in_sqlite.push(seq, seq);
                 if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
                     progress(report.jsonl_event_count);
@@ -152,6 +153,17 @@ pub(super) enum Failure {
     Ledger(LedgerError),
     Mirror(MirrorError),
     Sqlite(rusqlite::Error),
+}
+
+impl Failure {
+    /// The same, of a side that asks no rows.
+    fn of_ledger(self) -> LedgerError {
+        match self {
+            Failure::Ledger(error) => error,
+            Failure::Mirror(error) => LedgerError::Io { action: "reading", path: "segments".into(), source: std::io::Error::other(error) },
+            Failure::Sqlite(error) => LedgerError::Io { action: "reading", path: "segments".into(), source: std::io::Error::other(error) },
+        }
+    }
 }
 
 impl From<MirrorError> for Failure {
@@ -187,7 +199,7 @@ fn compare(
     let indexes = if plan.threads > 0 && is_large(&snapshot)? { IndexCheck::begin(mirror, plan) } else { None };
     let mut ledger = LedgerSide::new(reader, through, plan)?;
     let mut segments = Vec::new();
-    compare_rows(&snapshot, i64::MIN, &mut ledger, &mut segments, report, progress)?;
+    compare_rows(&snapshot, (i64::MIN, through), &mut ledger, &mut segments, report, progress)?;
     if report.jsonl_event_count == 0 && report.sqlite_event_count > 0 && reader.segments()?.is_empty() {
         report.find(Finding::MissingLedger { path: segment::segments_dir(reader.dir()) });
     }
@@ -213,17 +225,17 @@ pub(super) fn cancel_with(mirror: &mut MirrorReader, plan: &Plan) {
     }
 }
 
-/// Compares the lines of one side with the rows from this seq on. Adds to `segments` what the ledger has of them.
+/// Compares the lines of one side with the rows of these seqs. Adds to `segments` what the ledger has of them.
 pub(super) fn compare_rows(
     snapshot: &rusqlite::Connection,
-    from: i64,
+    (from, through): (i64, Seq),
     ledger: &mut LedgerSide<'_>,
     segments: &mut Vec<(Seq, Seq)>,
     report: &mut ParityReport,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Failure> {
     let mut statement = snapshot.prepare_cached(&format!("{SELECT} WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq"))?;
-    let through = i64::try_from(ledger.through.get()).unwrap_or(i64::MAX);
+    let through = i64::try_from(through.get()).unwrap_or(i64::MAX);
     let mut rows = RowSide { rows: statement.query([from, through])?, row_line: Vec::new(), current: None };
     let mirrored = report.mirrored_through;
     let mut line_seq = ledger.next(report)?;
@@ -252,10 +264,10 @@ pub(super) fn compare_rows(
             }
         }
         if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
-            progress(report.jsonl_event_count);
+            progress(report.jsonl_event_count + report.skipped_count);
         }
     }
-    progress(report.jsonl_event_count);
+    progress(report.jsonl_event_count + report.skipped_count);
     Ok(())
 }
 
@@ -328,42 +340,73 @@ fn missing_row(snapshot: &rusqlite::Connection, ledger: &LedgerSide<'_>, seq: Se
 /// The lines of the ledger, checked as a chain.
 pub(super) struct LedgerSide<'s> {
     lines: Stream,
-    expected: Expected,
-    through: Seq,
+    place: Place,
+    until: Until,
     reader: LedgerReader,
-    /// Where it begins, and the rows that say where streams stand there. Nothing at the beginning of the ledger.
-    since: Option<(Seq, &'s rusqlite::Connection)>,
+    /// The rows, which say where streams stand that began before the first line that was read.
+    rows: Option<&'s rusqlite::Connection>,
     /// Where the last right line begins in its segment.
     right_at: Option<u64>,
+    /// The last line was from behind its end.
+    is_beyond: bool,
+}
+
+/// What belongs next, and where the reading that came to it began: nothing is known of streams from before.
+pub(super) struct Place {
+    pub expected: Expected,
+    pub since: Seq,
+}
+
+impl Place {
+    /// Behind this head.
+    pub(super) fn after(head: Head, plan: &Plan) -> Place {
+        Place { expected: Expected::keeping(head, bounded_positions(plan.positions_max)), since: head.seq }
+    }
+}
+
+/// Where a side ends.
+#[derive(Clone, Copy)]
+pub(super) enum Until {
+    /// With this seq, or where the ledger ends.
+    Seq(Seq),
+    /// With the cursor, whose lines are a sealed segment's: up to this seq. A line behind that is a wrong one.
+    End(Seq),
 }
 
 impl<'s> LedgerSide<'s> {
     fn new(reader: &LedgerReader, through: Seq, plan: &Plan) -> Result<LedgerSide<'s>, LedgerError> {
         let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
-        Ok(LedgerSide::after(reader, reader.lines_from(Seq::FIRST)?, genesis, through, plan))
+        Ok(LedgerSide::at(reader, reader.lines_from(Seq::FIRST)?, Place::after(genesis, plan), Until::Seq(through), plan))
     }
 
-    /// Lines from where the cursor is, which is behind this head.
-    pub(super) fn after(reader: &LedgerReader, cursor: Lines, head: Head, through: Seq, plan: &Plan) -> LedgerSide<'s> {
+    /// Lines from where the cursor is, which is at this place.
+    pub(super) fn at(reader: &LedgerReader, cursor: Lines, place: Place, until: Until, plan: &Plan) -> LedgerSide<'s> {
+        let through = if let Until::Seq(through) = until { through } else { Seq::MAX };
         let lines = Stream::new(cursor, through, plan.clone());
-        let expected = Expected::keeping(head, bounded_positions(plan.positions_max));
-        LedgerSide { lines, expected, through, reader: reader.clone(), since: None, right_at: None }
+        LedgerSide { lines, place, until, reader: reader.clone(), rows: None, right_at: None, is_beyond: false }
     }
 
-    /// The same, where the rows up to the head are known to be right.
-    pub(super) fn trusting(mut self, snapshot: &'s rusqlite::Connection) -> LedgerSide<'s> {
-        self.since = Some((self.expected.head().seq, snapshot)).filter(|(head, _)| *head > Seq::ZERO);
+    /// The same, where streams that began before its place stand as the rows say.
+    pub(super) fn trusting(mut self, rows: &'s rusqlite::Connection) -> LedgerSide<'s> {
+        self.rows = Some(rows).filter(|_| self.place.since > Seq::ZERO);
         self
     }
 
     /// The last event that was right.
     pub(super) fn head(&self) -> Head {
-        self.expected.head()
+        self.place.expected.head()
+    }
+
+    /// What belongs behind what was read.
+    pub(super) fn into_place(self) -> Place {
+        self.place
     }
 
     /// The seq of the next right line. What is wrong with others goes into the report.
-    fn next(&mut self, report: &mut ParityReport) -> Result<Option<Seq>, LedgerError> {
-        while self.expected.head().seq < self.through {
+    fn next(&mut self, report: &mut ParityReport) -> Result<Option<Seq>, Failure> {
+        let expected = &mut self.place.expected;
+        let (Until::Seq(through) | Until::End(through)) = self.until;
+        while expected.head().seq < through || matches!(self.until, Until::End(_)) {
             if !self.lines.advance()? {
                 return Ok(None);
             }
@@ -380,25 +423,39 @@ impl<'s> LedgerSide<'s> {
                 seq,
                 reason: fault.to_string(),
             };
-            let seq = self.expected.head().seq.next();
+            let seq = expected.head().seq.next();
             let event = match found.decoded {
                 Ok(event) => event,
                 Err(error) => {
                     report.find(broken(seq, found.fault(error.clone())));
-                    self.expected.lose_line();
+                    expected.lose_line();
                     continue;
                 }
             };
-            if event.seq > seq && event.seq <= self.through {
-                report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
-                self.expected.lose_lines_before(event.seq);
+            if event.seq > through && !found.active {
+                // It has no place here, nor have those that follow it: one finding tells.
+                if !std::mem::replace(&mut self.is_beyond, true) {
+                    report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
+                }
+                continue;
             }
-            let since = self.since;
-            let mut base = || match since {
-                None => Some(0),
-                Some((seq, snapshot)) => session_seq(snapshot, line::decode_again(found.raw.bytes).ok()?.session_id()?, seq),
-            };
-            let wrong = match self.expected.check_standing(event, &mut base)? {
+            self.is_beyond = false;
+            if event.seq > seq && event.seq <= through {
+                report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
+                expected.lose_lines_before(event.seq);
+            }
+            let mut base = Base::of(self.rows, self.place.since, found.raw.bytes);
+            let mut wrong = expected.check_standing(event, &mut || base.position())?;
+            if let Some(error) = base.failed {
+                return Err(error.into());
+            }
+            if let (Some(LineFault::SessionSeq { expected: position, found }), true) = (&wrong, base.is_by_row) {
+                // Nothing in the ledger says so: its lines are right as far as they were read.
+                report.find(Finding::OtherPosition { seq: event.seq, rows: position - 1, found: *found });
+                expected.step_over(event)?;
+                wrong = (!event.payload_is_right).then_some(LineFault::Payload);
+            }
+            let wrong = match wrong {
                 None if event.is_plain => None,
                 None => match line::decode_again(found.raw.bytes) {
                     Ok(event) => check_blob(self.reader.storage(), self.reader.dir(), &event)?,
@@ -415,7 +472,7 @@ impl<'s> LedgerSide<'s> {
                 Some(fault) => {
                     report.find(broken(event.seq, fault));
                     if event.seq >= seq {
-                        self.expected.step_over(event)?;
+                        expected.step_over(event)?;
                     }
                 }
             }
@@ -443,11 +500,41 @@ impl<'s> LedgerSide<'s> {
     }
 }
 
+/// Where the stream of a line stood when the reading began.
+struct Base<'b> {
+    rows: Option<&'b rusqlite::Connection>,
+    since: Seq,
+    line: &'b [u8],
+    /// A row was asked.
+    is_by_row: bool,
+    failed: Option<rusqlite::Error>,
+}
+
+impl<'b> Base<'b> {
+    fn of(rows: Option<&'b rusqlite::Connection>, since: Seq, line: &'b [u8]) -> Base<'b> {
+        Base { rows, since, line, is_by_row: false, failed: None }
+    }
+
+    fn position(&mut self) -> Option<u64> {
+        let Some(rows) = self.rows else {
+            return Some(0);
+        };
+        self.is_by_row = true;
+        let event = line::decode_again(self.line).ok()?;
+        match session_seq(rows, event.session_id()?, self.since) {
+            Ok(position) => u64::try_from(position).ok(),
+            Err(error) => {
+                self.failed = Some(error);
+                None
+            }
+        }
+    }
+}
+
 /// The position of a stream at this seq, by the rows.
-fn session_seq(snapshot: &rusqlite::Connection, session_id: &str, at: Seq) -> Option<u64> {
-    let mut last = snapshot.prepare_cached("SELECT max(session_seq) FROM events WHERE session_id = ?1 AND seq <= ?2").ok()?;
-    let last: Option<i64> = last.query_row((session_id, i64::try_from(at.get()).ok()?), |row| row.get(0)).ok()?;
-    u64::try_from(last.unwrap_or(0)).ok()
+fn session_seq(rows: &rusqlite::Connection, session_id: &str, at: Seq) -> rusqlite::Result<i64> {
+    let mut last = rows.prepare_cached("SELECT max(session_seq) FROM events WHERE session_id = ?1 AND seq <= ?2")?;
+    last.query_row((session_id, at.get().cast_signed()), |row| row.get::<_, Option<i64>>(0)).map(Option::unwrap_or_default)
 }
 
 /// The rows of the mirror.

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::check::{Failure, LedgerSide, cancel_with, check_mark, check_segments_and_creation, compare_rows, open};
+use super::check::{Failure, LedgerSide, Place, Until, cancel_with, check_mark, check_segments_and_creation, compare_rows, open};
 use super::report::{Finding, ParityKind, ParityReport};
 use crate::event::Seq;
 use crate::ledger::stream::{self, Plan};
@@ -20,11 +20,14 @@ use crate::options::Options;
 /// A file that was changed so lately may be changed again without its times showing it.
 const SETTLED_AFTER_US: i64 = 2_000_000;
 
-/// Compares what is new or changed since the last check that found all equal, and keeps in the mirror what it found right (where
-/// that can be written just now). Of sealed segments at most `sealed_max` are read, the oldest first; the rest is left for later.
-/// The first check reads everything. It does not see rot in place that leaves a file's length and times as they were, nor a
-/// change of what was found right: of rows, or of the part of the active segment that was read. [`verify`](crate::verify()) and
-/// [`parity_full`](crate::parity_full) leave nothing out. `through` and `progress` are as with the full check.
+/// Compares what is new or changed since it was found equal. Of sealed segments at most `sealed_max` are read, the oldest first;
+/// the rest is left for later. The first check reads everything. It does not see rot in place that leaves a file's length and
+/// times as they were, nor a change of what was found right: of rows, or of the part of the active segment that was read.
+/// [`verify`](crate::verify()) and [`parity_full`](crate::parity_full) leave nothing out. `through` and `progress` are as with the
+/// full check.
+///
+/// What was found right is kept in the mirror, for which the store's lock is taken for a moment. Where that is held (by a
+/// writer, or by the caller's own open store), or the mirror can't be written just now, nothing is kept, and is read again.
 ///
 /// # Errors
 /// [`LedgerError`] where the ledger can't be read. What is wrong with the mirror is in the report.
@@ -35,33 +38,68 @@ pub fn incremental(
     sealed_max: usize,
     progress: &mut dyn FnMut(u64),
 ) -> Result<ParityReport, LedgerError> {
-    incremental_by(reader, options, through, sealed_max, &Plan::default(), progress)
+    let part = Part { through: through.unwrap_or(Seq::MAX), sealed_max, behind: Seq::ZERO };
+    let done = incremental_by(reader, options, part, &Plan::default(), progress)?;
+    if let Some(kept) = done.to_keep
+        && let Err(error) = keep_checked(reader, options.mirror_busy_timeout, &kept)
+    {
+        tracing::debug!(%error, "what was checked is not kept; it will be read again");
+    }
+    Ok(done.report)
 }
 
-/// The same by a plan.
+/// What of the ledger is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub through: Seq,
+    /// Sealed segments that are read at most, of those behind `behind`.
+    pub sealed_max: usize,
+    pub behind: Seq,
+}
+
+/// What came of it.
+pub(crate) struct Done {
+    pub report: ParityReport,
+    /// What was found right, where that is more than the mirror has of it.
+    pub to_keep: Option<Vec<Checked>>,
+    /// The last sealed segment that was read, where there may be more behind it that were left out; else zero.
+    #[cfg_attr(not(feature = "actors"), expect(dead_code))]
+    pub behind: Seq,
+}
+
+/// The same by a plan, of a part. Only reads.
 pub(crate) fn incremental_by(
     reader: &LedgerReader,
     options: &Options,
-    through: Option<Seq>,
-    sealed_max: usize,
+    part: Part,
     plan: &Plan,
     progress: &mut dyn FnMut(u64),
-) -> Result<ParityReport, LedgerError> {
+) -> Result<Done, LedgerError> {
     let mut report = ParityReport::new(ParityKind::Incremental);
-    let Ok(mut mirror) = open(reader, options, &mut report, reader.head()?.seq) else {
-        return Ok(report);
+    let head = match reader.head() {
+        // What is damaged is told by the comparison, and by no error.
+        Err(LedgerError::Damaged { .. }) => Seq::ZERO,
+        head => head?.seq,
+    };
+    let Ok(mut mirror) = open(reader, options, &mut report, head) else {
+        return Ok(Done { report, to_keep: None, behind: Seq::ZERO });
     };
     cancel_with(&mut mirror, plan);
     let known = mirror.checked();
+    let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
     let mut check = Incremental {
         reader,
         mirror: &mirror,
         plan,
-        through: through.unwrap_or(Seq::MAX),
+        through: part.through,
         known: &known,
         now_us: options.clock.now().as_micros(),
-        left: sealed_max,
-        head: Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() },
+        left: part.sealed_max,
+        behind: part.behind,
+        last: Seq::ZERO,
+        place: Place::after(genesis, plan),
+        rows_through: None,
+        begins_later: false,
         segments: Vec::new(),
         kept: Vec::new(),
         report,
@@ -72,21 +110,17 @@ pub(crate) fn incremental_by(
         Err(Failure::Sqlite(source)) => Some(MirrorError::Sqlite { action: "reading", path: mirror.path().to_owned(), source }),
         Err(Failure::Mirror(error)) => Some(error),
     };
-    let Incremental { kept, mut report, .. } = check;
+    let Incremental { kept, mut report, left, last, .. } = check;
     if plan.is_cancelled() {
         return Err(stream::cancelled());
     }
+    let is_read = unread.is_none();
     if let Some(unread) = unread {
         report.find(Finding::UnreadableMirror { reason: unread.to_string() });
     }
     let is_news = kept.iter().any(|checked| known.get(&checked.first) != Some(checked));
-    if report.is_consistent() && is_news && !mirror.is_frozen() {
-        drop(mirror);
-        if let Err(error) = keep_checked(reader.dir(), options.mirror_busy_timeout, &kept) {
-            tracing::debug!(%error, "what was checked is not kept; it will be read again");
-        }
-    }
-    Ok(report)
+    let to_keep = Some(kept).filter(|_| is_news && is_read && !mirror.is_frozen());
+    Ok(Done { report, to_keep, behind: if left == 0 { last } else { Seq::ZERO } })
 }
 
 struct Incremental<'c> {
@@ -100,8 +134,16 @@ struct Incremental<'c> {
     now_us: i64,
     /// Sealed segments that may still be read.
     left: usize,
-    /// The last event of what stands before the next segment.
-    head: Head,
+    /// Those up to this one are not read.
+    behind: Seq,
+    /// The last one that was read.
+    last: Seq,
+    /// What belongs next. It knows streams and damage from as far back as nothing was left out.
+    place: Place,
+    /// Rows up to here were compared or left out; nothing at the beginning.
+    rows_through: Option<Seq>,
+    /// The first rows were left out, and with them those before them, of which there should be none.
+    begins_later: bool,
     /// First and last mirrored seq of the ledger's segments.
     segments: Vec<(Seq, Seq)>,
     kept: Vec<Checked>,
@@ -125,13 +167,31 @@ impl Incremental<'_> {
                 self.compare(&snapshot, segment, next, file, progress)?;
             }
         }
-        for seq in snapshot.prepare("SELECT seq FROM events WHERE seq < 1 LIMIT 100")?.query_map([], |row| row.get(0))? {
-            self.report.find(Finding::StrayRow { seq: seq? });
-        }
+        self.rows_without_segment(&snapshot)?;
         if self.through == Seq::MAX {
             check_mark(self.reader, mark, &mut self.report);
         }
         check_segments_and_creation(self.reader, self.mirror, &self.segments, self.through, &mut self.report)?;
+        Ok(())
+    }
+
+    /// The first seq whose row was not looked at yet.
+    fn rows_from(&self) -> i64 {
+        self.rows_through.map_or(i64::MIN, |through| i64::try_from(through.get() + 1).unwrap_or(i64::MAX))
+    }
+
+    /// Rows before and behind what the segments have.
+    fn rows_without_segment(&mut self, snapshot: &rusqlite::Connection) -> Result<(), Failure> {
+        let before = if self.begins_later { Seq::ZERO.get().cast_signed() } else { i64::MIN };
+        let through = if self.rows_through < Some(self.through) { i64::try_from(self.through.get()).unwrap_or(i64::MAX) } else { i64::MIN };
+        let mut rest = snapshot.prepare("SELECT seq FROM events WHERE seq <= ?1 OR (seq >= ?2 AND seq <= ?3) ORDER BY seq")?;
+        for seq in rest.query_map([before, self.rows_from(), through], |row| row.get::<_, i64>(0))? {
+            self.report.sqlite_event_count += 1;
+            match seq? {
+                stray if stray < 1 => self.report.find(Finding::StrayRow { seq: stray }),
+                seq => self.report.missing_in_jsonl.push(Seq::new(seq.cast_unsigned()), Seq::new(seq.cast_unsigned())),
+            }
+        }
         Ok(())
     }
 
@@ -144,8 +204,9 @@ impl Incremental<'_> {
 
     /// What was found right of the segment, where it still stands at the same place of the chain.
     fn known(&self, segment: &Segment) -> Option<&Checked> {
-        let at_its_place = |known: &&Checked| known.prev == self.head.event_hash && known.first == self.head.seq.next();
-        self.known.get(&segment.first).filter(at_its_place)
+        let head = self.place.expected.head();
+        let at_its_place = |known: &&Checked| known.prev == head.event_hash && known.first == head.seq.next();
+        self.known.get(&segment.first).filter(at_its_place).filter(|_| !self.place.expected.is_link_unknown())
     }
 
     /// Leaves a sealed segment out, where it was found right before or is left for later; answers whether it did.
@@ -154,29 +215,36 @@ impl Incremental<'_> {
             return Ok(false);
         };
         let known = self.known(segment).filter(|known| known.sealed && Some(known.file) == file && known.end.seq.next() == next);
-        let end = match known.cloned() {
-            Some(known) => {
-                let end = known.end;
-                self.kept.push(known);
-                Some(end)
-            }
-            None if self.left == 0 => self.reader.end_of(segment)?.filter(|end| end.seq.next() == next),
-            None => None,
-        };
-        let Some(end) = end else {
-            self.left = self.left.saturating_sub(1);
+        if let Some(known) = known.cloned() {
+            self.step_over(segment, known.end);
+            self.kept.push(known);
+            return Ok(true);
+        }
+        if self.left > 0 && segment.first > self.behind {
+            self.left -= 1;
+            self.last = segment.first;
             return Ok(false);
-        };
-        self.step_over(segment, end);
+        }
+        match self.reader.end_of(segment)?.filter(|end| end.seq.next() == next) {
+            Some(end) => self.step_over(segment, end),
+            None => {
+                // Its end is damaged: that is for the check that reads it. Here it is not known what the next one links to.
+                self.step_over(segment, Head { seq: next.previous(), ..self.place.expected.head() });
+                self.place.expected.lose_lines_before(next);
+            }
+        }
         Ok(true)
     }
 
     fn step_over(&mut self, segment: &Segment, end: Head) {
-        self.report.skipped_count += end.seq.get().saturating_sub(self.head.seq.get());
+        let before = segment.first.previous().max(self.place.expected.head().seq);
+        self.report.skipped_count += end.seq.get().saturating_sub(before.get());
         if segment.first <= self.report.mirrored_through {
             self.segments.push((segment.first, end.seq.min(self.report.mirrored_through)));
         }
-        self.head = end;
+        self.begins_later |= self.rows_through.is_none();
+        self.rows_through = Some(end.seq);
+        self.place = Place::after(end, self.plan);
     }
 
     fn compare(
@@ -187,8 +255,9 @@ impl Incremental<'_> {
         file: Option<FileIdentity>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), Failure> {
-        let before = self.head;
-        let mut offset = 0;
+        let prev = Some(self.place.expected.head().event_hash).filter(|_| !self.place.expected.is_link_unknown());
+        let (wrong_before, mut offset) = (self.report.wrong_count(), 0);
+        let sealed = next.is_some_and(|next| next.previous() <= self.through);
         let known = self.known(segment).filter(|known| next.is_none() && file.is_some_and(|file| is_grown(&known.file, &file))).cloned();
         let cursor = match known.filter(|known| known.end.seq <= self.through).map(|known| self.behind(known)).transpose()?.flatten() {
             Some((known, cursor)) => {
@@ -196,23 +265,28 @@ impl Incremental<'_> {
                 self.step_over(segment, known.end);
                 cursor
             }
+            None if sealed => self.reader.lines_of(segment),
             None => self.reader.lines_at(segment.first, 0)?,
         };
         let through = next.map_or(self.through, |next| next.previous().min(self.through));
-        let from = if self.head.seq == Seq::ZERO { i64::MIN } else { self.head.seq.next().get().cast_signed() };
-        let mut ledger = LedgerSide::after(self.reader, cursor, self.head, through, self.plan).trusting(snapshot);
-        compare_rows(snapshot, from, &mut ledger, &mut self.segments, &mut self.report, progress)?;
+        let until = if sealed { Until::End(through) } else { Until::Seq(through) };
+        let from = self.rows_from();
+        let place = std::mem::replace(&mut self.place, Place::after(Head { seq: Seq::ZERO, event_hash: self.reader.manifest().genesis() }, self.plan));
+        let mut ledger = LedgerSide::at(self.reader, cursor, place, until, self.plan).trusting(snapshot);
+        compare_rows(snapshot, (from, through), &mut ledger, &mut self.segments, &mut self.report, progress)?;
         let end = ledger.head();
         offset = ledger.offset().unwrap_or(offset);
-        self.head = end;
+        self.place = ledger.into_place();
+        self.rows_through = Some(through);
         let is_whole = next.is_none_or(|next| end.seq.next() == next);
-        if let Some(file) = file.filter(|file| next.is_none() || self.is_settled(file))
+        if let Some(prev) = prev
+            && let Some(file) = file.filter(|file| next.is_none() || self.is_settled(file))
             && is_whole
+            && self.report.wrong_count() == wrong_before
             && end.seq >= segment.first
             && (next.is_none() || self.identity(segment)? == Some(file))
         {
-            let sealed = next.is_some();
-            self.kept.push(Checked { first: segment.first, prev: before.event_hash, end, offset, sealed, file });
+            self.kept.push(Checked { first: segment.first, prev, end, offset, sealed: next.is_some(), file });
         }
         Ok(())
     }
@@ -225,7 +299,11 @@ impl Incremental<'_> {
     fn behind(&self, known: Checked) -> Result<Option<(Checked, Lines)>, LedgerError> {
         let Head { seq, event_hash } = known.end;
         let mark = Watermark { seq, event_hash, segment: known.first, offset: known.offset };
-        let found = self.reader.lines_after(&mark)?;
+        let found = match self.reader.lines_after(&mark) {
+            // It is not where the mirror says: all of it is read, and what is wrong with the file shows then.
+            Err(LedgerError::Io { .. }) => None,
+            found => found?,
+        };
         Ok(found.filter(|(line, _)| line.event_hash == event_hash && line.terminated).map(|(_, cursor)| (known, cursor)))
     }
 }

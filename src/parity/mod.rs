@@ -3,7 +3,8 @@
 //! - `report` what a check found · `check` quick and full · `incremental` what is new or changed · `indexes` SQLite's own check beside it
 //! - `replay` ledger → mirror, what is missing · `repair` an operator's decision, in either direction
 //!
-//! Called by the store, ParityActor and the CLI. A check only reads.
+//! Called by the store, ParityActor and the CLI. A check only reads, but for what `incremental` found right: that is kept in the
+//! mirror, under the store's lock, or by SqliteActor where the store is open.
 
 mod check;
 mod incremental;
@@ -15,7 +16,7 @@ mod report;
 pub use check::{full, full_by, quick};
 pub use incremental::incremental;
 #[cfg(feature = "actors")]
-pub(crate) use incremental::incremental_by;
+pub(crate) use incremental::{Done, Part, incremental_by};
 pub use repair::{RepairError, RepairReport, repair_from_ledger, repair_from_mirror};
 pub use replay::{Replay, ReplayError, ReplayReport, ReplayStep};
 pub use report::{Finding, Mismatch, ParityKind, ParityReport, SeqRange, SeqRanges};

@@ -154,6 +154,15 @@ pub enum Finding {
         /// Its seq.
         seq: i64,
     },
+    /// A stream's position in a line is not the one that follows the rows before it: a row is wrong, or the line is.
+    OtherPosition {
+        /// The line.
+        seq: Seq,
+        /// The stream's last position before it, by the rows.
+        rows: u64,
+        /// The position in the line.
+        found: u64,
+    },
     /// The mirror's list of segments, by which a repair would name their files, is not what the ledger has.
     WrongSegments {
         /// What is wrong.
@@ -194,6 +203,13 @@ impl fmt::Display for Finding {
             }
             Finding::WrongSegments { reason } => {
                 write!(f, "the mirror's list of segments is wrong: {reason}: run `counterfoil repair --from ledger`")
+            }
+            Finding::OtherPosition { seq, rows, found } => {
+                write!(
+                    f,
+                    "seq {seq} has session_seq {found}, and the rows before it say that its session was at {rows}: \
+                     run `counterfoil verify`, and where it finds every line right, `counterfoil repair --from ledger`"
+                )
             }
             Finding::OtherCreation { ledger, mirror } => {
                 write!(
@@ -262,7 +278,12 @@ impl ParityReport {
 
     /// Whether both legs are equal, as far as the check looked.
     pub fn is_consistent(&self) -> bool {
-        self.missing_in_sqlite.is_empty() && self.missing_in_jsonl.is_empty() && self.mismatched_count == 0 && self.findings_count == 0
+        self.wrong_count() == 0
+    }
+
+    /// How much is wrong.
+    pub(crate) fn wrong_count(&self) -> u64 {
+        self.missing_in_sqlite.count + self.missing_in_jsonl.count + self.mismatched_count + self.findings_count
     }
 
     pub(crate) fn mismatch(&mut self, mismatch: Mismatch) {

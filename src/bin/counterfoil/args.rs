@@ -16,7 +16,8 @@ Exit codes:
   4  refused, or any other failure
 
 Commands that only read (export, tail, show, sessions, query, stats, verify, parity, doctor)
-never take the lock, and work beside a live writer.
+work beside a live writer. `parity --since-clean` keeps in the mirror what it found right, where
+nobody holds the lock; the others never write.
 COUNTERFOIL_LOG=info (or debug, trace) logs to standard error.
 New here? Run `counterfoil demo`.";
 

@@ -1,5 +1,5 @@
-//! `verify` and `parity`: checks that only read. Beside a live writer the mirror may be behind; that is lag, no
-//! inconsistency.
+//! `verify` and `parity`: checks that only read, but for `parity --since-clean`, which keeps in the mirror what it found right
+//! where nobody writes to the store. Beside a live writer the mirror may be behind; that is lag, no inconsistency.
 
 use counterfoil::{Finding, LedgerReader, ParityKind, ParityReport, Seq, parity_full, parity_incremental, parity_quick};
 use serde::Serialize;
@@ -101,6 +101,9 @@ fn print(compared: &Compared, context: &Context, out: &mut Out) -> Result<(), Fa
             out.line(format_args!("parity ({}): consistent up to seq {}", name(report.kind), report.mirrored_through))?;
             out.line(format_args!("  {writer} is writing to the store; the mirror follows"))?;
             out.line(format_args!("  events compared        {}", report.jsonl_event_count.min(report.sqlite_event_count)))?;
+            if report.skipped_count > 0 {
+                out.line(format_args!("  not read again         {}", report.skipped_count))?;
+            }
             if !report.missing_in_sqlite.is_empty() {
                 out.line(format_args!("  not mirrored yet       {}", report.missing_in_sqlite))?;
             }
