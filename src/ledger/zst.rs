@@ -26,6 +26,11 @@ const LEVEL: i32 = 3;
 const WINDOW_LOG_MAX: u32 = 23;
 /// Compressed bytes that are read at a time: a frame of our own, and what it may have grown by.
 const INPUT_BYTES: u64 = FRAME_BYTES + (4 << 10);
+/// The most bytes of lines that a compressed segment may have: 16 GiB, hundreds of times the default. It bounds for how long a
+/// small file that holds more, or says so, can keep a reader busy.
+const PLAIN_BYTES_MAX: u64 = 16 << 30;
+/// A byte of a frame can't stand for more: the smallest block has 4 bytes, and the largest holds 128 KiB.
+const RATIO_MAX: u64 = 32 << 10;
 /// Frames that a table may have: a million of 256 KiB. More are read without it, one after the other.
 const FRAMES_MAX: u64 = 1 << 20;
 
@@ -37,6 +42,9 @@ const FOOTER_BYTES: u64 = 9;
 /// Writes the compressed form of a file into an empty one; answers how long that is. `stop` is asked before each frame.
 pub(crate) fn encode(from: &mut dyn StorageFile, to: &mut dyn StorageFile, stop: &dyn Fn() -> bool) -> io::Result<u64> {
     let len = from.len()?;
+    if len > PLAIN_BYTES_MAX {
+        return Err(io::Error::other("the segment is longer than the 16 GiB that may be compressed"));
+    }
     let mut compressor = Compressor::new(LEVEL)?;
     compressor.include_checksum(true)?;
     let (mut at, mut written) = (0, 0);
@@ -182,6 +190,9 @@ impl Zst {
     fn step(&mut self) -> io::Result<Step> {
         let end = self.bound(self.current.map_or(0, |frame| frame + 1));
         self.output_at += self.output.len() as u64;
+        if !self.has_table && self.output_at >= PLAIN_BYTES_MAX && self.state != State::Damaged {
+            return self.damaged(0);
+        }
         // Without a table each pass must take the same steps: where a damaged frame stops giving bytes depends on them.
         let left = if self.has_table { end.plain.saturating_sub(self.output_at) } else { u64::MAX };
         let wanted = usize::try_from(left.min(FRAME_BYTES)).unwrap_or(0);
@@ -331,11 +342,14 @@ fn read_table(file: &mut dyn StorageFile, stored: u64) -> io::Result<Option<Vec<
     let mut bounds = vec![at];
     let entries = tail.get(header + HEADER_BYTES as usize..).unwrap_or_default().chunks_exact(entry_bytes as usize);
     for entry in entries.take(frames as usize) {
-        // A frame that holds nothing would never be looked at.
-        let (Some(stored), Some(plain @ 1..)) = (word(entry, 0), word(entry, 4)) else { return Ok(None) };
-        at = Bound { stored: at.stored + u64::from(stored), plain: at.plain + u64::from(plain) };
+        // A frame that holds nothing would never be looked at; one that claims more than it can hold is a lie.
+        let (Some(stored), Some(plain @ 1..)) = (word(entry, 0).map(u64::from), word(entry, 4).map(u64::from)) else { return Ok(None) };
+        if plain > stored * RATIO_MAX {
+            return Ok(None);
+        }
+        at = Bound { stored: at.stored + stored, plain: at.plain + plain };
         bounds.push(at);
     }
-    let fits = at.stored == header_at && bounds.len() as u64 == frames + 1;
+    let fits = at.stored == header_at && at.plain <= PLAIN_BYTES_MAX && bounds.len() as u64 == frames + 1;
     Ok(fits.then_some(bounds))
 }
