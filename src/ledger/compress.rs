@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::place::{Expected, Standing};
 use super::segment::{self, LineReader, Segment};
 use super::storage::{self, Storage, StorageFile};
-use super::zst::{self, Zst};
+use super::zst::{self, Side, Zst};
 use super::{Head, LedgerError, LedgerReader, LineFault, StoreLock};
 use crate::event::{Seq, line};
 use crate::failpoint;
@@ -21,6 +21,8 @@ use crate::options::Options;
 
 /// How often `stop` is asked where lines are checked: as often as where they are compressed, by frames.
 const STOP_BYTES: u64 = 256 << 10;
+
+const READING: &str = "reading";
 
 /// Which sealed segments are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,16 +109,26 @@ pub(crate) fn reform(
     Ok(())
 }
 
-/// The oldest sealed segment that is plain, not among the newest so many and none of these; and the seq behind its end.
+/// The oldest sealed segment that is plain, not among the newest so many and not to be left out; and the seq behind its end.
 #[cfg(feature = "actors")]
 pub(crate) fn next_to_compress(
     dir: &Path,
     options: &Options,
     keep: usize,
-    but: &std::collections::HashSet<Seq>,
+    leave: &dyn Fn(Seq) -> bool,
 ) -> Result<Option<(Segment, Seq)>, LedgerError> {
     let mut chosen = chosen(dir, options, &Sealed::AllBut(keep))?.into_iter();
-    Ok(chosen.find(|(segment, _)| !segment.is_compressed() && !but.contains(&segment.first)))
+    Ok(chosen.find(|(segment, _)| !segment.is_compressed() && !leave(segment.first)))
+}
+
+/// Whether it is this segment that could not be compressed, while another one may be.
+#[cfg(feature = "actors")]
+pub(crate) fn is_its_own(error: &LedgerError, segment: &Segment) -> bool {
+    match error {
+        LedgerError::Io { action, path, .. } => *action == READING && *path == segment.path,
+        LedgerError::Damaged { .. } | LedgerError::ReadsBackWrong { .. } => true,
+        _ => false,
+    }
 }
 
 /// The segments that are meant, each with the seq behind its end, where that is known by the segment after it.
@@ -163,7 +175,11 @@ pub(crate) fn give_other_form(
     let to = segment.other_form();
     let tmp = Segment { first: segment.first, path: tmp_dir.join(to.path.file_name().unwrap_or_default()) };
     let written = write_form(storage, options, segment, &tmp, stop)
-        .map_err(LedgerError::io(if to.is_compressed() { "compressing to" } else { "decompressing to" }, &tmp.path))
+        .map_err(|(side, error)| match (side, to.is_compressed()) {
+            (Side::Source, _) => LedgerError::io(READING, &segment.path)(error),
+            (Side::Copy, true) => LedgerError::io("compressing to", &tmp.path)(error),
+            (Side::Copy, false) => LedgerError::io("decompressing to", &tmp.path)(error),
+        })
         .and_then(|stored_bytes| Ok((stored_bytes, check_form(options, segment, &tmp, next, stop)?)));
     let (stored_bytes, plain_bytes) = match written {
         Ok(bytes) => bytes,
@@ -189,34 +205,51 @@ pub(crate) fn give_other_form(
 }
 
 /// Writes the form that the name says, durably; answers its length.
-fn write_form(storage: &dyn Storage, options: &Options, from: &Segment, to: &Segment, stop: &dyn Fn() -> bool) -> io::Result<u64> {
-    storage.create_dir(to.path.parent().unwrap_or(Path::new(".")))?;
-    match storage.remove(&to.path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut source = from.open(storage)?;
-    let mut file = storage.create_new(&to.path)?;
+fn write_form(
+    storage: &dyn Storage,
+    options: &Options,
+    from: &Segment,
+    to: &Segment,
+    stop: &dyn Fn() -> bool,
+) -> Result<u64, (Side, io::Error)> {
+    let mut source = from.open(storage).map_err(|error| (Side::Source, error))?;
+    let mut file = empty_file(storage, &to.path).map_err(|error| (Side::Copy, error))?;
     let len = if to.is_compressed() {
         zst::encode(source.as_mut(), file.as_mut(), stop)?
     } else {
-        let len = source.len()?;
-        storage::each_piece(source.as_mut(), 0, len, |_, at, bytes| {
-            if stop() { Err(io::ErrorKind::Interrupted.into()) } else { file.write_at(bytes, at) }
-        })?
+        let mut side = Side::Source;
+        let mut copy = || {
+            let len = source.len()?;
+            storage::each_piece(source.as_mut(), 0, len, |_, at, bytes| {
+                side = Side::Copy;
+                if stop() {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                file.write_at(bytes, at)?;
+                side = Side::Source;
+                Ok(())
+            })
+        };
+        copy().map_err(|error| (side, error))?
     };
-    options.at(failpoint::COMPRESS_SYNC)?;
-    file.sync_data()?;
     // What is compared is what the disk has.
-    file.forget_cached()?;
-    Ok(len)
+    let synced = options.at(failpoint::COMPRESS_SYNC).and_then(|()| file.sync_data()).and_then(|()| file.forget_cached());
+    synced.map(|()| len).map_err(|error| (Side::Copy, error))
+}
+
+fn empty_file(storage: &dyn Storage, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+    storage.create_dir(path.parent().unwrap_or(Path::new(".")))?;
+    match storage.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => storage.create_new(path),
+    }
 }
 
 /// Checks that the new form reads back as the old one, and that its lines are right; answers how many bytes those are.
 fn check_form(options: &Options, from: &Segment, to: &Segment, next: Seq, stop: &dyn Fn() -> bool) -> Result<u64, LedgerError> {
     let storage = options.storage.as_ref();
-    let reading = || LedgerError::io("reading", &to.path);
-    let mut old = from.open(storage).map_err(LedgerError::io("reading", &from.path))?;
+    let reading = || LedgerError::io(READING, &to.path);
+    let mut old = from.open(storage).map_err(LedgerError::io(READING, &from.path))?;
     let mut new = to.open(storage).map_err(reading())?;
     if !is_same(old.as_mut(), new.as_mut(), stop).map_err(reading())? {
         return Err(LedgerError::ReadsBackWrong { path: to.path.clone() });

@@ -39,42 +39,57 @@ const TABLE_MAGIC: u32 = 0x8f92_eab1;
 const HEADER_BYTES: u64 = 8;
 const FOOTER_BYTES: u64 = 9;
 
+/// Which side of a copy has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Source,
+    Copy,
+}
+
 /// Writes the compressed form of a file into an empty one; answers how long that is. `stop` is asked before each frame.
-pub(crate) fn encode(from: &mut dyn StorageFile, to: &mut dyn StorageFile, stop: &dyn Fn() -> bool) -> io::Result<u64> {
-    let len = from.len()?;
+pub(crate) fn encode(from: &mut dyn StorageFile, to: &mut dyn StorageFile, stop: &dyn Fn() -> bool) -> Result<u64, (Side, io::Error)> {
+    let source = |error| (Side::Source, error);
+    let copy = |error| (Side::Copy, error);
+    let len = from.len().map_err(source)?;
     if len > PLAIN_BYTES_MAX {
-        return Err(io::Error::other("the segment is longer than the 16 GiB that may be compressed"));
+        return Err(source(io::Error::other("it is longer than the 16 GiB that may be compressed")));
     }
-    let mut compressor = Compressor::new(LEVEL)?;
-    compressor.include_checksum(true)?;
+    let mut compressor = Compressor::new(LEVEL).map_err(copy)?;
+    compressor.include_checksum(true).map_err(copy)?;
     let (mut at, mut written) = (0, 0);
     let mut table = Vec::new();
     while at < len {
         if stop() {
-            return Err(io::ErrorKind::Interrupted.into());
+            return Err(copy(io::ErrorKind::Interrupted.into()));
         }
-        let plain = read_range(from, at, frame_end(at, len))?;
+        let plain = read_range(from, at, frame_end(at, len)).map_err(source)?;
         if plain.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(source(io::ErrorKind::UnexpectedEof.into()));
         }
-        let frame = compressor.compress(&plain)?;
-        to.write_at(&frame, written)?;
+        let frame = compressor.compress(&plain).map_err(copy)?;
+        to.write_at(&frame, written).map_err(copy)?;
         for bytes in [frame.len(), plain.len()] {
-            table.extend_from_slice(&u32::try_from(bytes).map_err(io::Error::other)?.to_le_bytes());
+            table.extend_from_slice(&(bytes as u32).to_le_bytes()); // a frame has 256 KiB at most
         }
         (at, written) = (at + plain.len() as u64, written + frame.len() as u64);
     }
-    let frames = u32::try_from(table.len() / 8).map_err(io::Error::other)?;
-    let table_bytes = u32::try_from(table.len() as u64 + FOOTER_BYTES).map_err(io::Error::other)?;
+    let table = table_frame(&table);
+    to.write_at(&table, written).map_err(copy)?;
+    Ok(written + table.len() as u64)
+}
+
+/// The frame that holds the table, of its entries.
+fn table_frame(entries: &[u8]) -> Vec<u8> {
+    // PLAIN_BYTES_MAX bounds them far below 4 GiB.
+    let (frames, table_bytes) = ((entries.len() / 8) as u32, (entries.len() as u64 + FOOTER_BYTES) as u32);
     let mut skippable = Vec::new();
     skippable.extend_from_slice(&SKIPPABLE_MAGIC.to_le_bytes());
     skippable.extend_from_slice(&table_bytes.to_le_bytes());
-    skippable.append(&mut table);
+    skippable.extend_from_slice(entries);
     skippable.extend_from_slice(&frames.to_le_bytes());
     skippable.push(0); // no checksums in the table: each frame has its own
     skippable.extend_from_slice(&TABLE_MAGIC.to_le_bytes());
-    to.write_at(&skippable, written)?;
-    Ok(written + skippable.len() as u64)
+    skippable
 }
 
 /// Where the frame that begins here ends.
