@@ -35,6 +35,14 @@ impl Check {
         Check::Parity { kind, replies: Vec::new() }
     }
 
+    /// Tells who waits for it why it could not be begun.
+    pub(crate) fn refuse(self, why: &dyn Fn() -> Error) {
+        match self {
+            Check::Parity { replies, .. } => replies.into_iter().for_each(|reply| drop(reply.send(Err(why())))),
+            Check::Verify(replies) => replies.into_iter().for_each(|reply| drop(reply.send(Err(why())))),
+        }
+    }
+
     fn is_quick(&self) -> bool {
         matches!(self, Check::Parity { kind: ParityKind::Quick, .. })
     }

@@ -1,5 +1,8 @@
 //! Children of the supervisor: how they are spawned, and how they are closed.
 
+use std::io;
+use std::path::Path;
+
 use ractor::concurrency::JoinHandle;
 use ractor::thread_local::{ThreadLocalActor, ThreadLocalActorSpawner};
 use ractor::{ActorRef, SpawnErr};
@@ -11,7 +14,7 @@ use super::parity::ParityMsg;
 use super::shared::Shared;
 use super::sqlite::SqliteMsg;
 use super::supervisor::Inner;
-use crate::Error;
+use crate::{Error, LedgerError};
 
 /// A child that lives.
 #[derive(Debug)]
@@ -29,10 +32,24 @@ pub(crate) enum StartError {
     Other(String),
 }
 
+/// A thread for an actor. ractor panics where there can be none, which would end the supervisor that asks, and the store.
+pub(crate) fn spawner() -> io::Result<ThreadLocalActorSpawner> {
+    // This one says so without a panic; another program may take the last one in between.
+    std::thread::Builder::new().spawn(|| ())?.join().map_err(|_| io::Error::other("a thread has panicked"))?;
+    std::panic::catch_unwind(ThreadLocalActorSpawner::new).map_err(|_| io::Error::other("no thread could be started"))
+}
+
+/// What a caller is told where there was no thread for what it asked: the store goes on without.
+pub(crate) fn no_thread(dir: &Path, error: &io::Error) -> Error {
+    let source = error.raw_os_error().map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error);
+    LedgerError::Io { action: "starting a thread for", path: dir.to_owned(), source }.into()
+}
+
 /// Spawns a child on a thread of its own, and casts to the supervisor what came of it.
 pub(crate) fn spawn<A: ThreadLocalActor>(me: &ActorRef<Message>, args: A::Arguments, wrap: fn(Result<Child<A::Msg>, StartError>) -> Inner) {
     // No name: names are global to the process, and two stores may live in it.
-    let spawned = A::spawn_linked_instant(None, args, me.get_cell(), ThreadLocalActorSpawner::new());
+    let spawned = spawner().map_err(|error| SpawnErr::StartupFailed(error.into()));
+    let spawned = spawned.and_then(|spawner| A::spawn_linked_instant(None, args, me.get_cell(), spawner));
     let me = me.clone();
     ractor::concurrency::spawn(async move {
         let started = match spawned {

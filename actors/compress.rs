@@ -3,22 +3,25 @@
 //! rests as long as it works, touches nothing that LedgerActor does, and stops at the next frame when the store closes.
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use ractor::concurrency::JoinHandle;
-use ractor::thread_local::{ThreadLocalActor, ThreadLocalActorSpawner};
+use ractor::thread_local::ThreadLocalActor;
 use ractor::{ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
 
+use super::children::{no_thread, spawner};
 use super::message::Message;
 use super::supervisor::Context;
-use crate::ledger::compress::{Form, give_other_form, next_to_compress, reform};
-use crate::{AppendError, Error, LedgerError, Reformed, Sealed, Seq};
+use crate::ledger::compress::{Form, give_other_form, is_its_own, next_to_compress, reform};
+use crate::{Error, LedgerError, Reformed, Sealed, Seq};
 
 /// How often it looks whether a segment was sealed: listing a directory each second costs nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long it waits after the disk has said no.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
+/// The longest that it waits, however often that was.
+const BACKOFF_MAX: Duration = Duration::from_secs(3600);
 /// The longest rest after a frame. A frame is some milliseconds of work, where the disk is not slow.
 const REST_MAX: Duration = Duration::from_millis(50);
 
@@ -31,8 +34,15 @@ pub(crate) enum CompressMsg {
 
 pub(crate) struct CompressState {
     context: Context,
-    /// Segments with a wrong line: they stay as they are, and are not read again each second.
-    damaged: HashSet<Seq>,
+    /// Segments that could not be compressed: they stay as they are, and the others come first.
+    failed: HashMap<Seq, Failed>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Failed {
+    times: u32,
+    /// When to try again; never where a line is wrong.
+    again: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -44,7 +54,7 @@ impl ThreadLocalActor for CompressActor {
     type Arguments = Context;
 
     async fn pre_start(&self, _: ActorRef<CompressMsg>, context: Context) -> Result<CompressState, ActorProcessingErr> {
-        Ok(CompressState { context, damaged: HashSet::new() })
+        Ok(CompressState { context, failed: HashMap::new() })
     }
 
     async fn handle(&self, me: ActorRef<CompressMsg>, message: CompressMsg, state: &mut CompressState) -> Result<(), ActorProcessingErr> {
@@ -76,26 +86,42 @@ impl CompressState {
             worked.set(Instant::now());
             shared.refusal().is_some()
         };
-        let mut first = None;
-        let compressed = next_to_compress(&self.context.dir, options, keep, &self.damaged).and_then(|next| match next {
+        let now = Instant::now();
+        let leave = |first: Seq| self.failed.get(&first).is_some_and(|failed| failed.again.is_none_or(|again| now < again));
+        let mut tried = None;
+        let compressed = next_to_compress(&self.context.dir, options, keep, &leave).and_then(|next| match next {
             Some((segment, end)) => {
-                first = Some(segment.first);
-                give_other_form(&self.context.dir, options, &segment, end, &stop)
+                let compressed = give_other_form(&self.context.dir, options, &segment, end, &stop);
+                tried = Some(segment);
+                compressed
             }
             None => Ok(None),
         });
-        match (compressed, first) {
+        match (compressed, tried) {
             (Ok(Some(_)), _) => Some(Duration::ZERO),
             (Ok(None), _) => Some(LOOK_EVERY),
-            (Err(error @ LedgerError::Damaged { .. }), Some(first)) => {
-                tracing::error!(actor = "compress", segment = first.get(), %error, "a sealed segment is damaged; it stays as it is");
-                self.damaged.insert(first);
+            (Err(error), Some(segment)) if is_its_own(&error, &segment) => {
+                self.failed(segment.first, &error);
                 Some(Duration::ZERO)
             }
             (Err(error), _) => {
                 tracing::warn!(actor = "compress", %error, "a sealed segment could not be compressed; trying again in a minute");
                 Some(RETRY_AFTER)
             }
+        }
+    }
+
+    /// Takes note that this segment could not be compressed, so that those after it can.
+    fn failed(&mut self, first: Seq, error: &LedgerError) {
+        let failed = self.failed.entry(first).or_default();
+        failed.times += 1;
+        if matches!(error, LedgerError::Damaged { .. }) {
+            failed.again = None;
+            tracing::error!(actor = "compress", segment = first.get(), %error, "a sealed segment is damaged; it stays as it is");
+        } else {
+            let after = backed_off(RETRY_AFTER, failed.times);
+            failed.again = Some(Instant::now() + after);
+            tracing::warn!(actor = "compress", segment = first.get(), %error, ?after, "a sealed segment could not be compressed; trying again later");
         }
     }
 
@@ -110,9 +136,18 @@ impl CompressState {
     }
 }
 
+/// How long to wait after the nth failure in a row: twice as long each time, up to an hour.
+fn backed_off(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1 << times.saturating_sub(1).min(12)).min(BACKOFF_MAX.max(first))
+}
+
 /// The CompressActor that there is, if one was needed.
 #[derive(Default)]
-pub(crate) struct Compressor(Option<Running>);
+pub(crate) struct Compressor {
+    running: Option<Running>,
+    /// How often it has ended by itself, or could not be started.
+    ends: u32,
+}
 
 struct Running {
     actor: ActorRef<CompressMsg>,
@@ -120,38 +155,52 @@ struct Running {
 }
 
 impl Compressor {
-    /// Spawns it where it is not there, and casts.
-    pub fn cast(&mut self, me: &ActorRef<Message>, context: &Context, message: CompressMsg) {
-        if self.0.is_none() {
-            let spawned = CompressActor::spawn_linked_instant(None, context.clone(), me.get_cell(), ThreadLocalActorSpawner::new());
-            self.0 = spawned.ok().map(|(actor, starting)| Running { actor, starting });
-        }
-        match (&self.0, message) {
-            (Some(running), message) => drop(running.actor.cast(message)),
-            (None, CompressMsg::Run(_, reply)) => {
-                let reason = "no thread could be started for it".to_owned();
-                let _ = reply.send(Err(AppendError::Stopped { reason }.into()));
+    /// Spawns it where it is not there, and casts; answers whether it is there now.
+    pub fn cast(&mut self, me: &ActorRef<Message>, context: &Context, message: CompressMsg) -> bool {
+        if self.running.is_none() {
+            match spawner() {
+                Ok(spawner) => {
+                    let spawned = CompressActor::spawn_linked_instant(None, context.clone(), me.get_cell(), spawner);
+                    self.running = spawned.ok().map(|(actor, starting)| Running { actor, starting });
+                }
+                Err(error) => {
+                    tracing::warn!(actor = "supervisor", %error, "no thread could be started for CompressActor");
+                    if let CompressMsg::Run(_, reply) = message {
+                        let _ = reply.send(Err(no_thread(&context.dir, &error)));
+                    }
+                    return false;
+                }
             }
-            (None, CompressMsg::Look) => {}
         }
+        // A reply that is dropped tells its caller that it has ended.
+        if let Some(running) = &self.running {
+            let _ = running.actor.cast(message);
+        }
+        self.is_there()
+    }
+
+    /// How long to wait before it is started by the policy again.
+    pub fn back_off(&mut self, first: Duration) -> Duration {
+        self.ends = self.ends.saturating_add(1);
+        backed_off(first, self.ends)
     }
 
     pub fn is_there(&self) -> bool {
-        self.0.is_some()
+        self.running.is_some()
     }
 
     /// Takes note that it has ended by itself; answers whether it was this one.
     pub fn ended(&mut self, id: ActorId) -> bool {
-        let is_it = self.0.as_ref().is_some_and(|running| running.actor.get_id() == id);
+        let is_it = self.running.as_ref().is_some_and(|running| running.actor.get_id() == id);
         if is_it {
-            self.0 = None;
+            self.running = None;
         }
         is_it
     }
 
     /// Stops it and awaits its thread's letting go: until then it holds the store's lock.
     pub async fn end(self) {
-        if let Some(Running { actor, starting }) = self.0 {
+        if let Some(Running { actor, starting }) = self.running {
             actor.get_cell().stop(None);
             if let Ok(Ok(thread)) = starting.await {
                 let _ = thread.await;

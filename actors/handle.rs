@@ -339,7 +339,15 @@ impl Ledger {
     /// [`Error`], as [`crate::compress()`] without the lock; segments that were done before stay compressed.
     pub async fn compress(&self, which: Sealed) -> Result<Vec<Reformed>, Error> {
         let compressed = ractor::call!(self.inner.supervisor, |reply| Inner::Compress(which, reply).into());
-        compressed.map_err(|_| Error::Append(self.inner.shared.refusal().unwrap_or(AppendError::Closed)))?
+        compressed.map_err(|_| match self.inner.shared.refusal() {
+            Some(refusal) => Error::Append(refusal),
+            // It panicked, or was killed; the store goes on.
+            None => Error::Ledger(LedgerError::Io {
+                action: "compressing in",
+                path: self.inner.dir.clone(),
+                source: std::io::Error::other("the actor that did it has ended; segments that were done stay so"),
+            }),
+        })?
     }
 
     /// The store at a glance. Costs nothing.

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ractor::thread_local::{ThreadLocalActor, ThreadLocalActorSpawner};
+use ractor::thread_local::ThreadLocalActor;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SupervisionEvent};
 use tokio::sync::oneshot;
 
 use super::checks::{Check, Checks};
-use super::children::{Child, StartError, close_children, spawn};
+use super::children::{Child, StartError, close_children, no_thread, spawn, spawner};
 use super::compress::{CompressMsg, Compressor};
 use super::handle::{Children, CloseReport};
 use super::ledger::{LedgerActor, LedgerMsg, MirrorLink};
@@ -235,7 +235,7 @@ impl Actor for SupervisorActor {
             && state.compressor.ended(who.get_id())
         {
             tracing::warn!(actor = "supervisor", "CompressActor has ended");
-            me.send_after(state.shared.options.restart_backoff_max, || Inner::SeeToCompression.into());
+            state.see_to_compression_later(&me);
             return Ok(());
         }
         match event {
@@ -575,8 +575,16 @@ impl SupervisorState {
         };
         self.checks.start(|check| {
             // It only reads, so it must not keep the lock from a close.
+            let spawner = match spawner() {
+                Ok(spawner) => spawner,
+                Err(error) => {
+                    tracing::warn!(actor = "supervisor", %error, "no thread could be started for a check");
+                    check.refuse(&|| no_thread(&context.dir, &error));
+                    return None;
+                }
+            };
             let args = (Context { _lock: None, ..context.clone() }, ParityTask::Check(check));
-            let spawned = ParityActor::spawn_linked_instant(None, args, me.get_cell(), ThreadLocalActorSpawner::new());
+            let spawned = ParityActor::spawn_linked_instant(None, args, me.get_cell(), spawner);
             spawned.ok().map(|(actor, _)| actor.get_id())
         });
     }
@@ -587,10 +595,20 @@ impl SupervisorState {
         }
     }
 
+    fn see_to_compression_later(&mut self, me: &Me) {
+        if self.shared.options.compress_sealed.is_some() {
+            let after = self.compressor.back_off(self.shared.options.restart_backoff_max);
+            me.send_after(after, || Inner::SeeToCompression.into());
+        }
+    }
+
     fn compress(&mut self, me: &Me, message: CompressMsg) {
         match (&self.context, message) {
             (Some(context), message) if self.closing.is_none() && self.ready.is_none() && self.shared.refusal().is_none() => {
-                self.compressor.cast(me, context, message);
+                let is_look = matches!(message, CompressMsg::Look);
+                if !self.compressor.cast(me, context, message) && is_look {
+                    self.see_to_compression_later(me);
+                }
             }
             (_, CompressMsg::Run(_, reply)) => {
                 let _ = reply.send(Err(self.shared.refusal().unwrap_or(AppendError::Closed).into()));

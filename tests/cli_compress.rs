@@ -76,3 +76,16 @@ fn damage_is_named() {
         .map(|args| format!("$ counterfoil {}\n{}", args.join(" "), run(&store, args).shown(&store)));
     snapshot!("cli_compress_damaged", shown.join("\n"));
 }
+
+#[test]
+fn what_was_done_before_an_error_is_told() {
+    let (_temp, store) = sample();
+    let path = &segments(&store)[1];
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[60] ^= 4;
+    std::fs::write(path, bytes).unwrap();
+    let run = run(&store, &["compress", "--all", "--json"]);
+    let done: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!((run.code, done["segments"].as_array().unwrap().len()), (4, 1), "{run:?}");
+    assert!(run.err.contains("00000000000000000004.jsonl"), "{run:?}");
+}

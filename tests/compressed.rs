@@ -204,3 +204,39 @@ fn where_both_forms_are_there_the_plain_one_counts() {
     decompress(&dir, &options, &all_but(0), &mut |_| ()).unwrap();
     assert_eq!(segments(&dir), before);
 }
+
+#[test]
+fn a_second_form_that_cannot_be_read_is_no_reason_not_to_open() {
+    let (_temp, dir, options) = store();
+    let (before, paths) = (segments(&dir), segment_paths(&dir));
+    fs::create_dir(zst(&paths[0])).unwrap();
+    fs::write(zst(&paths[1]), b"no zstd").unwrap();
+    open_is_clean(&dir, &options);
+    assert_eq!(segments(&dir), before);
+    let kept: Vec<_> = fs::read_dir(dir.join("torn")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+}
+
+#[test]
+fn a_plain_form_that_is_a_beginning_gives_way() {
+    let (_temp, dir, options) = store();
+    let (plain, paths) = (lines(&dir), segment_paths(&dir));
+    let whole = fs::read(&paths[1]).unwrap();
+    compress(&dir, &options, &all_but(0), &mut |_| ()).unwrap();
+    for len in [0, 1, whole.len() / 2, whole.len() - 1] {
+        fs::write(&paths[1], &whole[..len]).unwrap();
+        open_is_clean(&dir, &options);
+        assert!(!paths[1].exists() && zst(&paths[1]).exists(), "{len}");
+        assert_eq!(lines(&dir), plain);
+        assert!(files(&dir.join("torn")).values().any(|kept| *kept == whole[..len]), "{len}");
+    }
+    // Where the compressed one is damaged too, nobody decides: the plain one counts, and the other one is kept.
+    let mut damaged = fs::read(zst(&paths[1])).unwrap();
+    damaged[60] ^= 4;
+    fs::write(zst(&paths[1]), &damaged).unwrap();
+    fs::write(&paths[1], &whole[..whole.len() / 2]).unwrap();
+    refusal(&dir, &options);
+    assert!(paths[1].exists() && files(&dir.join("torn")).values().any(|kept| *kept == damaged));
+    repair_from_mirror(&dir, &options, &mut |_| ()).unwrap();
+    assert_eq!(lines(&dir), plain);
+}

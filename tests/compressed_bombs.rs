@@ -46,11 +46,13 @@ fn sizes_in_the_file_are_not_believed() {
     let frame = &whole[..whole.len() - 8 - 8 - 9];
     let hundred = bomb(100, 0);
     let (stored, thirty) = (hundred.len() as u32, bomb(30, 0));
+    let nothing: Vec<(u32, u32)> = (0..1000).map(|n| if n == 0 { (frame.len() as u32, 700) } else { (0, u32::MAX) }).collect();
     let claims: Vec<(&str, Vec<u8>)> = vec![
         ("a frame of terabytes in one piece", [&b"\x28\xb5\x2f\xfd\xe0"[..], &terabytes, b"\x01\x00\x00"].concat()),
         ("a frame with a window of terabytes", b"\x28\xb5\x2f\xfd\x00\xff\x01\x00\x00".to_vec()),
         ("four billion frames", [frame, &table(&[(frame.len() as u32, 1)], u32::MAX)].concat()),
         ("a frame of four GiB, by the table", [frame, &table(&[(frame.len() as u32, u32::MAX)], 1)].concat()),
+        ("frames of nothing that hold terabytes, by the table", [frame, &table(&nothing, nothing.len() as u32)].concat()),
         ("an empty frame, by the table", [frame, &table(&[(frame.len() as u32, 0)], 1)].concat()),
         ("a skipped frame of four GiB", [&whole[..], &[0x50, 0x2a, 0x4d, 0x18, 0xff, 0xff, 0xff, 0xff]].concat()),
         ("30 MiB of zeros", thirty.clone()),

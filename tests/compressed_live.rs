@@ -173,4 +173,24 @@ mod with_actors {
         repair_from_mirror(&dir, &small_segments(), &mut |_| ()).unwrap();
         assert!(verified(&dir).is_clean());
     }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_read_does_not_stop_those_after_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("store");
+        let mut with = options();
+        let disk = disk::faulty(&mut with.store);
+        with.compress_sealed = Some(0);
+        let ledger = Ledger::open_with(&dir, with).await.unwrap();
+        *disk.unreadable.lock().unwrap() = "00000000000000000001.jsonl".to_owned();
+        for n in 0..100 {
+            ledger.append(note(&format!("event {n}"))).await.unwrap();
+        }
+        until("all but the unreadable and the active segment compressed", || forms(&dir).1 > 3 && forms(&dir).0 == 2).await;
+        let error = ledger.compress(Sealed::AllBut(0)).await.unwrap_err();
+        assert!(error.to_string().starts_with("reading "), "the source is named: {error}");
+        disk.unreadable.lock().unwrap().clear();
+        assert_eq!(ledger.compress(Sealed::AllBut(0)).await.unwrap().len(), 1);
+        finish(ledger, &dir, 100).await;
+    }
 }

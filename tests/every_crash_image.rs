@@ -145,6 +145,63 @@ fn every_image(steps: &[Step], segment_bytes_max: u64, preallocate: bool) -> (u6
     (cuts, images, torn)
 }
 
+/// Whether a segment is there in both forms.
+fn has_both_forms(disk: &SimDisk) -> bool {
+    let names = disk.list(&Path::new(DIR).join("segments")).unwrap_or_default();
+    names.iter().any(|name| names.contains(&format!("{name}.zst")))
+}
+
+/// A kill, and then the power goes at each operation of the next open; answers how many images there were.
+fn every_cut_of_the_open_after(killed: &History) -> u64 {
+    let mut images = 0;
+    for power in 0.. {
+        let mut opening = killed.on(killed.disk.fork(Choices::every()));
+        opening.disk.faults(|faults| faults.power = Some(power));
+        // A read that the power fails is no ground for a verdict.
+        let opened = opening.open().map(drop);
+        if !opening.disk.is_off() {
+            opened.unwrap_or_else(|error| panic!("{error}"));
+            return images;
+        }
+        let mut choices = Choices::every();
+        loop {
+            // What that open has presented was acknowledged before, or is not known to anybody.
+            let image = killed.on(opening.disk.fork(choices));
+            image.disk.cut();
+            choices = image.disk.choices();
+            images += 1;
+            survives(image.on(image.disk.fork(Choices::every())));
+            if !choices.advance() {
+                break;
+            }
+        }
+    }
+    images
+}
+
+#[test]
+fn the_power_goes_while_an_open_settles_what_a_kill_has_left() {
+    use Step::{Compress, Decompress, Mirror, One};
+    let (mut kills, mut images) = (0, 0);
+    for power in 0.. {
+        let disk = SimDisk::new(Path::new("/simulated"), Choices::every());
+        disk.faults(|faults| faults.power = Some(power));
+        let mut history = History::new(disk, 800);
+        play(&mut history, &[One(300), One(300), Mirror, Compress, Decompress]);
+        if !history.disk.is_off() {
+            break;
+        }
+        let killed = history.on(history.disk.fork(Choices::every()));
+        killed.disk.kill();
+        if has_both_forms(&killed.disk) {
+            kills += 1;
+            images += every_cut_of_the_open_after(&killed);
+        }
+    }
+    eprintln!("{kills} kills between the two names of a segment, {images} images of the opens after them; all recovered");
+    assert!(kills > 2 && images > kills, "there and back");
+}
+
 #[test]
 fn every_image_of_every_cut_of_short_histories_recovers() {
     use Step::{Close, Compress, Decompress, Group, Kill, Mirror, One};

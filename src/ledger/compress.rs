@@ -13,11 +13,16 @@ use serde::Serialize;
 use super::place::{Expected, Standing};
 use super::segment::{self, LineReader, Segment};
 use super::storage::{self, Storage, StorageFile};
-use super::zst::{self, Zst};
+use super::zst::{self, Side, Zst};
 use super::{Head, LedgerError, LedgerReader, LineFault, StoreLock};
 use crate::event::{Seq, line};
 use crate::failpoint;
 use crate::options::Options;
+
+/// How often `stop` is asked where lines are checked: as often as where they are compressed, by frames.
+const STOP_BYTES: u64 = 256 << 10;
+
+const READING: &str = "reading";
 
 /// Which sealed segments are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,16 +109,26 @@ pub(crate) fn reform(
     Ok(())
 }
 
-/// The oldest sealed segment that is plain, not among the newest so many and none of these; and the seq behind its end.
+/// The oldest sealed segment that is plain, not among the newest so many and not to be left out; and the seq behind its end.
 #[cfg(feature = "actors")]
 pub(crate) fn next_to_compress(
     dir: &Path,
     options: &Options,
     keep: usize,
-    but: &std::collections::HashSet<Seq>,
+    leave: &dyn Fn(Seq) -> bool,
 ) -> Result<Option<(Segment, Seq)>, LedgerError> {
     let mut chosen = chosen(dir, options, &Sealed::AllBut(keep))?.into_iter();
-    Ok(chosen.find(|(segment, _)| !segment.is_compressed() && !but.contains(&segment.first)))
+    Ok(chosen.find(|(segment, _)| !segment.is_compressed() && !leave(segment.first)))
+}
+
+/// Whether it is this segment that could not be compressed, while another one may be.
+#[cfg(feature = "actors")]
+pub(crate) fn is_its_own(error: &LedgerError, segment: &Segment) -> bool {
+    match error {
+        LedgerError::Io { action, path, .. } => *action == READING && *path == segment.path,
+        LedgerError::Damaged { .. } | LedgerError::ReadsBackWrong { .. } => true,
+        _ => false,
+    }
 }
 
 /// The segments that are meant, each with the seq behind its end, where that is known by the segment after it.
@@ -160,7 +175,11 @@ pub(crate) fn give_other_form(
     let to = segment.other_form();
     let tmp = Segment { first: segment.first, path: tmp_dir.join(to.path.file_name().unwrap_or_default()) };
     let written = write_form(storage, options, segment, &tmp, stop)
-        .map_err(LedgerError::io(if to.is_compressed() { "compressing to" } else { "decompressing to" }, &tmp.path))
+        .map_err(|(side, error)| match (side, to.is_compressed()) {
+            (Side::Source, _) => LedgerError::io(READING, &segment.path)(error),
+            (Side::Copy, true) => LedgerError::io("compressing to", &tmp.path)(error),
+            (Side::Copy, false) => LedgerError::io("decompressing to", &tmp.path)(error),
+        })
         .and_then(|stored_bytes| Ok((stored_bytes, check_form(options, segment, &tmp, next, stop)?)));
     let (stored_bytes, plain_bytes) = match written {
         Ok(bytes) => bytes,
@@ -186,58 +205,105 @@ pub(crate) fn give_other_form(
 }
 
 /// Writes the form that the name says, durably; answers its length.
-fn write_form(storage: &dyn Storage, options: &Options, from: &Segment, to: &Segment, stop: &dyn Fn() -> bool) -> io::Result<u64> {
-    storage.create_dir(to.path.parent().unwrap_or(Path::new(".")))?;
-    match storage.remove(&to.path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut source = from.open(storage)?;
-    let mut file = storage.create_new(&to.path)?;
+fn write_form(
+    storage: &dyn Storage,
+    options: &Options,
+    from: &Segment,
+    to: &Segment,
+    stop: &dyn Fn() -> bool,
+) -> Result<u64, (Side, io::Error)> {
+    let mut source = from.open(storage).map_err(|error| (Side::Source, error))?;
+    let mut file = empty_file(storage, &to.path).map_err(|error| (Side::Copy, error))?;
     let len = if to.is_compressed() {
         zst::encode(source.as_mut(), file.as_mut(), stop)?
     } else {
-        let len = source.len()?;
-        storage::each_piece(source.as_mut(), 0, len, |_, at, bytes| {
-            if stop() { Err(io::ErrorKind::Interrupted.into()) } else { file.write_at(bytes, at) }
-        })?
+        let mut side = Side::Source;
+        let mut copy = || {
+            let len = source.len()?;
+            storage::each_piece(source.as_mut(), 0, len, |_, at, bytes| {
+                side = Side::Copy;
+                if stop() {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                file.write_at(bytes, at)?;
+                side = Side::Source;
+                Ok(())
+            })
+        };
+        copy().map_err(|error| (side, error))?
     };
-    options.at(failpoint::COMPRESS_SYNC)?;
-    file.sync_data()?;
     // What is compared is what the disk has.
-    file.forget_cached()?;
-    Ok(len)
+    let synced = options.at(failpoint::COMPRESS_SYNC).and_then(|()| file.sync_data()).and_then(|()| file.forget_cached());
+    synced.map(|()| len).map_err(|error| (Side::Copy, error))
+}
+
+fn empty_file(storage: &dyn Storage, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+    storage.create_dir(path.parent().unwrap_or(Path::new(".")))?;
+    match storage.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => storage.create_new(path),
+    }
 }
 
 /// Checks that the new form reads back as the old one, and that its lines are right; answers how many bytes those are.
 fn check_form(options: &Options, from: &Segment, to: &Segment, next: Seq, stop: &dyn Fn() -> bool) -> Result<u64, LedgerError> {
     let storage = options.storage.as_ref();
-    let reading = || LedgerError::io("reading", &to.path);
-    let mut old = from.open(storage).map_err(LedgerError::io("reading", &from.path))?;
+    let reading = || LedgerError::io(READING, &to.path);
+    let mut old = from.open(storage).map_err(LedgerError::io(READING, &from.path))?;
     let mut new = to.open(storage).map_err(reading())?;
     if !is_same(old.as_mut(), new.as_mut(), stop).map_err(reading())? {
         return Err(LedgerError::ReadsBackWrong { path: to.path.clone() });
     }
-    let len = new.len().map_err(reading())?;
     let damaged = |offset, reason| LedgerError::Damaged { path: from.path.clone(), offset, reason };
-    let mut lines = LineReader::new(new, 0, options.line_bytes_max);
+    check_lines(options, from, new, next, stop).map_err(|wrong| match wrong {
+        Wrong::Io(error) => reading()(error),
+        Wrong::Line(offset, reason) => damaged(offset, reason),
+        Wrong::Other(error) => error,
+    })
+}
+
+/// Why the lines of a segment are not right.
+enum Wrong {
+    Io(io::Error),
+    Line(u64, LineFault),
+    Other(LedgerError),
+}
+
+impl From<io::Error> for Wrong {
+    fn from(error: io::Error) -> Wrong {
+        Wrong::Io(error)
+    }
+}
+
+/// Checks that the lines of a segment are right, and reach to the next one; answers how many bytes they are.
+fn check_lines(options: &Options, from: &Segment, file: Box<dyn StorageFile>, next: Seq, stop: &dyn Fn() -> bool) -> Result<u64, Wrong> {
+    let len = file.len()?;
+    let mut lines = LineReader::new(file, 0, options.line_bytes_max);
     let mut expected: Option<Expected> = None;
-    while let Some(raw) = lines.next().map_err(reading())? {
-        let event = line::decode(raw.bytes).map_err(|error| damaged(raw.offset, segment::fault(from.is_compressed(), raw.bytes, error)))?;
+    let mut ask_at = 0;
+    while let Some(raw) = lines.next()? {
+        if raw.offset >= ask_at {
+            ask_at = raw.offset + STOP_BYTES;
+            if stop() {
+                return Err(Wrong::Io(io::ErrorKind::Interrupted.into()));
+            }
+        }
+        let damaged = |reason| Wrong::Line(raw.offset, reason);
+        let event = line::decode(raw.bytes).map_err(|error| damaged(segment::fault(from.is_compressed(), raw.bytes, error)))?;
         let before = Head { seq: from.first.previous(), event_hash: event.prev_event_hash };
         let expected = expected.get_or_insert_with(|| Expected::after(before).within(Seq::ZERO, None));
         let group = expected.check_group(&Standing::of(&event)).err();
-        let wrong = expected.check(&event, &mut |_| None)?.or(group);
+        let wrong = expected.check(&event, &mut |_| None).map_err(Wrong::Other)?.or(group);
         if let Some(reason) = wrong.or_else(|| (!raw.terminated).then_some(LineFault::Unterminated)) {
-            return Err(damaged(raw.offset, reason));
+            return Err(damaged(reason));
         }
     }
     let end = expected.as_ref().map_or(from.first.previous(), |expected| expected.head().seq).next();
     if end != next && next != Seq::MAX {
-        return Err(damaged(len, LineFault::Seq { expected: end, found: next }));
+        return Err(Wrong::Line(len, LineFault::Seq { expected: end, found: next }));
     }
     if expected.is_none_or(|expected| expected.open_batch().is_some()) {
-        return Err(damaged(len, LineFault::Batch));
+        return Err(Wrong::Line(len, LineFault::Batch));
     }
     Ok(len)
 }
@@ -258,30 +324,80 @@ fn is_same(one: &mut dyn StorageFile, other: &mut dyn StorageFile, stop: &dyn Fn
 }
 
 /// Sees to compressed forms that stand beside the plain form of the same segment: the plain one counts. What a crash has left
-/// has the same lines, and goes; anything else is kept in torn/, for it may be the better one.
+/// has the same lines, and goes. Where the plain one is no more than the beginning of a right compressed one, as `zstd -d` leaves
+/// it when it is interrupted, it is the plain one that is kept in torn/; else the other one is, for it may be the better one.
 pub(crate) fn settle_doubles(dir: &Path, options: &Options) -> Result<(), LedgerError> {
     let storage = options.storage.as_ref();
     let doubles = segment::doubles(storage, dir)?;
-    for double in &doubles {
-        let settle = || -> io::Result<()> {
-            let mut plain = storage.open_read(&double.other_form().path)?;
-            if is_same(plain.as_mut(), &mut Zst::open(storage.open_read(&double.path)?)?, &|| false)? {
-                return storage.remove(&double.path);
-            }
-            let torn = dir.join("torn");
-            storage.create_dir(&torn)?;
-            let taken = storage.list(&torn)?;
-            let name = (1u32..)
-                .map(|n| format!("{:020}.other-{n}.zst", double.first.get()))
-                .find(|name| !taken.contains(name))
-                .unwrap_or_default();
-            tracing::warn!(segment = %double.path.display(), kept = %name, "a compressed segment differs from the plain one, which counts; it is kept in torn/");
-            storage.rename(&double.path, &torn.join(name))?;
-            storage.sync_dir(&torn)?;
-            storage.sync_dir(dir)
-        };
-        settle().map_err(LedgerError::io("seeing to the second form", &double.path))?;
+    if doubles.is_empty() {
+        return Ok(());
     }
+    let firsts: Vec<Seq> = segment::list(storage, dir)?.iter().map(|segment| segment.first).collect();
     let segments = segment::segments_dir(dir);
-    if doubles.is_empty() { Ok(()) } else { storage.sync_dir(&segments).map_err(LedgerError::io("syncing", &segments)) }
+    let sync = || storage.sync_dir(&segments).map_err(LedgerError::io("syncing", &segments));
+    // The plain form may have got its name just before a kill: nothing goes before that is durable.
+    sync()?;
+    for double in &doubles {
+        let next = firsts.iter().copied().find(|first| *first > double.first);
+        settle(dir, options, double, next).map_err(LedgerError::io("seeing to the second form", &double.path))?;
+    }
+    sync()
+}
+
+fn settle(dir: &Path, options: &Options, double: &Segment, next: Option<Seq>) -> io::Result<()> {
+    let storage = options.storage.as_ref();
+    let plain_form = double.other_form();
+    let mut plain = storage.open_read(&plain_form.path)?;
+    let other = storage.open_read(&double.path).and_then(Zst::open);
+    let same = other.and_then(|mut other| is_same(plain.as_mut(), &mut other, &|| false));
+    if same.is_err() {
+        // A compressed one that can't be read is no reason not to open; the plain one, which counts, must be readable.
+        let len = plain.len()?;
+        storage::each_piece(plain.as_mut(), 0, len, |_, _, _| Ok(()))?;
+    }
+    if let Ok(true) = same {
+        plain.sync_data()?;
+        return storage.remove(&double.path);
+    }
+    if let (Ok(false), Some(next)) = (&same, next)
+        && is_beginning_of(plain.as_mut(), options, double, next)
+    {
+        storage.open_read(&double.path)?.sync_data()?;
+        let kept = keep_in_torn(dir, storage, &plain_form, "jsonl")?;
+        tracing::warn!(segment = %plain_form.path.display(), kept, "a plain segment was the beginning of the compressed one beside it, which is right and whole; it is kept in torn/");
+        return Ok(());
+    }
+    let error = same.err().map(|error| error.to_string());
+    let kept = keep_in_torn(dir, storage, double, "zst")?;
+    tracing::warn!(segment = %double.path.display(), kept, error, "a compressed segment is not the same as the plain one, which counts; it is kept in torn/");
+    Ok(())
+}
+
+/// Whether the plain form is shorter than the compressed one, the same as far as it goes, and the latter's lines are right and
+/// reach to the next segment.
+fn is_beginning_of(plain: &mut dyn StorageFile, options: &Options, whole: &Segment, next: Seq) -> bool {
+    let storage = options.storage.as_ref();
+    let mut look = || -> Result<bool, Wrong> {
+        let (mut file, len) = (Zst::open(storage.open_read(&whole.path)?)?, plain.len()?);
+        let mut same = len < file.len()?;
+        storage::each_piece(plain, 0, len, |_, at, bytes| {
+            same = same && storage::read_range(&mut file, at, at + bytes.len() as u64)? == bytes;
+            Ok(())
+        })?;
+        Ok(same && check_lines(options, whole, Box::new(file), next, &|| false).is_ok())
+    };
+    look().unwrap_or(false)
+}
+
+/// Moves a form of a segment to torn/; answers its name there.
+fn keep_in_torn(dir: &Path, storage: &dyn Storage, form: &Segment, extension: &str) -> io::Result<String> {
+    let torn = dir.join("torn");
+    storage.create_dir(&torn)?;
+    let taken = storage.list(&torn)?;
+    let name = |n| format!("{:020}.other-{n}.{extension}", form.first.get());
+    let kept = (1u32..).map(name).find(|name| !taken.contains(name)).unwrap_or_default();
+    storage.rename(&form.path, &torn.join(&kept))?;
+    storage.sync_dir(&torn)?;
+    storage.sync_dir(dir)?;
+    Ok(kept)
 }

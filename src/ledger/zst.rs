@@ -26,6 +26,11 @@ const LEVEL: i32 = 3;
 const WINDOW_LOG_MAX: u32 = 23;
 /// Compressed bytes that are read at a time: a frame of our own, and what it may have grown by.
 const INPUT_BYTES: u64 = FRAME_BYTES + (4 << 10);
+/// The most bytes of lines that a compressed segment may have: 16 GiB, hundreds of times the default. It bounds for how long a
+/// small file that holds more, or says so, can keep a reader busy.
+const PLAIN_BYTES_MAX: u64 = 16 << 30;
+/// A byte of a frame can't stand for more: the smallest block has 4 bytes, and the largest holds 128 KiB.
+const RATIO_MAX: u64 = 32 << 10;
 /// Frames that a table may have: a million of 256 KiB. More are read without it, one after the other.
 const FRAMES_MAX: u64 = 1 << 20;
 
@@ -34,39 +39,57 @@ const TABLE_MAGIC: u32 = 0x8f92_eab1;
 const HEADER_BYTES: u64 = 8;
 const FOOTER_BYTES: u64 = 9;
 
+/// Which side of a copy has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Source,
+    Copy,
+}
+
 /// Writes the compressed form of a file into an empty one; answers how long that is. `stop` is asked before each frame.
-pub(crate) fn encode(from: &mut dyn StorageFile, to: &mut dyn StorageFile, stop: &dyn Fn() -> bool) -> io::Result<u64> {
-    let len = from.len()?;
-    let mut compressor = Compressor::new(LEVEL)?;
-    compressor.include_checksum(true)?;
+pub(crate) fn encode(from: &mut dyn StorageFile, to: &mut dyn StorageFile, stop: &dyn Fn() -> bool) -> Result<u64, (Side, io::Error)> {
+    let source = |error| (Side::Source, error);
+    let copy = |error| (Side::Copy, error);
+    let len = from.len().map_err(source)?;
+    if len > PLAIN_BYTES_MAX {
+        return Err(source(io::Error::other("it is longer than the 16 GiB that may be compressed")));
+    }
+    let mut compressor = Compressor::new(LEVEL).map_err(copy)?;
+    compressor.include_checksum(true).map_err(copy)?;
     let (mut at, mut written) = (0, 0);
     let mut table = Vec::new();
     while at < len {
         if stop() {
-            return Err(io::ErrorKind::Interrupted.into());
+            return Err(copy(io::ErrorKind::Interrupted.into()));
         }
-        let plain = read_range(from, at, frame_end(at, len))?;
+        let plain = read_range(from, at, frame_end(at, len)).map_err(source)?;
         if plain.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(source(io::ErrorKind::UnexpectedEof.into()));
         }
-        let frame = compressor.compress(&plain)?;
-        to.write_at(&frame, written)?;
+        let frame = compressor.compress(&plain).map_err(copy)?;
+        to.write_at(&frame, written).map_err(copy)?;
         for bytes in [frame.len(), plain.len()] {
-            table.extend_from_slice(&u32::try_from(bytes).map_err(io::Error::other)?.to_le_bytes());
+            table.extend_from_slice(&(bytes as u32).to_le_bytes()); // a frame has 256 KiB at most
         }
         (at, written) = (at + plain.len() as u64, written + frame.len() as u64);
     }
-    let frames = u32::try_from(table.len() / 8).map_err(io::Error::other)?;
-    let table_bytes = u32::try_from(table.len() as u64 + FOOTER_BYTES).map_err(io::Error::other)?;
+    let table = table_frame(&table);
+    to.write_at(&table, written).map_err(copy)?;
+    Ok(written + table.len() as u64)
+}
+
+/// The frame that holds the table, of its entries.
+fn table_frame(entries: &[u8]) -> Vec<u8> {
+    // PLAIN_BYTES_MAX bounds them far below 4 GiB.
+    let (frames, table_bytes) = ((entries.len() / 8) as u32, (entries.len() as u64 + FOOTER_BYTES) as u32);
     let mut skippable = Vec::new();
     skippable.extend_from_slice(&SKIPPABLE_MAGIC.to_le_bytes());
     skippable.extend_from_slice(&table_bytes.to_le_bytes());
-    skippable.append(&mut table);
+    skippable.extend_from_slice(entries);
     skippable.extend_from_slice(&frames.to_le_bytes());
     skippable.push(0); // no checksums in the table: each frame has its own
     skippable.extend_from_slice(&TABLE_MAGIC.to_le_bytes());
-    to.write_at(&skippable, written)?;
-    Ok(written + skippable.len() as u64)
+    skippable
 }
 
 /// Where the frame that begins here ends.
@@ -182,6 +205,9 @@ impl Zst {
     fn step(&mut self) -> io::Result<Step> {
         let end = self.bound(self.current.map_or(0, |frame| frame + 1));
         self.output_at += self.output.len() as u64;
+        if !self.has_table && self.output_at >= PLAIN_BYTES_MAX && self.state != State::Damaged {
+            return self.damaged(0);
+        }
         // Without a table each pass must take the same steps: where a damaged frame stops giving bytes depends on them.
         let left = if self.has_table { end.plain.saturating_sub(self.output_at) } else { u64::MAX };
         let wanted = usize::try_from(left.min(FRAME_BYTES)).unwrap_or(0);
@@ -331,11 +357,14 @@ fn read_table(file: &mut dyn StorageFile, stored: u64) -> io::Result<Option<Vec<
     let mut bounds = vec![at];
     let entries = tail.get(header + HEADER_BYTES as usize..).unwrap_or_default().chunks_exact(entry_bytes as usize);
     for entry in entries.take(frames as usize) {
-        // A frame that holds nothing would never be looked at.
-        let (Some(stored), Some(plain @ 1..)) = (word(entry, 0), word(entry, 4)) else { return Ok(None) };
-        at = Bound { stored: at.stored + u64::from(stored), plain: at.plain + u64::from(plain) };
+        // A frame that holds nothing would never be looked at; one that claims more than it can hold is a lie.
+        let (Some(stored), Some(plain @ 1..)) = (word(entry, 0).map(u64::from), word(entry, 4).map(u64::from)) else { return Ok(None) };
+        if plain > stored * RATIO_MAX {
+            return Ok(None);
+        }
+        at = Bound { stored: at.stored + stored, plain: at.plain + plain };
         bounds.push(at);
     }
-    let fits = at.stored == header_at && bounds.len() as u64 == frames + 1;
+    let fits = at.stored == header_at && at.plain <= PLAIN_BYTES_MAX && bounds.len() as u64 == frames + 1;
     Ok(fits.then_some(bounds))
 }

@@ -28,6 +28,8 @@ pub struct Switches {
     pub reserves: AtomicUsize,
     pub syncs: AtomicUsize,
     pub dir_syncs: AtomicUsize,
+    /// The name of a file that can't be opened to be read.
+    pub unreadable: Mutex<String>,
     /// Bytes that were read.
     pub read: AtomicUsize,
 }
@@ -108,6 +110,9 @@ impl Storage for Disk {
     }
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
         self.0.at(Op::OpenRead)?;
+        if path.file_name().is_some_and(|name| name == self.0.unreadable.lock().unwrap().as_str()) {
+            return Err(io::Error::other("it can't be read, as told"));
+        }
         Ok(Box::new(DiskFile(FsStorage.open_read(path)?, self.0.clone())))
     }
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
