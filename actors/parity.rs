@@ -14,8 +14,8 @@ use super::shared::{CheckProgress, MirrorHealth};
 use super::supervisor::{Context, Inner};
 use crate::parity::{Done, Part, incremental_by};
 use crate::{
-    Error, LedgerError, LedgerReader, Mirror, MirrorError, MirrorFault, ParityKind, ParityReport, Plan, Replay, ReplayError,
-    ReplayReport, ReplayStep, Seq, VerifyReport, parity_full_by, parity_quick, set_aside, verify_by,
+    Error, LedgerError, LedgerReader, Mirror, MirrorError, MirrorFault, ParityKind, ParityReport, Plan, Replay, ReplayError, ReplayReport,
+    ReplayStep, Seq, VerifyReport, parity_full_by, parity_quick, set_aside, verify_by,
 };
 
 /// What is held against the mirror's file before a replay: what is broken may lie where a replay does not look.

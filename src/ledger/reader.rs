@@ -283,7 +283,12 @@ impl Lines {
     fn line(&self, span: Span) -> Option<LedgerLine<'_>> {
         let (segment, lines) = self.current.as_ref()?;
         let compressed = segment.is_compressed();
-        Some(LedgerLine { segment: segment.first, raw: lines.line(span), active: self.queue.is_empty() && !compressed && !self.only, compressed })
+        Some(LedgerLine {
+            segment: segment.first,
+            raw: lines.line(span),
+            active: self.queue.is_empty() && !compressed && !self.only,
+            compressed,
+        })
     }
 
     fn advance(&mut self) -> Result<Option<Span>, LedgerError> {

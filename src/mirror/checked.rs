@@ -51,7 +51,8 @@ const READ_MAX: i64 = 1 << 20;
 impl MirrorReader {
     /// What was found right before, by first seq. Nothing where that can't be read.
     pub(crate) fn checked(&self) -> BTreeMap<Seq, Checked> {
-        let sql = "SELECT first_seq, prev_event_hash, last_seq, event_hash, byte_offset, sealed, device, inode, bytes, modified_ns, changed_ns
+        let sql =
+            "SELECT first_seq, prev_event_hash, last_seq, event_hash, byte_offset, sealed, device, inode, bytes, modified_ns, changed_ns
                    FROM checked WHERE first_seq > 0 AND last_seq >= first_seq AND byte_offset >= 0 ORDER BY first_seq LIMIT ?1";
         let all = self.connection().prepare(sql).and_then(|mut all| all.query_map([READ_MAX], read)?.collect());
         let all: Vec<Checked> = all.unwrap_or_default();
