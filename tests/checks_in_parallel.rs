@@ -216,3 +216,43 @@ fn a_wrong_position_is_found_beyond_what_fits_in_memory() {
     assert_eq!(report.failures_count, 1, "{report}");
     assert!(matches!(report.failures[0].reason, LineFault::SessionSeq { found: 8, .. }), "{report}");
 }
+
+#[test]
+fn a_line_from_behind_the_end_does_not_end_a_check() {
+    let (_temp, dir, options) = unsynced_store();
+    let reader = LedgerReader::open(&dir, &options).unwrap();
+    let through = Seq::new(10);
+    let paths = segment_paths(&dir);
+    let last = fs::read_to_string(paths.last().unwrap()).unwrap();
+    let beyond = last.lines().rfind(|line| line.contains("\"seq\":12,")).unwrap();
+    let first = fs::read_to_string(&paths[0]).unwrap();
+    let (head, rest) = first.split_once('\n').unwrap();
+    for lines in [format!("{beyond}\n"), format!("{beyond}\n{beyond}\n")] {
+        fs::write(&paths[0], format!("{head}\n{lines}{rest}")).unwrap();
+        for plan in &plans() {
+            let report = verify_by(&reader, Some(through), plan, &mut |_| ()).unwrap();
+            assert_eq!((report.events, report.failures_count), (10, 1), "{report}");
+            assert!(matches!(report.failures[0].reason, LineFault::Seq { found, .. } if found.get() == 12), "{report}");
+            let parity = parity_full_by(&reader, &options, Some(through), plan, &mut |_| ()).unwrap();
+            assert_eq!((parity.jsonl_event_count, parity.findings_count, parity.missing_in_jsonl.count), (10, 1, 0), "{parity}");
+        }
+    }
+}
+
+#[test]
+fn the_last_line_of_a_sealed_segment_without_its_lf_is_read_once() {
+    let (_temp, dir, options) = unsynced_store();
+    let reader = LedgerReader::open(&dir, &options).unwrap();
+    let paths = segment_paths(&dir);
+    let text = fs::read_to_string(&paths[0]).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let end = Seq::new(lines.len() as u64);
+    // The first line is damaged, so that the check goes on to the segment's end without having been there.
+    let damaged = text.replacen("\"seq\":1,", "\"sEq\":1,", 1);
+    fs::write(&paths[0], damaged.trim_end()).unwrap();
+    for plan in &plans() {
+        let report = verify_by(&reader, Some(end), plan, &mut |_| ()).unwrap();
+        let at = report.failures.iter().map(|failure| failure.line).collect::<Vec<_>>();
+        assert_eq!(at, [1, end.get()], "{report}");
+    }
+}

@@ -7,7 +7,7 @@ use rusqlite::Rows;
 use super::indexes::{IndexCheck, is_large};
 use super::report::{Finding, Mismatch, ParityKind, ParityReport};
 use crate::event::{Event, Seq, line};
-use crate::ledger::place::{Expected, check_blob};
+use crate::ledger::place::{Expected, Standing, check_blob};
 use crate::ledger::stream::{self, Plan, Stream};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Lines, segment};
 use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, bounded_positions, index_check};
@@ -444,17 +444,7 @@ impl<'s> LedgerSide<'s> {
                 report.find(broken(seq, LineFault::Seq { expected: seq, found: event.seq }));
                 expected.lose_lines_before(event.seq);
             }
-            let mut base = Base::of(self.rows, self.place.since, found.raw.bytes);
-            let mut wrong = expected.check_standing(event, &mut || base.position())?;
-            if let Some(error) = base.failed {
-                return Err(error.into());
-            }
-            if let (Some(LineFault::SessionSeq { expected: position, found }), true) = (&wrong, base.is_by_row) {
-                // Nothing in the ledger says so: its lines are right as far as they were read.
-                report.find(Finding::OtherPosition { seq: event.seq, rows: position - 1, found: *found });
-                expected.step_over(event)?;
-                wrong = (!event.payload_is_right).then_some(LineFault::Payload);
-            }
+            let wrong = at_its_place(expected, event, Base::of(self.rows, self.place.since, found.raw.bytes), report)?;
             let wrong = match wrong {
                 None if event.is_plain => None,
                 None => match line::decode_again(found.raw.bytes) {
@@ -497,6 +487,28 @@ impl<'s> LedgerSide<'s> {
 
     fn event(&self) -> Option<Event<'_>> {
         line::decode_again(self.line()).ok()
+    }
+}
+
+/// What is wrong with an event at its place. A row that says otherwise of its stream goes into the report.
+fn at_its_place(
+    expected: &mut Expected,
+    event: &Standing,
+    mut base: Base<'_>,
+    report: &mut ParityReport,
+) -> Result<Option<LineFault>, Failure> {
+    let wrong = expected.check_standing(event, &mut || base.position())?;
+    if let Some(error) = base.failed {
+        return Err(error.into());
+    }
+    match wrong {
+        Some(LineFault::SessionSeq { expected: position, found }) if base.is_by_row => {
+            // Nothing in the ledger says so: its lines are right as far as they were read.
+            report.find(Finding::OtherPosition { seq: event.seq, rows: position - 1, found });
+            expected.step_over(event)?;
+            Ok((!event.payload_is_right).then_some(LineFault::Payload))
+        }
+        wrong => Ok(wrong),
     }
 }
 

@@ -271,10 +271,8 @@ impl Incremental<'_> {
         let through = next.map_or(self.through, |next| next.previous().min(self.through));
         let until = if sealed { Until::End(through) } else { Until::Seq(through) };
         let from = self.rows_from();
-        let place = std::mem::replace(
-            &mut self.place,
-            Place::after(Head { seq: Seq::ZERO, event_hash: self.reader.manifest().genesis() }, self.plan),
-        );
+        let head = self.place.expected.head();
+        let place = std::mem::replace(&mut self.place, Place::after(head, self.plan));
         let mut ledger = LedgerSide::at(self.reader, cursor, place, until, self.plan).trusting(snapshot);
         compare_rows(snapshot, (from, through), &mut ledger, &mut self.segments, &mut self.report, progress)?;
         let end = ledger.head();
