@@ -176,6 +176,12 @@ fn what_zstd_compresses_is_read_and_the_other_way_round() {
         assert_eq!(lines(&dir), plain);
         open_is_clean(&dir, &options);
     }
+    // It gets a table of frames, as those have that we compress; they stay as they are.
+    let again = compress(&dir, &options, &holding(&[1]), &mut |_| ()).unwrap();
+    assert_eq!(again.iter().map(|one| one.path.clone()).collect::<Vec<_>>(), [zst(&paths[0])]);
+    assert!(fs::read(zst(&paths[0])).unwrap().ends_with(&0x8f92_eab1_u32.to_le_bytes()));
+    assert_eq!((compress(&dir, &options, &holding(&[1]), &mut |_| ()).unwrap(), lines(&dir)), (Vec::new(), plain));
+    open_is_clean(&dir, &options);
     decompress(&dir, &options, &all_but(0), &mut |_| ()).unwrap();
     assert_eq!(segments(&dir), before);
     compress(&dir, &options, &all_but(0), &mut |_| ()).unwrap();

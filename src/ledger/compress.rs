@@ -52,7 +52,8 @@ pub(crate) enum Form {
 }
 
 /// Compresses sealed segments: `NAME.jsonl` becomes `NAME.jsonl.zst`, the same bytes inside. Takes the lock. `done` is
-/// called after each one; those that are compressed already are left as they are.
+/// called after each one. One that another program has compressed is compressed again, so that a line can be read without all of
+/// it; others that are compressed already are left as they are.
 ///
 /// # Errors
 /// [`LedgerError::Locked`]; [`LedgerError::Damaged`] where a line is not right: then its segment stays as it is;
@@ -100,9 +101,12 @@ pub(crate) fn reform(
         if stop() {
             break;
         }
-        if segment.is_compressed() != (form == Form::Compressed)
-            && let Some(reformed) = give_other_form(dir, options, &segment, end, stop)?
-        {
+        let reformed = match (segment.is_compressed(), form) {
+            (false, Form::Plain) => None,
+            (true, Form::Compressed) => add_table(dir, options, &segment, end, stop)?,
+            _ => give_other_form(dir, options, &segment, end, stop)?,
+        };
+        if let Some(reformed) = reformed {
             done(reformed);
         }
     }
@@ -170,9 +174,42 @@ pub(crate) fn give_other_form(
     next: Seq,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Reformed>, LedgerError> {
+    give_form(dir, options, segment, segment.other_form(), next, stop)
+}
+
+/// Compresses a segment again that another program has compressed, so that a line can be read without all of it. It was
+/// compressed as it was: where that can't be done, it stays so.
+fn add_table(
+    dir: &Path,
+    options: &Options,
+    segment: &Segment,
+    next: Seq,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Reformed>, LedgerError> {
+    let has_table = options.storage.open_read(&segment.path).and_then(|mut file| zst::has_table(file.as_mut()));
+    if has_table.map_err(LedgerError::io(READING, &segment.path))? {
+        return Ok(None);
+    }
+    match give_form(dir, options, segment, segment.clone(), next, stop) {
+        Err(error @ LedgerError::Damaged { .. }) => {
+            tracing::warn!(segment = segment.first.get(), %error, "a compressed segment is damaged; it stays as it is");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// Replaces a segment's file by one in this form, which may be the form that it has.
+fn give_form(
+    dir: &Path,
+    options: &Options,
+    segment: &Segment,
+    to: Segment,
+    next: Seq,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Reformed>, LedgerError> {
     let storage = options.storage.as_ref();
     let tmp_dir = dir.join("tmp");
-    let to = segment.other_form();
     let tmp = Segment { first: segment.first, path: tmp_dir.join(to.path.file_name().unwrap_or_default()) };
     let written = write_form(storage, options, segment, &tmp, stop)
         .map_err(|(side, error)| match (side, to.is_compressed()) {
@@ -194,6 +231,9 @@ pub(crate) fn give_other_form(
         storage.rename(&tmp.path, &to.path)?;
         options.at(failpoint::COMPRESS_RENAMED)?;
         storage.sync_dir(&segment::segments_dir(dir))?;
+        if to.path == segment.path {
+            return Ok(());
+        }
         options.at(failpoint::COMPRESS_REMOVE)?;
         storage.remove(&segment.path)?;
         options.at(failpoint::COMPRESS_REMOVED)?;

@@ -326,6 +326,12 @@ impl fmt::Debug for Zst {
     }
 }
 
+/// Whether the file has a table of its frames. One that another program has compressed has none, and each open decodes all of it.
+pub(crate) fn has_table(file: &mut dyn StorageFile) -> io::Result<bool> {
+    let stored = file.len()?;
+    Ok(read_table(file, stored)?.is_some())
+}
+
 /// The bounds of the frames, by the table at the end of the file; nothing where there is none that fits the file.
 fn read_table(file: &mut dyn StorageFile, stored: u64) -> io::Result<Option<Vec<Bound>>> {
     let Some(footer_at) = stored.checked_sub(FOOTER_BYTES) else { return Ok(None) };

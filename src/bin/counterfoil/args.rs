@@ -66,6 +66,9 @@ pub enum Command {
     /// Restore one side from the other, where they differ: your decision which one is right
     Repair(RepairArgs),
     /// Compress sealed segments (zstd); every command reads both forms, and `zstdcat` does
+    #[command(
+        after_help = "What `zstd` itself has compressed is read too, but decoded whole at each open; compress makes it\nanew, with a table that lets a line be read without the rest."
+    )]
     Compress(CompressArgs),
     /// Check everything at a glance, with the command that mends each finding
     Doctor(DoctorArgs),
