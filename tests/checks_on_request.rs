@@ -114,6 +114,22 @@ async fn what_was_found_wrong_is_not_forgotten_over_what_is_left_out() {
     ledger.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn what_an_open_store_found_right_is_kept() {
+    let (_temp, dir, mut options) = closed();
+    options.store.clock = Arc::new(Ahead);
+    options.store.storage = Arc::new(FsStorage); // which says which file it is
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    let first = ledger.parity(ParityKind::Incremental).await.unwrap();
+    assert_eq!((first.jsonl_event_count, first.skipped_count), (12, 0), "{first}");
+    // It is kept behind the report's back, by the mirror's own actor.
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while ledger.parity(ParityKind::Incremental).await.unwrap().skipped_count < 12 {
+        assert!(std::time::Instant::now() < deadline, "nothing is kept");
+    }
+    ledger.close().await.unwrap();
+}
+
 /// A clock that is an hour ahead: files are settled at once.
 struct Ahead;
 
