@@ -258,7 +258,7 @@ fn nothing_is_acknowledged_before_its_fsync() {
     assert!(segment_paths(&dir).len() >= 3);
     let before = counts();
     store.append_batch((0..50).map(|_| note("x")).collect(), &Conditions::none()).unwrap();
-    assert_eq!(counts().0, before.0 + 1, "a batch is one group");
+    assert_eq!(counts().0, before.0 + 2, "a batch is one group, and seals a segment");
     store.close().unwrap();
     open_is_clean(&dir, &options);
 }
