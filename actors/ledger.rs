@@ -18,7 +18,7 @@ use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::flusher::Flusher;
 use super::gather::{self, Gather, Pause, Verdict};
-use super::message::Append;
+use super::message::{Append, Durability};
 use super::parity::Doubt;
 use super::sqlite::SqliteMsg;
 use super::supervisor::{Context, Exit, Inner};
@@ -451,9 +451,10 @@ impl LedgerState {
         self.context.shared.groups.fetch_add(1, Ordering::Relaxed);
         self.context.shared.events.fetch_add(group.last.seq.get() + 1 - group.first.get(), Ordering::Relaxed);
         self.context.shared.durable.send_replace(group.last);
+        let awaited = waiting.iter().any(|waiting| waiting.durability == Durability::Mirrored) || !self.deferred.is_empty();
         self.answer(waiting);
         self.fail(failpoint::ACTOR_LEDGER_SEND)?;
-        self.commit(group);
+        self.commit(group, awaited);
         Ok(())
     }
 
@@ -472,11 +473,11 @@ impl LedgerState {
     }
 
     /// Hands a durable group to SqliteActor, or tells it once that there is more to read.
-    fn commit(&mut self, group: Group) {
+    fn commit(&mut self, group: Group, awaited: bool) {
         let Some(sqlite) = &self.sqlite else { return };
         let bytes = group.bytes.len();
         if !self.behind && self.credit_used + bytes <= self.context.shared.options.mirror_queue_bytes_max {
-            if sqlite.cast(SqliteMsg::Commit(group)).is_ok() {
+            if sqlite.cast(SqliteMsg::Commit { group, awaited }).is_ok() {
                 self.credit_used += bytes;
             }
         } else {

@@ -29,7 +29,11 @@ pub(crate) enum SqliteMsg {
     /// The LedgerActor that commits here from now on.
     Serve(ActorRef<LedgerMsg>),
     /// Commit a group that is durable in the ledger.
-    Commit(Group),
+    Commit {
+        group: Group,
+        /// Someone waits for its rows.
+        awaited: bool,
+    },
     /// Commit what has been queued.
     Apply,
     /// The ledger has more than was sent: read it from the file.
@@ -55,6 +59,8 @@ pub(crate) struct SqliteState {
     queue: VecDeque<Group>,
     /// An Apply is cast.
     applying: bool,
+    /// An Apply is timed.
+    waiting: bool,
     /// A step is cast or timed.
     stepping: bool,
     backoff: Duration,
@@ -70,6 +76,9 @@ pub(crate) struct SqliteState {
 /// those who wait for the first of them don't wait for long, and a group's worth, past which an event gets no cheaper.
 const TRANSACTION_EVENTS_MAX: u64 = 4096;
 const TRANSACTION_BYTES_MAX: usize = 4 << 20;
+
+/// So many rows are worth a transaction: past that each costs little less.
+const DELAYED_EVENTS_MAX: u64 = 1024;
 
 /// How often a WAL that could not be emptied is looked at while nothing is committed.
 const WAL_LOOK: Duration = Duration::from_secs(1);
@@ -99,6 +108,7 @@ impl ThreadLocalActor for SqliteActor {
             ledger: None,
             queue: VecDeque::new(),
             applying: false,
+            waiting: false,
             stepping: false,
             backoff: BACKOFF_MIN,
             left: None,
@@ -118,12 +128,12 @@ impl ThreadLocalActor for SqliteActor {
                 state.see_to_step(&me);
                 Ok(())
             }
-            SqliteMsg::Commit(group) => {
+            SqliteMsg::Commit { group, awaited } => {
                 state.queue.push_back(group);
-                state.see_to_apply(&me)
+                state.see_to_apply(&me, awaited)
             }
             SqliteMsg::Apply => {
-                state.applying = false;
+                (state.applying, state.waiting) = (false, false);
                 state.apply(&me)
             }
             SqliteMsg::Behind => {
@@ -178,16 +188,26 @@ impl SqliteState {
         }
     }
 
-    /// Casts the next transaction behind what is in the mailbox: all groups in there join it.
-    fn see_to_apply(&mut self, me: &Me) -> Result<(), Exit> {
-        if !self.queue.is_empty() && !self.applying {
-            self.applying = me.cast(SqliteMsg::Apply).is_ok();
-            if !self.applying {
-                // A stopping actor refuses its own messages.
-                return self.apply(me);
-            }
+    /// Casts the next transaction behind what is in the mailbox: all groups in there join it. Rows that nobody waits for may
+    /// wait for more themselves: a transaction writes whole pages, be it for one row or for a hundred.
+    fn see_to_apply(&mut self, me: &Me, awaited: bool) -> Result<(), Exit> {
+        if self.queue.is_empty() || self.applying {
+            return Ok(());
         }
-        Ok(())
+        let (shared, delay) = (&self.context.shared, self.context.shared.options.mirror_delay);
+        let first = self.queue.front().map_or(0, |group| group.first.get());
+        let events = self.queue.back().map_or(0, |group| group.last.seq.get() + 1).saturating_sub(first);
+        let at_once = awaited || delay.is_zero() || events >= DELAYED_EVENTS_MAX || shared.mirrored.receiver_count() > 0;
+        if !at_once {
+            if !self.waiting {
+                self.waiting = true;
+                me.send_after(delay, || SqliteMsg::Apply);
+            }
+            return Ok(());
+        }
+        self.applying = me.cast(SqliteMsg::Apply).is_ok();
+        // A stopping actor refuses its own messages.
+        if self.applying { Ok(()) } else { self.apply(me) }
     }
 
     /// The first groups of the queue that follow each other, as many as one transaction takes.
@@ -232,7 +252,7 @@ impl SqliteState {
                 self.failed(me, &error)?;
             }
         }
-        self.see_to_apply(me)
+        self.see_to_apply(me, true)
     }
 
     /// Whether they were committed, rather than left to a replay: those that do not follow what is committed, and those

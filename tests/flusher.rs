@@ -66,6 +66,8 @@ async fn round(seed: u64, trouble: Trouble) -> (u64, u64) {
     (options.restarts_max, options.restart_backoff_max, options.retries_max) = (100_000, Duration::from_millis(2), 10_000);
     options.store.segment_bytes_max = [20_000, 200_000, 64 << 20][random.below(3) as usize];
     options.store.preallocate = random.chance(2);
+    // A group of so many bytes is handed over at once, whoever else may come.
+    options.group_bytes_target = 2000;
     let watched = Watched::under(&mut options.store);
     let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
     match trouble {
@@ -137,6 +139,7 @@ async fn the_lock_is_held_until_the_last_write_has_ended() {
     let temp = tempfile::tempdir().unwrap();
     let (parent, _) = ractor::Actor::spawn(None, Parent, ()).await.unwrap();
     let mut options = LedgerOptions::default();
+    options.group_bytes_target = 2000;
     let watched = Watched::under(&mut options.store);
     let ledger = Ledger::open_linked(temp.path(), options, parent.get_cell()).await.unwrap();
     watched.hold_flusher(true);
