@@ -128,6 +128,8 @@ async fn campaign(faults: &[(&'static str, Fault, u64, u64)]) -> (Outcome, u64) 
         options.restart_backoff_max = Duration::from_millis(4);
         options.retries_max = 1_000;
         options.mirrored_deadline = Duration::from_secs(60);
+        // Many transactions, so that the faults strike.
+        options.mirror_delay = Duration::ZERO;
         let struck = strike(&mut options, faults);
         let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
         let outcome = load(&ledger, round, 20).await;
@@ -172,12 +174,12 @@ async fn ledger_actor_panics_between_fsync_and_acknowledgement() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_actor_panics_before_begin() {
-    every_append_gets_its_receipt(&[(failpoint::MIRROR_BEGIN, Fault::Panic, 7, FOR_EVER)]).await;
+    every_append_gets_its_receipt(&[(failpoint::MIRROR_BEGIN, Fault::Panic, 3, FOR_EVER)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_actor_panics_before_commit() {
-    every_append_gets_its_receipt(&[(failpoint::MIRROR_COMMIT, Fault::Panic, 7, FOR_EVER)]).await;
+    every_append_gets_its_receipt(&[(failpoint::MIRROR_COMMIT, Fault::Panic, 3, FOR_EVER)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,7 +207,7 @@ async fn all_three_panic() {
     every_append_gets_its_receipt(&[
         (failpoint::ACTOR_LEDGER_APPEND, Fault::Panic, 151, FOR_EVER),
         (failpoint::LEDGER_SYNC, Fault::Panic, 11, FOR_EVER),
-        (failpoint::MIRROR_COMMIT, Fault::Panic, 9, FOR_EVER),
+        (failpoint::MIRROR_COMMIT, Fault::Panic, 4, FOR_EVER),
         (failpoint::ACTOR_PARITY_STEP, Fault::Panic, 3, FOR_EVER),
     ])
     .await;
