@@ -26,47 +26,12 @@ struct Counts {
 }
 
 #[derive(Debug)]
-struct Counting(Arc<Counts>);
-
-#[derive(Debug)]
 struct CountingFile(Box<dyn StorageFile>, Arc<Counts>);
 
-impl Counting {
-    fn file(&self, path: &Path, file: Box<dyn StorageFile>) -> Box<dyn StorageFile> {
-        self.0.opened.fetch_add(1, SeqCst);
-        self.0.manifests.fetch_add(u64::from(path.ends_with("ledger.json")), SeqCst);
-        Box::new(CountingFile(file, self.0.clone()))
-    }
-}
-
-impl Storage for Counting {
-    fn create_dir(&self, path: &Path) -> io::Result<bool> {
-        FsStorage.create_dir(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        FsStorage.list(dir)
-    }
-    fn open_read(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        Ok(self.file(path, FsStorage.open_read(path)?))
-    }
-    fn open_write(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        Ok(self.file(path, FsStorage.open_write(path)?))
-    }
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        Ok(self.file(path, FsStorage.create_new(path)?))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        FsStorage.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        FsStorage.remove(path)
-    }
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn StorageLock>>> {
-        FsStorage.try_lock(path)
-    }
+fn counted(counts: &Arc<Counts>, path: &Path, file: Box<dyn StorageFile>) -> Box<dyn StorageFile> {
+    counts.opened.fetch_add(1, SeqCst);
+    counts.manifests.fetch_add(u64::from(path.ends_with("ledger.json")), SeqCst);
+    Box::new(CountingFile(file, counts.clone()))
 }
 
 impl StorageFile for CountingFile {
@@ -114,7 +79,8 @@ fn filled_with(dir: &Path, events: u64, segment_bytes_max: u64) -> Options {
 fn opened(dir: &Path, options: &Options) -> (OpenReport, [u64; 4]) {
     let counts = Arc::new(Counts::default());
     let mut options = options.clone();
-    options.storage = Arc::new(Counting(counts.clone()));
+    let counting = counts.clone();
+    options.storage = Arc::new(opened::Opened(move |path: &Path, file| counted(&counting, path, file)));
     let (store, report) = Store::open(dir, &options).unwrap();
     let asked = [&counts.opened, &counts.manifests, &counts.reads, &counts.bytes].map(|count| count.load(SeqCst));
     store.close().unwrap();

@@ -24,41 +24,7 @@ struct Early {
 }
 
 #[derive(Debug)]
-struct EarlyDisk(Arc<Early>);
-
-#[derive(Debug)]
 struct EarlyFile(Box<dyn StorageFile>, Arc<Early>);
-
-impl Storage for EarlyDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<bool> {
-        FsStorage.create_dir(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        FsStorage.list(dir)
-    }
-    fn open_read(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        let file = FsStorage.open_read(path)?;
-        Ok(if path.ends_with("segments/00000000000000000001.jsonl") { Box::new(EarlyFile(file, self.0.clone())) } else { file })
-    }
-    fn open_write(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        FsStorage.open_write(path)
-    }
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        FsStorage.create_new(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        FsStorage.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        FsStorage.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        FsStorage.sync_dir(dir)
-    }
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn StorageLock>>> {
-        FsStorage.try_lock(path)
-    }
-}
 
 impl StorageFile for EarlyFile {
     fn len(&self) -> io::Result<u64> {
@@ -89,7 +55,10 @@ impl StorageFile for EarlyFile {
 /// Verifies with the last line seen early for so many reads.
 fn verified_early(dir: &Path, from: u64, reads: u64) -> VerifyReport {
     let mut options = Options::default();
-    options.storage = Arc::new(EarlyDisk(Arc::new(Early { from, reads: AtomicU64::new(reads) })));
+    let early = Arc::new(Early { from, reads: AtomicU64::new(reads) });
+    options.storage = Arc::new(common::opened::Opened(move |path: &Path, file| -> Box<dyn StorageFile> {
+        if path.ends_with("segments/00000000000000000001.jsonl") { Box::new(EarlyFile(file, early.clone())) } else { file }
+    }));
     verify(&LedgerReader::open(dir, &options).unwrap(), &mut |_| ()).unwrap()
 }
 

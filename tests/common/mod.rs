@@ -5,6 +5,7 @@ pub mod compressed;
 pub mod damage;
 pub mod disk;
 pub mod history;
+pub mod opened;
 pub mod simulated;
 pub mod watched;
 
