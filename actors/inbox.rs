@@ -1,8 +1,8 @@
 //! Where callers put their appends for LedgerActor: it takes all that are there at once, by one message, since a message of
 //! its own for each costs as much as to seal an event.
 //!
-//! Bounded by the appends' permits. What a LedgerActor that has ended has not taken is there for its successor; where
-//! there is to be none, the supervisor refuses it.
+//! Bounded by the appends' permits. What a LedgerActor that has ended has not taken the supervisor keeps for its successor;
+//! where there is to be none, it refuses it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -47,16 +47,9 @@ impl Inbox {
         }
     }
 
-    /// Who takes appends from now on; nobody, while LedgerActor is away.
+    /// Who takes appends from now on; nobody, while LedgerActor is away: then what is there is the supervisor's to take.
     pub(crate) fn publish(&self, owner: Option<ActorRef<LedgerMsg>>) {
-        let left = {
-            let mut queue = self.lock();
-            queue.owner = owner.clone();
-            !queue.appends.is_empty()
-        };
-        if let Some(owner) = owner.filter(|_| left) {
-            let _ = owner.cast(LedgerMsg::Drain);
-        }
+        self.lock().owner = owner;
     }
 
     /// Exchanges what is there for an empty list.

@@ -344,10 +344,7 @@ impl LedgerState {
     fn flush(&mut self) -> Result<(), Exit> {
         self.wait_for_flight()?;
         match self.depart()? {
-            Some(mut flight) => {
-                flight.fly();
-                self.land(flight)
-            }
+            Some(flight) => self.fly_here(flight),
             None => Ok(()),
         }
     }
@@ -367,11 +364,13 @@ impl LedgerState {
         };
         match back {
             None => Ok(()),
-            Some(mut flight) => {
-                flight.fly();
-                self.land(flight)
-            }
+            Some(flight) => self.fly_here(flight),
         }
+    }
+
+    fn fly_here(&mut self, mut flight: Flight) -> Result<(), Exit> {
+        flight.fly();
+        self.land(flight)
     }
 
     /// Closes the open group, and with it the list of those who wait for it.
