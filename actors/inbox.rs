@@ -1,9 +1,10 @@
 //! Where callers put their appends for LedgerActor: it takes all that are there at once, by one message, since a message of
-//! its own for each costs as much as to seal an event.
+//! its own for each costs as much as to seal an event. While it is about to look by itself it is not even told.
 //!
 //! Bounded by the appends' permits. What a LedgerActor that has ended has not taken the supervisor keeps for its successor;
 //! where there is to be none, it refuses it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ractor::ActorRef;
@@ -12,18 +13,47 @@ use super::ledger::LedgerMsg;
 use super::message::Append;
 
 #[derive(Default)]
-pub(crate) struct Inbox(Mutex<Queue>);
+pub(crate) struct Inbox {
+    queue: Mutex<Queue>,
+    /// Something is in the queue. To look at without the lock.
+    posted: AtomicBool,
+}
 
 #[derive(Default)]
 struct Queue {
     /// The LedgerActor that takes appends right now.
     owner: Option<ActorRef<LedgerMsg>>,
+    /// It looks by itself just now, and need not be told.
+    watched: bool,
     appends: Vec<Append>,
+}
+
+/// The owner's look at what is posted; while it lasts nobody tells it.
+pub(crate) struct Watch<'i>(&'i Inbox);
+
+impl Watch<'_> {
+    /// Whether something is there.
+    pub(crate) fn posted(&self) -> bool {
+        self.0.posted.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.watched = false;
+        // Posted at the last moment, or its owner panics: whoever comes next does not find it empty, and tells nobody.
+        if !queue.appends.is_empty()
+            && let Some(owner) = &queue.owner
+        {
+            let _ = owner.cast(LedgerMsg::Drain);
+        }
+    }
 }
 
 impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The LedgerActor that takes appends right now.
@@ -37,8 +67,9 @@ impl Inbox {
             let mut queue = self.lock();
             let Some(owner) = &queue.owner else { return Err(vec![append]) };
             // Whoever finds it empty says that it no longer is.
-            let owner = queue.appends.is_empty().then(|| owner.clone());
+            let owner = (queue.appends.is_empty() && !queue.watched).then(|| owner.clone());
             queue.appends.push(append);
+            self.posted.store(true, Ordering::Release);
             owner
         };
         match owner {
@@ -52,13 +83,23 @@ impl Inbox {
         self.lock().owner = owner;
     }
 
+    /// Begins a look at what is posted.
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        self.lock().watched = true;
+        Watch(self)
+    }
+
     /// Exchanges what is there for an empty list.
     pub(crate) fn take(&self, empty: &mut Vec<Append>) {
-        std::mem::swap(&mut self.lock().appends, empty);
+        let mut queue = self.lock();
+        self.posted.store(false, Ordering::Release);
+        std::mem::swap(&mut queue.appends, empty);
     }
 
     /// All that is there.
     pub(crate) fn take_all(&self) -> Vec<Append> {
-        std::mem::take(&mut self.lock().appends)
+        let mut all = Vec::new();
+        self.take(&mut all);
+        all
     }
 }

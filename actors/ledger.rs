@@ -16,17 +16,19 @@ use std::time::{Duration, Instant};
 use ractor::thread_local::ThreadLocalActor;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
+use super::covering::Covering;
 use super::flusher::Flusher;
-use super::gather::{self, Gather, Pause, Verdict};
+use super::gather::{self, Gather, Verdict};
 use super::message::{Append, Durability};
 use super::parity::Doubt;
 use super::sqlite::SqliteMsg;
 use super::supervisor::{Context, Exit, Inner};
+use super::to_mirror::ToMirror;
 use super::waiting::{self, Waiting};
 use crate::canary::{self, Canary};
 use crate::{
-    AppendError, EventId, Flight, Group, Head, LedgerError, Lookup, LookupError, MirrorError, MirrorFault, MirrorReader, Seq, Stage,
-    Staged, Stored, Writer, failpoint,
+    AppendError, Flight, Group, Head, LedgerError, LookupError, MirrorError, MirrorFault, MirrorReader, Seq, Stage, Staged, Writer,
+    failpoint,
 };
 
 /// What LedgerActor knows of the mirror, by the supervisor.
@@ -57,6 +59,8 @@ pub(crate) enum LedgerMsg {
     Mirrored { through: Seq, credit: usize, caught_up: bool, buffers: Vec<Vec<u8>> },
     /// The mirror has changed.
     Mirror(MirrorLink),
+    /// Rows that nobody waits for have waited long enough.
+    SendRows,
     /// Try again to open the mirror to read.
     LookAgain,
     /// Flush, trim, answer with the head; refuse appends from then on.
@@ -81,9 +85,7 @@ pub(crate) struct LedgerState {
     posted: Vec<Append>,
     /// Appends that must wait for the mirror. Bounded by their permits.
     deferred: VecDeque<Append>,
-    sqlite: Option<ActorRef<SqliteMsg>>,
-    credit_used: usize,
-    behind: bool,
+    to_mirror: ToMirror,
     closing: bool,
     /// Dropped last, behind the flusher and the writer: it holds the store's lock.
     context: Context,
@@ -102,8 +104,8 @@ impl ThreadLocalActor for LedgerActor {
     type State = LedgerState;
     type Arguments = Context;
 
-    async fn pre_start(&self, _: Me, context: Context) -> Result<LedgerState, ActorProcessingErr> {
-        LedgerState::open(context).map_err(ActorProcessingErr::from)
+    async fn pre_start(&self, me: Me, context: Context) -> Result<LedgerState, ActorProcessingErr> {
+        LedgerState::open(me, context).map_err(ActorProcessingErr::from)
     }
 
     async fn handle(&self, me: Me, message: LedgerMsg, state: &mut LedgerState) -> Result<(), ActorProcessingErr> {
@@ -120,6 +122,10 @@ impl ThreadLocalActor for LedgerActor {
                 state.mirrored(&me, through, credit, caught_up)
             }
             LedgerMsg::Mirror(link) => state.mirror(&me, link),
+            LedgerMsg::SendRows => {
+                state.to_mirror.time_is_over();
+                Ok(())
+            }
             LedgerMsg::LookAgain => {
                 state.look_cast = false;
                 let through = *state.context.shared.mirrored.borrow();
@@ -132,12 +138,14 @@ impl ThreadLocalActor for LedgerActor {
     }
 
     async fn post_stop(&self, _: Me, state: &mut LedgerState) -> Result<(), ActorProcessingErr> {
-        state.flush().map_err(ActorProcessingErr::from)
+        let flushed = state.flush();
+        state.to_mirror.send();
+        flushed.map_err(ActorProcessingErr::from)
     }
 }
 
 impl LedgerState {
-    fn open(context: Context) -> Result<LedgerState, crate::Error> {
+    fn open(me: Me, context: Context) -> Result<LedgerState, crate::Error> {
         let options = &context.shared.options.store;
         let reader = MirrorReader::open(&context.dir, context.manifest.ledger_id, options.mirror_busy_timeout);
         let reader = reader.and_then(|reader| reader.proven_watermark(context.manifest.ledger_id).map(|_| reader));
@@ -187,9 +195,7 @@ impl LedgerState {
             look_cast: false,
             posted: Vec::new(),
             deferred: VecDeque::new(),
-            sqlite: None,
-            credit_used: 0,
-            behind: false,
+            to_mirror: ToMirror::new(me),
             closing: false,
         })
     }
@@ -199,6 +205,12 @@ impl LedgerState {
     }
 
     fn drain(&mut self, me: &Me) -> Result<(), Exit> {
+        self.take_posted(me)?;
+        self.see_to_group(me)
+    }
+
+    /// Stages all that is in the inbox.
+    fn take_posted(&mut self, me: &Me) -> Result<(), Exit> {
         let mut posted = std::mem::take(&mut self.posted);
         self.context.shared.inbox.take(&mut posted);
         for append in posted.drain(..) {
@@ -209,7 +221,7 @@ impl LedgerState {
             }
         }
         self.posted = posted;
-        self.see_to_group(me)
+        Ok(())
     }
 
     fn append(&mut self, append: Append) -> Result<(), Exit> {
@@ -232,6 +244,9 @@ impl LedgerState {
     }
 
     fn see_to_group(&mut self, me: &Me) -> Result<(), Exit> {
+        if !self.deferred.is_empty() {
+            self.to_mirror.send();
+        }
         self.see_to_look(me);
         self.see_to_flush(me)
     }
@@ -279,7 +294,8 @@ impl LedgerState {
             // A replay looks into that; the append waits for it, or is told.
             tracing::warn!(actor = "ledger", %error, "looking up in the mirror");
             let doubt = if matches!(error, LookupError::Broken(_)) { Doubt::Broken } else { Doubt::Unread };
-            (self.covered, self.lookup, self.sqlite) = (false, None, None);
+            (self.covered, self.lookup) = (false, None);
+            self.to_mirror.unlink();
             let _ = self.context.supervisor.cast(Inner::MirrorUnreadable { doubt, reason: error.to_string() }.into());
             return Err(AppendError::Rebuilding { done: 0, total: self.writer.head().seq.get() });
         }
@@ -316,23 +332,64 @@ impl LedgerState {
         if self.writer.in_flight().is_some() || self.writer.open_group().1 == 0 {
             return self.stage_deferred(me);
         }
-        match self.gather.verdict(self.waiting.len(), self.on_their_way(), Instant::now()) {
-            Verdict::Wait(Pause::Short) => {
-                // The callers that are waited for may need this very core.
-                std::thread::yield_now();
-                self.flush_cast = me.cast(LedgerMsg::Flush).is_ok();
-                return if self.flush_cast { Ok(()) } else { self.flush() };
-            }
-            Verdict::Wait(Pause::Long(pause)) => {
+        match self.gathered(me)? {
+            // What was gathered has been written, or is on its way.
+            None => return self.stage_deferred(me),
+            Some(Verdict::Wait(pause)) => {
                 self.flush_cast = true;
                 me.send_after(pause, || LedgerMsg::Flush);
                 return Ok(());
             }
-            Verdict::Write => self.flush()?,
-            Verdict::HandOver => self.hand_over(me)?,
+            Some(Verdict::Write) => self.flush()?,
+            Some(Verdict::HandOver) => self.hand_over(me)?,
+            Some(Verdict::Look) => {}
         }
         // A group that was dropped leaves room, and no word of the mirror's will come for it.
-        self.stage_deferred(me)
+        self.stage_deferred(me)?;
+        self.await_callers(me)
+    }
+
+    /// Gathers appends for the open group, for as long as that is short; answers what to do with it then.
+    fn gathered(&mut self, me: &Me) -> Result<Option<Verdict>, Exit> {
+        let shared = self.context.shared.clone();
+        let watch = shared.inbox.watch();
+        loop {
+            let verdict = self.gather.verdict(self.waiting.len(), self.on_their_way(), Instant::now());
+            if verdict != Verdict::Look {
+                return Ok(Some(verdict));
+            }
+            // The callers that are waited for may need this very core.
+            std::thread::yield_now();
+            if watch.posted() {
+                self.take_posted(me)?;
+                if self.writer.in_flight().is_some() || self.writer.open_group().1 == 0 {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Callers that were answered are likely to come back at once: looks out for them a moment, before this thread sleeps,
+    /// since to wake it takes longer. Only while they do come back.
+    fn await_callers(&mut self, me: &Me) -> Result<(), Exit> {
+        if self.writer.in_flight().is_some() || self.writer.open_group().1 > 0 || !self.deferred.is_empty() {
+            return Ok(());
+        }
+        let (shared, until) = (self.context.shared.clone(), self.gather.look_out_until(Instant::now()));
+        let watch = shared.inbox.watch();
+        while let Some(until) = until {
+            if watch.posted() {
+                self.gather.came_back(true);
+                self.take_posted(me)?;
+                return self.see_to_group(me);
+            }
+            if Instant::now() >= until {
+                self.gather.came_back(false);
+                break;
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     /// Appends that have a permit, but for those that wait for the mirror.
@@ -389,7 +446,7 @@ impl LedgerState {
             Err(error) => {
                 tracing::warn!(actor = "ledger", %error, "the group was not written");
                 for waiting in std::mem::take(&mut self.waiting) {
-                    waiting.reply.send(Err(AppendError::Ledger(again(&error))));
+                    waiting.reply.send(Err(AppendError::Ledger(waiting::again(&error))));
                 }
                 Ok(None)
             }
@@ -453,7 +510,7 @@ impl LedgerState {
         let awaited = waiting.iter().any(|waiting| waiting.durability == Durability::Mirrored) || !self.deferred.is_empty();
         self.answer(waiting);
         self.fail(failpoint::ACTOR_LEDGER_SEND)?;
-        self.commit(group, awaited);
+        self.to_mirror.push(&self.context.shared, group, awaited);
         Ok(())
     }
 
@@ -471,54 +528,29 @@ impl LedgerState {
         waiting::answer(&self.context.shared, &self.context.supervisor, waiting);
     }
 
-    /// Hands a durable group to SqliteActor, or tells it once that there is more to read.
-    fn commit(&mut self, group: Group, awaited: bool) {
-        let Some(sqlite) = &self.sqlite else { return };
-        let bytes = group.bytes.len();
-        if !self.behind && self.credit_used + bytes <= self.context.shared.options.mirror_queue_bytes_max {
-            if sqlite.cast(SqliteMsg::Commit { group, awaited }).is_ok() {
-                self.credit_used += bytes;
-            }
-        } else {
-            self.tell_behind();
-        }
-    }
-
-    fn tell_behind(&mut self) {
-        if let Some(sqlite) = &self.sqlite
-            && !self.behind
-        {
-            self.behind = sqlite.cast(SqliteMsg::Behind).is_ok();
-        }
-    }
-
     fn mirrored(&mut self, me: &Me, through: Seq, credit: usize, caught_up: bool) -> Result<(), Exit> {
-        if self.sqlite.is_none() {
+        if !self.to_mirror.is_linked() {
             // A new SqliteActor can be quicker than the word of it: until then the reader here may be of a file that
             // is gone, which knows nothing of what would be forgotten.
             return Ok(());
         }
-        self.credit_used = self.credit_used.saturating_sub(credit);
         self.look(through);
         self.writer.mirrored_through(through);
-        if caught_up && self.behind {
-            self.behind = false;
-            if through < self.writer.head().seq {
-                self.tell_behind();
-            }
+        if self.to_mirror.given_back(credit, caught_up) && through < self.writer.head().seq {
+            self.to_mirror.tell_behind();
         }
         self.stage_deferred(me)
     }
 
     fn mirror(&mut self, me: &Me, link: MirrorLink) -> Result<(), Exit> {
         match link {
-            MirrorLink::Gone => self.sqlite = None,
+            MirrorLink::Gone => self.to_mirror.unlink(),
             MirrorLink::Replaying { through } => {
-                self.sqlite = None;
+                self.to_mirror.unlink();
                 self.covered &= through >= self.writer.floor();
             }
             MirrorLink::Failed { reason } => {
-                self.sqlite = None;
+                self.to_mirror.unlink();
                 self.failed = Some(reason);
             }
             MirrorLink::Ready { sqlite, through } => {
@@ -529,11 +561,10 @@ impl LedgerState {
                 let committed = self.lookup.as_ref().and_then(|reader| reader.watermark(ledger_id).ok()).map_or(Seq::ZERO, |mark| mark.seq);
                 self.covered = committed.max(through) >= self.writer.floor() && self.lookup.is_some();
                 self.writer.mirrored_through(through);
-                self.sqlite = Some(sqlite);
-                (self.credit_used, self.behind) = (0, false);
+                self.to_mirror.link(sqlite);
                 // Where it could not be opened, the answer to this is when to try again.
                 if through < self.writer.head().seq || self.lookup.is_none() {
-                    self.tell_behind();
+                    self.to_mirror.tell_behind();
                 }
             }
         }
@@ -542,7 +573,7 @@ impl LedgerState {
 
     /// Sees to a reader, where the mirror covers what the writer has forgotten.
     fn look(&mut self, through: Seq) {
-        if self.sqlite.is_some() && !self.covered && through >= self.writer.floor() {
+        if self.to_mirror.is_linked() && !self.covered && through >= self.writer.floor() {
             self.open_lookup();
             self.covered = self.lookup.is_some();
         }
@@ -575,7 +606,7 @@ impl LedgerState {
     /// Where appends wait for a mirror that could not be opened to read: SqliteActor may have nothing more to say, so
     /// nobody else would remind this actor to try again.
     fn see_to_look(&mut self, me: &Me) {
-        if self.lookup.is_none() && self.sqlite.is_some() && !self.deferred.is_empty() && !self.look_cast {
+        if self.lookup.is_none() && self.to_mirror.is_linked() && !self.deferred.is_empty() && !self.look_cast {
             self.look_cast = true;
             me.send_after(LOOK_AGAIN, || LedgerMsg::LookAgain);
         }
@@ -585,45 +616,9 @@ impl LedgerState {
         self.closing = true;
         self.deferred.drain(..).for_each(|append| append.reply.send(Err(AppendError::Closed)));
         self.flush()?;
+        self.to_mirror.send();
         let trimmed = self.writer.trim().map_err(|error| error.to_string());
         let _ = reply.send(trimmed.map(|()| self.writer.head()));
         Ok(())
-    }
-}
-
-/// The same error for each of several waiters.
-fn again(error: &LedgerError) -> LedgerError {
-    match error {
-        LedgerError::DiskFull { path } => LedgerError::DiskFull { path: path.clone() },
-        LedgerError::Io { action, path, source } => {
-            LedgerError::Io { action, path: path.clone(), source: std::io::Error::new(source.kind(), source.to_string()) }
-        }
-        other => LedgerError::Poisoned { cause: other.to_string() },
-    }
-}
-
-/// Looks up in the mirror, where it covers what the writer has forgotten.
-struct Covering<'a> {
-    reader: Option<&'a mut MirrorReader>,
-    done: u64,
-    total: u64,
-}
-
-impl Covering<'_> {
-    fn reader(&mut self) -> Result<&mut MirrorReader, LookupError> {
-        let (done, total) = (self.done, self.total);
-        self.reader.as_deref_mut().ok_or(LookupError::Rebuilding { done, total })
-    }
-}
-
-impl Lookup for Covering<'_> {
-    fn by_id(&mut self, id: EventId) -> Result<Option<Stored>, LookupError> {
-        self.reader()?.by_id(id)
-    }
-    fn session_seq(&mut self, session_id: &str) -> Result<Option<u64>, LookupError> {
-        self.reader()?.session_seq(session_id)
-    }
-    fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
-        self.reader()?.id_max()
     }
 }

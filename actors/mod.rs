@@ -12,8 +12,8 @@
 //! ```
 //!
 //! - `handle` [`Ledger`], what callers hold · `message` the append message · `inbox` on its way · `permits` what bounds that
-//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`, `waiting`), `sqlite`, `parity` (with `checks`: which of them look,
-//!   and in which turn), `compress` the actors · `shared` what they share outside messages · `options`
+//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`, `waiting`, `covering`, `to_mirror`), `sqlite`, `parity` (with
+//!   `checks`: which of them look, and in which turn), `compress` the actors · `shared` what they share outside messages · `options`
 //!
 //! Each actor's `handle` is one match with a function an arm; what it does is in the core, which needs no actor to
 //! be tested. LedgerActor, SqliteActor and ParityActor do blocking I/O, so each has an OS thread of its own.
@@ -21,6 +21,7 @@
 mod checks;
 mod children;
 mod compress;
+mod covering;
 mod flusher;
 mod gather;
 mod handle;
@@ -33,6 +34,7 @@ mod permits;
 mod shared;
 mod sqlite;
 mod supervisor;
+mod to_mirror;
 mod waiting;
 
 pub use handle::{Children, CloseReport, Ledger};

@@ -13,6 +13,7 @@ use super::LedgerOptions;
 use super::inbox::Inbox;
 use super::message::Reply;
 use super::permits::Permits;
+use super::waiting::HANDED_OVER_MIN;
 use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, Seq, VerifyReport, WalHeld};
 
 /// Where a store's actors are in their life.
@@ -246,7 +247,7 @@ impl Shared {
             *mirrored = seq;
             changed
         });
-        self.waiters.answer_through(seq);
+        self.waiters.answer_through(seq, &self.runtime);
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -347,7 +348,9 @@ impl MirrorWaiters {
         unwatched
     }
 
-    pub(crate) fn answer_through(&self, seq: Seq) {
+    /// Answers those who wait for this seq or one before it; many of them by a task on their own runtime, since to wake a
+    /// task from another thread costs as much as a row.
+    pub(crate) fn answer_through(&self, seq: Seq, runtime: &tokio::runtime::Handle) {
         let answered = {
             let mut waiting = self.lock();
             if waiting.by_seq.is_empty() {
@@ -356,7 +359,12 @@ impl MirrorWaiters {
             let later = waiting.by_seq.split_off(&(seq.next(), 0));
             std::mem::replace(&mut waiting.by_seq, later)
         };
-        answered.into_values().for_each(|waiter| waiter.answer(MirrorAck::Mirrored));
+        let answer_all = |answered: BTreeMap<_, Waiter>| answered.into_values().for_each(|waiter| waiter.answer(MirrorAck::Mirrored));
+        if answered.len() < HANDED_OVER_MIN {
+            answer_all(answered);
+        } else {
+            runtime.spawn(async move { answer_all(answered) });
+        }
     }
 
     /// Answers those whose deadline is over; says when the next one is.

@@ -1,7 +1,7 @@
 //! SqliteActor: commits rows and moves the watermark.
 //!
 //! ```text
-//! Commit{group} ──► queue ──(Apply, cast to itself behind what is in the mailbox)──► BEGIN, rows, watermark, COMMIT
+//! Commit(groups) ──► queue ──(Apply, cast to itself behind what is in the mailbox)──► BEGIN, rows, watermark, COMMIT
 //!                         ──► answers who waits ──► Mirrored to LedgerActor (credit and buffers back)
 //! Behind ──► Step, cast to itself: replays from the ledger's file up to the durable head, a bounded step a message
 //! ```
@@ -28,12 +28,8 @@ use crate::{Group, LedgerReader, Mirror, MirrorError, MirrorFault, Replay, Repla
 pub(crate) enum SqliteMsg {
     /// The LedgerActor that commits here from now on.
     Serve(ActorRef<LedgerMsg>),
-    /// Commit a group that is durable in the ledger.
-    Commit {
-        group: Group,
-        /// Someone waits for its rows.
-        awaited: bool,
-    },
+    /// Commit groups that are durable in the ledger.
+    Commit(Vec<Group>),
     /// Commit what has been queued.
     Apply,
     /// The ledger has more than was sent: read it from the file.
@@ -59,8 +55,6 @@ pub(crate) struct SqliteState {
     queue: VecDeque<Group>,
     /// An Apply is cast.
     applying: bool,
-    /// An Apply is timed.
-    waiting: bool,
     /// A step is cast or timed.
     stepping: bool,
     backoff: Duration,
@@ -76,9 +70,6 @@ pub(crate) struct SqliteState {
 /// those who wait for the first of them don't wait for long, and a group's worth, past which an event gets no cheaper.
 const TRANSACTION_EVENTS_MAX: u64 = 4096;
 const TRANSACTION_BYTES_MAX: usize = 4 << 20;
-
-/// So many rows are worth a transaction: past that each costs little less.
-const DELAYED_EVENTS_MAX: u64 = 1024;
 
 /// How often a WAL that could not be emptied is looked at while nothing is committed.
 const WAL_LOOK: Duration = Duration::from_secs(1);
@@ -108,7 +99,6 @@ impl ThreadLocalActor for SqliteActor {
             ledger: None,
             queue: VecDeque::new(),
             applying: false,
-            waiting: false,
             stepping: false,
             backoff: BACKOFF_MIN,
             left: None,
@@ -128,12 +118,12 @@ impl ThreadLocalActor for SqliteActor {
                 state.see_to_step(&me);
                 Ok(())
             }
-            SqliteMsg::Commit { group, awaited } => {
-                state.queue.push_back(group);
-                state.see_to_apply(&me, awaited)
+            SqliteMsg::Commit(groups) => {
+                state.queue.extend(groups);
+                state.see_to_apply(&me)
             }
             SqliteMsg::Apply => {
-                (state.applying, state.waiting) = (false, false);
+                state.applying = false;
                 state.apply(&me)
             }
             SqliteMsg::Behind => {
@@ -188,21 +178,9 @@ impl SqliteState {
         }
     }
 
-    /// Casts the next transaction behind what is in the mailbox: all groups in there join it. Rows that nobody waits for may
-    /// wait for more themselves: a transaction writes whole pages, be it for one row or for a hundred.
-    fn see_to_apply(&mut self, me: &Me, awaited: bool) -> Result<(), Exit> {
+    /// Casts the next transaction behind what is in the mailbox: all groups in there join it.
+    fn see_to_apply(&mut self, me: &Me) -> Result<(), Exit> {
         if self.queue.is_empty() || self.applying {
-            return Ok(());
-        }
-        let (shared, delay) = (&self.context.shared, self.context.shared.options.mirror_delay);
-        let first = self.queue.front().map_or(0, |group| group.first.get());
-        let events = self.queue.back().map_or(0, |group| group.last.seq.get() + 1).saturating_sub(first);
-        let at_once = awaited || delay.is_zero() || events >= DELAYED_EVENTS_MAX || shared.mirrored.receiver_count() > 0;
-        if !at_once {
-            if !self.waiting {
-                self.waiting = true;
-                me.send_after(delay, || SqliteMsg::Apply);
-            }
             return Ok(());
         }
         self.applying = me.cast(SqliteMsg::Apply).is_ok();
@@ -252,7 +230,7 @@ impl SqliteState {
                 self.failed(me, &error)?;
             }
         }
-        self.see_to_apply(me, true)
+        self.see_to_apply(me)
     }
 
     /// Whether they were committed, rather than left to a replay: those that do not follow what is committed, and those

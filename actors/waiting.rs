@@ -9,7 +9,7 @@ use super::message::{Durability, Message, Reply};
 use super::permits::Permit;
 use super::shared::Shared;
 use super::supervisor::Inner;
-use crate::{MirrorAck, Receipt};
+use crate::{LedgerError, MirrorAck, Receipt};
 
 /// An append that is sealed.
 pub(crate) struct Waiting {
@@ -21,7 +21,7 @@ pub(crate) struct Waiting {
 
 /// So many are answered by a task on the callers' own runtime: to wake a task from another thread costs more than to seal
 /// an event, and LedgerActor has the next group to see to. Fewer are answered at once, which is sooner.
-const HANDED_OVER_MIN: usize = 32;
+pub(crate) const HANDED_OVER_MIN: usize = 8;
 
 /// Answers appends whose events are durable; those that ask for the mirror are answered once it has them.
 pub(crate) fn answer(shared: &Arc<Shared>, supervisor: &ActorRef<Message>, waiting: Vec<Waiting>) {
@@ -53,6 +53,17 @@ fn answer_here(shared: &Shared, supervisor: &ActorRef<Message>, waiting: Vec<Wai
             let _ = supervisor.cast(Inner::WatchDeadlines.into());
         }
         // The commit may have come in between.
-        shared.waiters.answer_through(*shared.mirrored.borrow());
+        shared.waiters.answer_through(*shared.mirrored.borrow(), &shared.runtime);
+    }
+}
+
+/// The same error for each of several waiters.
+pub(crate) fn again(error: &LedgerError) -> LedgerError {
+    match error {
+        LedgerError::DiskFull { path } => LedgerError::DiskFull { path: path.clone() },
+        LedgerError::Io { action, path, source } => {
+            LedgerError::Io { action, path: path.clone(), source: std::io::Error::new(source.kind(), source.to_string()) }
+        }
+        other => LedgerError::Poisoned { cause: other.to_string() },
     }
 }

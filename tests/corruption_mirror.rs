@@ -16,7 +16,7 @@ use std::path::Path;
 use common::damage::{Bench, Files, History, MANIFEST, MIRROR, Table, all, is_segment};
 use common::*;
 
-const PAGE: usize = 16384;
+const PAGE: usize = MIRROR_PAGE_BYTES;
 
 /// What is done to the page with this number.
 type Edit = dyn Fn(usize, &mut Vec<&[u8]>);

@@ -217,7 +217,7 @@ async fn an_index_that_is_broken_in_a_large_mirror() {
     };
     let mut bytes = std::fs::read(&mirror).unwrap();
     assert!(bytes.len() > 16 << 20, "so large that open does not check it as a whole");
-    bytes[(root as usize - 1) * 16384..root as usize * 16384].fill(0xff);
+    bytes[(root as usize - 1) * common::MIRROR_PAGE_BYTES..root as usize * common::MIRROR_PAGE_BYTES].fill(0xff);
     std::fs::write(&mirror, bytes).unwrap();
 
     let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
@@ -277,8 +277,8 @@ async fn damaged_while_it_is_open_and_too_large_to_be_checked_at_open() {
     let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     for page in &pages {
         use std::io::{Seek, SeekFrom, Write};
-        file.seek(SeekFrom::Start((page - 1) * 16384)).unwrap();
-        file.write_all(&[0xa5; 16384]).unwrap();
+        file.seek(SeekFrom::Start((page - 1) * common::MIRROR_PAGE_BYTES as u64)).unwrap();
+        file.write_all(&[0xa5; common::MIRROR_PAGE_BYTES]).unwrap();
     }
     drop(file);
 

@@ -62,7 +62,7 @@ fn deleted() {
 #[test]
 fn files_of_no_use_are_set_aside() {
     let case = Case::new();
-    let page = 16384;
+    let page = common::MIRROR_PAGE_BYTES;
     assert_eq!(case.mirror.len() % page, 0);
     for n in 1..case.mirror.len() / page {
         let mut bytes = case.mirror.clone();

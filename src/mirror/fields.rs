@@ -4,10 +4,25 @@
 //! What the decoder makes of such a line would be written back to the very texts that it was made from. Lines of a kind
 //! that is rare (attachments, a signature, a policy, no payload, escapes in a session id) are left to the decoder.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use crate::event::{EventHash, EventId, Seq, Timestamp, TraceId, parse_hex32};
+
+/// A key that stands behind something of unknown length. To prepare a search costs more than to find what is near.
+struct Key(LazyLock<Finder<'static>>);
+
+impl Key {
+    const fn new(prepare: fn() -> Finder<'static>) -> Key {
+        Key(LazyLock::new(prepare))
+    }
+}
+
+static EVENT_TYPE: Key = Key::new(|| Finder::new(",\"event_type\":\""));
+static SESSION_SEQ: Key = Key::new(|| Finder::new("\",\"session_seq\":"));
+static GROUP_SEQ: Key = Key::new(|| Finder::new(",\"group_seq\":"));
 
 /// Bytes of a hash's text.
 const HASH_TEXT_BYTES: usize = 64;
@@ -52,9 +67,15 @@ impl<'l> Rest<'l> {
     }
 
     /// What stands before a key. In a string a quote has a backslash before it, so no string can hold one.
-    fn until(&mut self, key: &str) -> Option<&'l str> {
-        let taken = self.take(memmem::find(self.0.as_bytes(), key.as_bytes())?)?;
-        self.expect(key).map(|()| taken)
+    fn until(&mut self, key: &Key) -> Option<&'l str> {
+        let taken = self.take(key.0.find(self.0.as_bytes())?)?;
+        self.take(key.0.needle().len()).map(|_| taken)
+    }
+
+    /// What stands before a quote, in a text that has none.
+    fn until_quote(&mut self) -> Option<&'l str> {
+        let taken = self.take(memchr::memchr(b'"', self.0.as_bytes())?)?;
+        self.take(1).map(|_| taken)
     }
 
     fn number(&mut self) -> Option<u64> {
@@ -89,17 +110,17 @@ impl<'l> Fields<'l> {
         rest.expect("\",\"recorded_at\":\"")?;
         let recorded_at = rest.take(Timestamp::TEXT_BYTES)?;
         rest.expect("\",\"source\":")?;
-        let source = rest.until(",\"event_type\":\"")?;
-        let event_type = rest.until("\"")?;
+        let source = rest.until(&EVENT_TYPE)?;
+        let event_type = rest.until_quote()?;
         let trace_id = rest.optional(",\"trace_id\":\"", TraceId::TEXT_BYTES)?;
         let session = match rest.skip(",\"session_id\":\"") {
-            true => Some((rest.until("\",\"session_seq\":").filter(|id| !id.contains('\\'))?, rest.number()?)),
+            true => Some((rest.until(&SESSION_SEQ).filter(|id| !id.contains('\\'))?, rest.number()?)),
             false => None,
         };
         let causation_id = rest.optional(",\"causation_id\":\"", EventId::TEXT_BYTES)?;
         let domain_tags = match rest.skip(",\"domain_tags\":") {
             // Attachments would end otherwise.
-            true => Some(rest.until(",\"group_seq\":").filter(|tags| tags.ends_with("\"]"))?),
+            true => Some(rest.until(&GROUP_SEQ).filter(|tags| tags.ends_with("\"]"))?),
             false => rest.expect(",\"group_seq\":").map(|()| None)?,
         };
         let group_seq = rest.number()?;

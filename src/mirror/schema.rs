@@ -15,7 +15,12 @@ pub const SCHEMA_VERSION: i64 = 1;
 /// `PRAGMA application_id`: "Cfoi".
 const APPLICATION_ID: i64 = 0x4366_6f69;
 
-/// KiB of pages that the writer may keep. 32 MiB: SQLite's own 2 MiB are 125 of these pages, fewer than a transaction
+/// Bytes of a page of a new mirror. 8 KiB: a transaction writes the last page of each stream's part of an index that it has a
+/// row of, so with 16 KiB transactions of 1 and of 16 rows take 1.3 and 1.15 times the CPU and write twice as much, while rows
+/// that come in large transactions gain 8 %; with 4 KiB those lose 20 %.
+const PAGE_BYTES: i64 = 8192;
+
+/// KiB of pages that the writer may keep. 32 MiB: SQLite's own 2 MiB are 250 of these pages, about what a transaction
 /// changes, so that it would write some of them twice, and read the ends of the indexes again each time.
 const CACHE_KIB: i64 = 32 << 10;
 
@@ -82,7 +87,7 @@ pub(super) fn prepare(conn: &mut Connection, path: &Path, manifest: &Manifest, w
     let version = check_known(conn, path)?;
     if version == 0 {
         // Takes effect only before the first table.
-        conn.pragma_update(None, "page_size", 16384).map_err(sqlite)?;
+        conn.pragma_update(None, "page_size", PAGE_BYTES).map_err(sqlite)?;
     }
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sqlite)?;
     tracing::trace!(mode, "mirror journal mode");

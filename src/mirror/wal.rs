@@ -41,15 +41,16 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 /// works on for four fifths of the time.
 const PAUSE_FACTOR: u32 = 4;
 
-/// A WAL of so many pages is copied into the database. 1,000, as SQLite itself would have it: 16 MiB of this database's pages.
-const COPIED_PAGES_MIN: u32 = 1000;
-/// Bytes of a page of the WAL.
-const PAGE_BYTES: u64 = 16 << 10;
+/// A WAL of so many bytes is copied into the database, or of a quarter of its bound where that is less. 16 MiB: copied more
+/// often, pages that each transaction changes would be written more often too.
+const COPIED_BYTES_MIN: u64 = 16 << 20;
 
 #[derive(Debug)]
 pub(super) struct Wal {
     mirror: PathBuf,
     file: FileId,
+    /// Of the database, and of the WAL.
+    page_bytes: u64,
     /// Pages that it had after the last commit, as SQLite told.
     pages: Arc<AtomicU32>,
     /// Started when it is needed for the first time: most mirrors are small, or open for a moment.
@@ -78,8 +79,8 @@ impl Wal {
             Ok(())
         };
         // It takes the place of SQLite's own, which would have the commit wait until the WAL is copied.
-        let hooked = conn.wal_hook(Some(hook));
-        hooked.map_err(|source| MirrorError::Sqlite { action: "preparing", path: mirror.to_owned(), source })?;
+        let hooked = conn.wal_hook(Some(hook)).and_then(|()| conn.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0)));
+        let page_bytes = hooked.map_err(|source| MirrorError::Sqlite { action: "preparing", path: mirror.to_owned(), source })?;
         let open_path = mirror.to_owned();
         // SQLite has it beside the file itself, also where that is reached by a symlink.
         let mirror = std::fs::canonicalize(mirror).unwrap_or_else(|_| mirror.to_owned());
@@ -89,6 +90,7 @@ impl Wal {
         Ok(Wal {
             mirror: open_path,
             file,
+            page_bytes: u64::try_from(page_bytes).unwrap_or(0).max(512),
             pages,
             checkpointer: None,
             is_threadless: false,
@@ -129,7 +131,8 @@ impl Wal {
     /// Has the thread copy it where it has grown.
     fn copy(&mut self, conn: &Connection, options: &Options) {
         let pages = self.pages.load(Ordering::Relaxed);
-        let pages_min = COPIED_PAGES_MIN.min(u32::try_from(options.mirror_wal_bytes_max / PAGE_BYTES / 4).unwrap_or(u32::MAX));
+        let bytes_min = COPIED_BYTES_MIN.min(options.mirror_wal_bytes_max / 4);
+        let pages_min = u32::try_from(bytes_min / self.page_bytes).unwrap_or(u32::MAX);
         if self.checkpointer.is_none() && !self.is_threadless && pages >= pages_min {
             self.checkpointer = Checkpointer::start(&self.mirror, self.file, pages_min)
                 .inspect_err(|error| tracing::warn!(%error, "no thread to copy the mirror's WAL; it is emptied by the writer"))
