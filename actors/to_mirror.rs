@@ -9,8 +9,8 @@ use super::shared::Shared;
 use super::sqlite::SqliteMsg;
 use crate::Group;
 
-/// So many rows are worth a transaction: past that each costs little less.
-const DELAYED_EVENTS_MAX: u64 = 1024;
+/// So many rows are worth a transaction: past that each costs little less. As many as a group has at most.
+const DELAYED_EVENTS_MAX: u64 = 4096;
 
 /// The way to SqliteActor, under a credit of bytes.
 #[derive(Debug)]
