@@ -13,7 +13,7 @@ use super::LedgerOptions;
 use super::inbox::Inbox;
 use super::message::Reply;
 use super::permits::Permits;
-use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, Seq, VerifyReport, WalHeld};
+use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, SealedEnds, Seq, VerifyReport, WalHeld};
 
 /// Where a store's actors are in their life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -165,6 +165,8 @@ pub(crate) struct Shared {
     pub checks_cancelled: Arc<AtomicBool>,
     /// The sealed segment that the timer's comparison has read last.
     pub parity_behind: AtomicU64,
+    /// What LedgerActor has read of sealed segments, until ParityActor keeps it in the mirror.
+    sealed_ends: Mutex<Vec<SealedEnds>>,
 }
 
 impl Shared {
@@ -195,6 +197,7 @@ impl Shared {
             check: Mutex::new(None),
             checks_cancelled: Arc::default(),
             parity_behind: AtomicU64::new(0),
+            sealed_ends: Mutex::default(),
             options,
         }
     }
@@ -213,6 +216,14 @@ impl Shared {
 
     pub(crate) fn set_check(&self, check: Option<CheckProgress>) {
         *self.check.lock().unwrap_or_else(PoisonError::into_inner) = check;
+    }
+
+    pub(crate) fn put_sealed_ends(&self, ends: Vec<SealedEnds>) {
+        *self.sealed_ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+    }
+
+    pub(crate) fn take_sealed_ends(&self) -> Vec<SealedEnds> {
+        std::mem::take(&mut self.sealed_ends.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
