@@ -159,7 +159,7 @@ impl LedgerState {
         // SqliteActor may be committing meanwhile: watermark and streams must be of one moment.
         let watermark = lookup.as_ref().map(|reader| reader.begin_snapshot(context.manifest.ledger_id)).transpose()?;
         let mut none = crate::ledger::NoMirror { total: 0 };
-        let (writer, recovery) = match &mut lookup {
+        let (mut writer, recovery) = match &mut lookup {
             Some(reader) => Writer::open(&context.dir, &context.manifest, watermark, reader, options)?,
             None => Writer::open(&context.dir, &context.manifest, None, &mut none, options)?,
         };
@@ -180,6 +180,7 @@ impl LedgerState {
         lookup = lookup.filter(|reader| !reader.is_frozen());
         let covered = lookup.is_some() && watermark.map_or(Seq::ZERO, |mark| mark.seq) >= writer.floor();
         context.shared.durable.send_replace(writer.head());
+        context.shared.put_sealed_ends(writer.take_sealed_ends());
         context.shared.live.send_modify(|live| live.recovery = Some(recovery));
         Ok(LedgerState {
             context,

@@ -151,7 +151,8 @@ impl ParityState {
             Some(replaying) => replaying,
             none => {
                 let checked = doubt == Doubt::None && self.set_aside == 0;
-                let mirror = Mirror::open_again(&self.context.dir, &self.context.manifest, store, checked, true)?;
+                let mut mirror = Mirror::open_again(&self.context.dir, &self.context.manifest, store, checked, true)?;
+                mirror.keep_sealed_ends(&shared.take_sealed_ends());
                 if doubt == Doubt::Unread {
                     mirror.check_indexes()?;
                 }

@@ -14,7 +14,7 @@ use super::inbox::Inbox;
 use super::message::Reply;
 use super::permits::Permits;
 use super::waiting::HANDED_OVER_MIN;
-use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, Seq, VerifyReport, WalHeld};
+use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, SealedEnds, Seq, VerifyReport, WalHeld};
 
 /// Where a store's actors are in their life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -166,6 +166,8 @@ pub(crate) struct Shared {
     pub checks_cancelled: Arc<AtomicBool>,
     /// The sealed segment that the timer's comparison has read last.
     pub parity_behind: AtomicU64,
+    /// What LedgerActor has read of sealed segments, until ParityActor keeps it in the mirror.
+    sealed_ends: Mutex<Vec<SealedEnds>>,
 }
 
 impl Shared {
@@ -196,6 +198,7 @@ impl Shared {
             check: Mutex::new(None),
             checks_cancelled: Arc::default(),
             parity_behind: AtomicU64::new(0),
+            sealed_ends: Mutex::default(),
             options,
         }
     }
@@ -214,6 +217,14 @@ impl Shared {
 
     pub(crate) fn set_check(&self, check: Option<CheckProgress>) {
         *self.check.lock().unwrap_or_else(PoisonError::into_inner) = check;
+    }
+
+    pub(crate) fn put_sealed_ends(&self, ends: Vec<SealedEnds>) {
+        *self.sealed_ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+    }
+
+    pub(crate) fn take_sealed_ends(&self) -> Vec<SealedEnds> {
+        std::mem::take(&mut self.sealed_ends.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
@@ -365,6 +376,10 @@ impl MirrorWaiters {
         } else {
             runtime.spawn(async move { answer_all(answered) });
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().by_seq.is_empty()
     }
 
     /// Answers those whose deadline is over; says when the next one is.

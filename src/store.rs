@@ -93,16 +93,19 @@ fn recover(
     let broken = match found {
         FoundMirror::Well(mut mirror) => {
             let watermark = Some(mirror.watermark());
-            let (writer, recovery) = Writer::open(dir, manifest, watermark, mirror.as_mut(), options)?;
+            let (mut writer, recovery) = Writer::open(dir, manifest, watermark, mirror.as_mut(), options)?;
+            mirror.keep_sealed_ends(&writer.take_sealed_ends());
             return Ok((writer, recovery, *mirror, None));
         }
         FoundMirror::Blocked(error) => return Err(error.into()),
         FoundMirror::Missing => None,
         FoundMirror::Broken(error) => Some(error),
     };
-    let (writer, recovery) = Writer::open(dir, manifest, None, &mut NoMirror { total: 0 }, options)?;
+    let (mut writer, recovery) = Writer::open(dir, manifest, None, &mut NoMirror { total: 0 }, options)?;
     let aside = broken.map(|error| crate::mirror::set_aside_since(dir, &error)).transpose()?;
-    Ok((writer, recovery, Mirror::open(dir, manifest, options)?, aside))
+    let mut mirror = Mirror::open(dir, manifest, options)?;
+    mirror.keep_sealed_ends(&writer.take_sealed_ends());
+    Ok((writer, recovery, mirror, aside))
 }
 
 /// What recovery would find in the ledger if the store were opened now. Changes nothing, and needs no lock; beside

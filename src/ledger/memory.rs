@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::Head;
 use super::recovery::TailEvent;
+use super::{Head, SealedEnds};
 use crate::event::{Event, EventId, Seq};
 
 /// An event that the ledger has, as idempotency needs it.
@@ -34,6 +34,10 @@ pub trait Lookup {
     /// # Errors
     /// [`LookupError`].
     fn id_max(&mut self) -> Result<Option<EventId>, LookupError>;
+    /// Sealed segments whose ends were read before, by first seq. It saves reads, so it may know nothing.
+    fn sealed_ends(&mut self) -> Vec<SealedEnds> {
+        Vec::new()
+    }
 }
 
 /// Why something could not be looked up.

@@ -25,6 +25,7 @@ pub(crate) mod positions;
 mod reader;
 pub(crate) mod recovery;
 mod room;
+mod sealed;
 pub(crate) mod segment;
 pub mod storage;
 pub(crate) mod stream;
@@ -44,6 +45,7 @@ pub(crate) use memory::NoMirror;
 pub use memory::{Lookup, LookupError, Stored};
 pub use reader::{LedgerLine, LedgerReader, LedgerSize, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};
+pub use sealed::SealedEnds;
 pub use segment::{RawLine, Segment};
 pub use storage::{FileIdentity, FsStorage, Storage, StorageFile, StorageLock};
 #[doc(hidden)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::place::{Expected, Standing, check_blob};
+use super::sealed::{self, SealedEnds};
 use super::segment::{self, LineReader, Segment};
 use super::storage::{self, Storage, StorageFile};
 use super::tail::{self, Tail};
@@ -204,6 +205,8 @@ pub(crate) struct Recovered {
     /// All events above this one are in `tail`.
     pub floor: Seq,
     pub id_max: Option<EventId>,
+    /// Of sealed segments, those that are worth being kept: see [`sealed::check`].
+    pub ends: Vec<SealedEnds>,
     pub report: RecoveryReport,
 }
 
@@ -235,23 +238,23 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
             return Err(lost(path, 0, Seq::ZERO, mark.seq, BY_MIRROR));
         }
         let report = RecoveryReport { head: genesis, torn: None, rewritten_bytes: 0 };
-        return Ok(Recovered { head: genesis, active: None, tail: Vec::new(), floor: Seq::ZERO, id_max: None, report });
+        return Ok(Recovered { head: genesis, active: None, tail: Vec::new(), floor: Seq::ZERO, id_max: None, ends: Vec::new(), report });
     };
     if active.is_compressed() {
-        return recover_sealed(cx, &segments, genesis);
+        return recover_sealed(cx, &segments, genesis, lookup);
     }
-    let sealed_end = check_sealed(cx, sealed, genesis)?;
+    let (sealed_end, ends) = sealed::check(cx, sealed, genesis, lookup)?;
     if active.first != sealed_end.seq.next() {
         let reason = format!("it begins with seq {}, but seq {} belongs there", active.first, sealed_end.seq.next());
         return Err(Box::new(Refusal::SegmentsDoNotMeet { path: active.path.clone(), reason }).into());
     }
     let start = scan_start(cx, &segments, active, sealed_end)?;
-    recover_active(cx, active, sealed_end, start, lookup)
+    Ok(Recovered { ends, ..recover_active(cx, active, sealed_end, start, lookup)? })
 }
 
 /// Recovers a ledger whose last segment is compressed, and so sealed: the one that comes after it is not there yet.
-fn recover_sealed(cx: &Context<'_>, segments: &[Segment], genesis: Head) -> Result<Recovered, LedgerError> {
-    let head = check_sealed(cx, segments, genesis)?;
+fn recover_sealed(cx: &Context<'_>, segments: &[Segment], genesis: Head, lookup: &mut dyn Lookup) -> Result<Recovered, LedgerError> {
+    let (head, ends) = sealed::check(cx, segments, genesis, lookup)?;
     let next = Segment::named(cx.dir, head.seq.next(), false);
     if let Some(mark) = cx.watermark.filter(|mark| mark.seq > head.seq) {
         return Err(lost(next.path, 0, head.seq, mark.seq, BY_MIRROR));
@@ -259,7 +262,7 @@ fn recover_sealed(cx: &Context<'_>, segments: &[Segment], genesis: Head) -> Resu
     // For its check of the watermark: there is nothing to scan.
     scan_start(cx, segments, &next, head)?;
     let report = RecoveryReport { head, torn: None, rewritten_bytes: 0 };
-    Ok(Recovered { head, active: None, tail: Vec::new(), floor: head.seq, id_max: None, report })
+    Ok(Recovered { head, active: None, tail: Vec::new(), floor: head.seq, id_max: None, ends, report })
 }
 
 /// Makes the names of the manifest and the segments durable: the process that made them may have been killed before it
@@ -275,12 +278,12 @@ pub(crate) fn sync_names(cx: &Context<'_>, has_segments: bool) -> Result<(), Led
 /// Whether the ledger begins with this manifest. Asked before the mirror is judged by it: with the wrong manifest in
 /// place, the right mirror would be set aside.
 pub(crate) fn check_genesis(storage: &dyn Storage, dir: &Path, manifest: &Manifest, line_bytes_max: usize) -> Result<(), LedgerError> {
-    let segments = segment::list(storage, dir)?;
-    let Some(segment) = segments.first().filter(|segment| segment.first == Seq::FIRST) else {
-        return Ok(());
+    let mut segment = Segment::named(dir, Seq::FIRST, false);
+    let file = match segment.open_present(storage) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(LedgerError::io("opening", &segment.path))?,
     };
     let path = &segment.path;
-    let file = segment.open(storage).map_err(LedgerError::io("opening", path))?;
     let mut reader = LineReader::new(file, 0, line_bytes_max);
     let first = reader.next().map_err(LedgerError::io("reading", path))?;
     match first.map(|raw| line::decode(raw.bytes)) {
@@ -296,53 +299,6 @@ const BY_SEALED: &str = "the segment before it ends there";
 
 fn lost(path: PathBuf, offset: u64, valid: Seq, durable: Seq, evidence: &'static str) -> LedgerError {
     Box::new(Refusal::LostDurable { path, offset, valid, durable, evidence }).into()
-}
-
-/// Checks that sealed segments meet end to end, in O(segments); answers where the last one ends.
-fn check_sealed(cx: &Context<'_>, sealed: &[Segment], genesis: Head) -> Result<Head, LedgerError> {
-    let refuse = |segment: &Segment, reason: String| -> LedgerError {
-        Box::new(Refusal::SegmentsDoNotMeet { path: segment.path.clone(), reason }).into()
-    };
-    let mut end = genesis;
-    for segment in sealed {
-        let mut file = open(cx, segment)?;
-        let last = segment::last_line(file.as_mut(), cx.line_bytes_max).map_err(LedgerError::io("reading", &segment.path))?;
-        let len = file.len().map_err(LedgerError::io("reading", &segment.path))?;
-        let mut reader = LineReader::new(file, 0, cx.line_bytes_max);
-        let first = reader.next().map_err(LedgerError::io("reading", &segment.path))?;
-        let fault = |bytes: &[u8], error| segment::fault(segment.is_compressed(), bytes, error);
-        let first = first.map(|raw| line::decode(raw.bytes).map(|e| (e.seq, e.prev_event_hash)).map_err(|e| fault(raw.bytes, e)));
-        let last_end = last.as_ref().map_or(0, |(at, bytes)| at + bytes.len() as u64);
-        let last = last.map(|(_, bytes)| {
-            let last = line::decode(&bytes).map(|e| (Head { seq: e.seq, event_hash: e.event_hash }, e.batch));
-            last.map_err(|e| fault(&bytes, e))
-        });
-        match (first, last) {
-            (Some(Ok((seq, prev))), Some(Ok((last, batch)))) => {
-                if seq != segment.first || seq != end.seq.next() {
-                    return Err(refuse(segment, format!("it begins with seq {seq}, but seq {} belongs there", end.seq.next())));
-                }
-                if prev != end.event_hash {
-                    return Err(refuse(segment, format!("seq {seq} does not link to the segment before it")));
-                }
-                if last_end == len {
-                    return Err(refuse(segment, format!("its last line, seq {}, is damaged: {}", last.seq, LineFault::Unterminated)));
-                }
-                if batch.is_some_and(|(i, n)| i < n) {
-                    return Err(refuse(segment, format!("its last line, seq {}, is not the last of its batch", last.seq)));
-                }
-                end = last;
-            }
-            (Some(Err(error)), _) => {
-                return Err(refuse(segment, format!("its first line, where seq {} belongs, is damaged: {error}", end.seq.next())));
-            }
-            (_, Some(Err(error))) => {
-                return Err(refuse(segment, format!("its last line (up to byte {last_end}) is damaged: {error}")));
-            }
-            _ => return Err(refuse(segment, "it is empty".to_owned())),
-        }
-    }
-    Ok(end)
 }
 
 /// Where the scan of the active segment starts: behind the watermark where that is in it, else at its beginning.
@@ -424,7 +380,7 @@ pub(crate) fn find_mark(
     Ok(None)
 }
 
-fn open(cx: &Context<'_>, segment: &Segment) -> Result<Box<dyn StorageFile>, LedgerError> {
+pub(super) fn open(cx: &Context<'_>, segment: &Segment) -> Result<Box<dyn StorageFile>, LedgerError> {
     segment.open(cx.storage).map_err(LedgerError::io("opening", &segment.path))
 }
 
@@ -534,6 +490,7 @@ fn recover_active(
         tail: kept,
         floor: start.head.seq,
         id_max,
+        ends: Vec::new(),
         report: RecoveryReport { head, torn, rewritten_bytes },
     })
 }

@@ -41,7 +41,7 @@ impl Segment {
 
     /// Whether it is the compressed form. That is always sealed.
     pub fn is_compressed(&self) -> bool {
-        self.path.extension().is_some_and(|extension| extension == "zst")
+        self.path.as_os_str().as_encoded_bytes().ends_with(b".zst")
     }
 
     /// The same segment in the other form.

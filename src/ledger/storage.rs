@@ -8,6 +8,8 @@ use std::io::Read;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use crate::event::Timestamp;
+
 /// A directory tree that files can be made durable in.
 pub trait Storage: fmt::Debug + Send + Sync {
     /// Creates a directory and its parents where they are missing; answers whether it was missing.
@@ -44,6 +46,16 @@ pub struct FileIdentity {
     pub bytes: u64,
     pub modified_ns: i64,
     pub changed_ns: i64,
+}
+
+/// A file that was changed so lately may be changed again without its times showing it.
+const SETTLED_AFTER_US: i64 = 2_000_000;
+
+impl FileIdentity {
+    /// Whether a change that comes now would show in its times.
+    pub(crate) fn is_settled(&self, now: Timestamp) -> bool {
+        now.as_micros().saturating_sub(self.modified_ns.max(self.changed_ns) / 1000) >= SETTLED_AFTER_US
+    }
 }
 
 /// A lock that is held until it is dropped.

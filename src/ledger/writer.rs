@@ -13,7 +13,9 @@ use super::memory::Memory;
 use super::recovery::{self, Active, Context, TailEvent};
 use super::room::Room;
 use super::segment::{self, Segment};
-use super::{AppendError, Conditions, Head, LedgerError, Lookup, LookupError, Manifest, Receipt, RecoveryReport, Stored, Watermark};
+use super::{
+    AppendError, Conditions, Head, LedgerError, Lookup, LookupError, Manifest, Receipt, RecoveryReport, SealedEnds, Stored, Watermark,
+};
 use crate::canary::{self, Canary};
 use crate::event::{CheckedDraft, EventId, Place, Seq, line};
 use crate::failpoint;
@@ -38,6 +40,8 @@ pub struct Writer {
     memory: Memory,
     id_max: Option<EventId>,
     spares: Vec<Vec<u8>>,
+    /// Of sealed segments, as recovery has read them, until somebody keeps them.
+    ends: Vec<SealedEnds>,
     poisoned: Option<String>,
 }
 
@@ -116,6 +120,7 @@ impl Writer {
             memory: Memory::new(recovered.floor, recovered.tail),
             id_max,
             spares: Vec::new(),
+            ends: recovered.ends,
             poisoned: None,
         };
         Ok((writer, recovered.report))
@@ -124,6 +129,11 @@ impl Writer {
     /// The durable head.
     pub fn head(&self) -> Head {
         self.head
+    }
+
+    /// What is to be kept in the mirror, so that the next open need not read it again.
+    pub(crate) fn take_sealed_ends(&mut self) -> Vec<SealedEnds> {
+        std::mem::take(&mut self.ends)
     }
 
     /// Events that wait for the mirror, staged ones counted.

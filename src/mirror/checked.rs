@@ -46,7 +46,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Checked> {
 }
 
 /// Segments of which it is read what was found right: 64 TiB of ledger. The file is the user's, and may hold anything.
-const READ_MAX: i64 = 1 << 20;
+pub(super) const READ_MAX: i64 = 1 << 20;
 
 impl MirrorReader {
     /// What was found right before, by first seq. Nothing where that can't be read.

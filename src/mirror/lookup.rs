@@ -6,10 +6,10 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::error::fault_of;
 use super::row::Row;
-use super::{Mirror, MirrorFault, MirrorReader, SELECT};
+use super::{Mirror, MirrorFault, MirrorReader, SELECT, ends};
 use crate::event::EventId;
 use crate::ledger::recovery::TailEvent;
-use crate::ledger::{Lookup, LookupError, Stored};
+use crate::ledger::{Lookup, LookupError, SealedEnds, Stored};
 
 fn failed(error: rusqlite::Error) -> LookupError {
     match fault_of(&error) {
@@ -58,6 +58,9 @@ macro_rules! lookup {
             }
             fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
                 id_max(&self.conn)
+            }
+            fn sealed_ends(&mut self) -> Vec<SealedEnds> {
+                ends::read(&self.conn)
             }
         }
     };

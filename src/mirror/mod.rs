@@ -4,12 +4,13 @@
 //!
 //! - `schema` tables, settings, migrations · `row` a row back to its exact line
 //! - `apply` rows and watermark in one transaction · `fields` of a line that is right · `lookup` ids and streams for the writer
-//! - `checked` segments that were found right · `positions` a temporary database for checks · `query` read-only SQL for people
+//! - `checked` segments that were found right · `ends` of sealed segments, for open · `positions` a temporary database for checks · `query` read-only SQL for people
 //! - `wal` kept short · `checkpointer` a thread that copies it into the database · `error`
 
 mod apply;
 mod checked;
 mod checkpointer;
+mod ends;
 mod error;
 mod fields;
 mod lookup;

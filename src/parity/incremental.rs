@@ -11,14 +11,11 @@ use std::io;
 
 use super::check::{Failure, LedgerSide, Place, Until, cancel_with, check_mark, check_segments_and_creation, compare_rows, open};
 use super::report::{Finding, ParityKind, ParityReport};
-use crate::event::Seq;
+use crate::event::{Seq, Timestamp};
 use crate::ledger::stream::{self, Plan};
 use crate::ledger::{FileIdentity, Head, LedgerError, LedgerReader, Lines, Segment, Watermark, segment};
 use crate::mirror::{Checked, MirrorError, MirrorReader, keep_checked};
 use crate::options::Options;
-
-/// A file that was changed so lately may be changed again without its times showing it.
-const SETTLED_AFTER_US: i64 = 2_000_000;
 
 /// Compares what is new or changed since it was found equal. Of sealed segments at most `sealed_max` are read, the oldest first;
 /// the rest is left for later. The first check reads everything. It does not see rot in place that leaves a file's length and
@@ -93,7 +90,7 @@ pub(crate) fn incremental_by(
         plan,
         through: part.through,
         known: &known,
-        now_us: options.clock.now().as_micros(),
+        now: options.clock.now(),
         left: part.sealed_max,
         behind: part.behind,
         last: Seq::ZERO,
@@ -131,7 +128,7 @@ struct Incremental<'c> {
     /// What was found right before.
     known: &'c BTreeMap<Seq, Checked>,
     /// When it began.
-    now_us: i64,
+    now: Timestamp,
     /// Sealed segments that may still be read.
     left: usize,
     /// Those up to this one are not read.
@@ -281,7 +278,7 @@ impl Incremental<'_> {
         self.rows_through = Some(through);
         let is_whole = next.is_none_or(|next| end.seq.next() == next);
         if let Some(prev) = prev
-            && let Some(file) = file.filter(|file| next.is_none() || self.is_settled(file))
+            && let Some(file) = file.filter(|file| next.is_none() || file.is_settled(self.now))
             && is_whole
             && self.report.wrong_count() == wrong_before
             && end.seq >= segment.first
@@ -290,10 +287,6 @@ impl Incremental<'_> {
             self.kept.push(Checked { first: segment.first, prev, end, offset, sealed: next.is_some(), file });
         }
         Ok(())
-    }
-
-    fn is_settled(&self, file: &FileIdentity) -> bool {
-        self.now_us.saturating_sub(file.modified_ns.max(file.changed_ns) / 1000) >= SETTLED_AFTER_US
     }
 
     /// Lines behind what was found right of the active segment.

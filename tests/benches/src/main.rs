@@ -2,7 +2,7 @@
 //!
 //! - `plan` which cases there are · `runner` a process for each, in rounds · `results`, `targets`, `report`, `plot` what
 //!   came of it · `machine` what it ran on · `growth`, `soak` long runs
-//! - `cases` what such a process does: `disk` yardsticks, `core`, `actors`, `sqlite`, `upkeep`; `settings` their options
+//! - `cases` what such a process does: `disk` yardsticks, `core`, `actors`, `sqlite`, `upkeep` (with `transcripts`); `settings` their options
 
 mod actors;
 mod cases;
@@ -19,6 +19,7 @@ mod settings;
 mod soak;
 mod sqlite;
 mod targets;
+mod transcripts;
 mod upkeep;
 
 use std::path::{Path, PathBuf};

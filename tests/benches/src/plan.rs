@@ -80,6 +80,10 @@ const PEERS: &[(&str, &[usize])] = &[
 /// Peers whose append is durable by itself, one caller an event: not those that are handed a batch.
 pub const PER_APPEND: &[&str] = &["crtx", "okaywal", "logdb", "batpak", "batpak+group", "fjall", "redb"];
 
+/// What an import is measured beside, in the same round, whatever else is wanted: both legs, with payloads as long as the lines of
+/// Claude Code's transcripts, which most of what is imported is.
+pub const IMPORT_BESIDE: (&str, usize, usize) = ("actors+mirrored", 256, LARGE);
+
 /// All cases that are wanted, in a fixed order.
 pub fn plan(wanted: &Wanted) -> Vec<Case> {
     let mut cases = Vec::new();
@@ -105,6 +109,11 @@ pub fn plan(wanted: &Wanted) -> Vec<Case> {
     cases.extend(upkeep(wanted));
     cases.retain(|case| wanted.peers || case.program == Program::Ours);
     cases.retain(|case| wanted.only.is_empty() || wanted.only.iter().any(|part| key(&case.spec).contains(part)));
+    let yardstick = append(Program::Ours, IMPORT_BESIDE.0, IMPORT_BESIDE.1, IMPORT_BESIDE.2, None, wanted);
+    let has = |of: &dyn Fn(&Case) -> bool| cases.iter().any(of);
+    if has(&|case| case.spec.system == "import") && !has(&|case| key(&case.spec) == key(&yardstick.spec)) {
+        cases.push(yardstick);
+    }
     cases
 }
 
@@ -139,4 +148,22 @@ fn upkeep(wanted: &Wanted) -> Vec<Case> {
         cases.push(case(Program::Peers, system, Needs::Crtx(lines), lines));
     }
     cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_is_never_measured_alone() {
+        for (quick, only) in [(false, vec!["/395", "#"]), (false, vec!["import"]), (false, vec![]), (true, vec!["import"])] {
+            let only = only.into_iter().map(str::to_owned).collect();
+            let cases = plan(&Wanted { peers: true, quick, seconds: 1.0, lines: 1000, only });
+            let beside = cases.iter().filter(|case| key(&case.spec) == "actors+mirrored/256/1140").count();
+            assert_eq!(beside, 1);
+        }
+        let only = vec!["actors/16".to_owned()];
+        let cases = plan(&Wanted { peers: false, quick: false, seconds: 1.0, lines: 1000, only });
+        assert!(cases.iter().all(|case| case.spec.system == "actors"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use bench_load::Outcome;
 
-use crate::plan::{LARGE, PER_APPEND, SMALL};
+use crate::plan::{IMPORT_BESIDE, LARGE, PER_APPEND, SMALL};
 use crate::results::{Results, Spread, append_key};
 
 /// A row of the table of what must be reached.
@@ -162,7 +162,7 @@ impl Targets<'_> {
         }
         let open = last("open");
         self.row(format!("open, the ledger's part: `{open}`"), Bound::AtMost(5.0), " ms", |round| results.number(round, &open, ledger_ms));
-        let (import, both) = (last("import"), append_key("actors+mirrored", 256, LARGE));
+        let (import, both) = (last("import"), append_key(IMPORT_BESIDE.0, IMPORT_BESIDE.1, IMPORT_BESIDE.2));
         self.row(format!("`{import}` ÷ `{both}`"), Bound::AtLeast(0.7), " ×", |round| {
             Some(results.number(round, &import, Outcome::rate)? / results.number(round, &both, Outcome::sustained)?)
         });

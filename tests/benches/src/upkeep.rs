@@ -15,6 +15,7 @@ use counterfoil::{
 };
 
 use crate::actors::runtime;
+use crate::transcripts;
 
 /// How often a store is opened; the median counts.
 const OPENS: usize = 15;
@@ -116,23 +117,16 @@ pub fn command() -> PathBuf {
     std::env::var_os("COUNTERFOIL_BENCH_COMMAND").map_or(built, PathBuf::from)
 }
 
-/// Where the transcripts are that `import` imports.
-fn transcripts() -> PathBuf {
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
-    let shared = if shared.is_dir() { shared } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/data") };
-    std::env::var_os("COUNTERFOIL_BENCH_TRANSCRIPTS").map_or(shared, PathBuf::from)
-}
-
-/// Imports transcripts of Codex and Claude Code into a fresh store by the command, from its start to its end. There
-/// are few of them, so each is there as often as it takes, each time as another session.
+/// Imports transcripts of Codex and Claude Code into a fresh store by the command, from its start to its end. Each is there as
+/// often as it takes, each time as another session.
 pub fn import(spec: &Spec) -> Result<Outcome> {
-    let (command, from) = (command(), transcripts());
-    if let Some(missing) = [&command, &from].into_iter().find(|path| !path.exists()) {
-        return Ok(Outcome::skipped(format!("{} is not there", missing.display())));
+    let command = command();
+    if !command.exists() {
+        return Ok(Outcome::skipped(format!("{} is not there: run `cargo build --release`", command.display())));
     }
     let copies = spec.dir.join("transcripts");
     fs::create_dir(&copies)?;
-    let lines = multiply(&from, &copies, spec.events_max)?;
+    let lines = transcripts::write(&copies, spec.events_max)?;
     let start = Instant::now();
     let mut import = Command::new(command);
     import.arg("--store").arg(spec.dir.join("store")).args(["--json", "import"]).arg(&copies).stdout(Stdio::piped());
@@ -146,36 +140,6 @@ pub fn import(spec: &Spec) -> Result<Outcome> {
         return Err(format!("{lines} lines became {events} events").into());
     }
     Ok(Outcome { events, seconds, ..Outcome::default() })
-}
-
-/// Copies transcripts until there are so many lines, each copy under a session id of its own. Answers how many.
-fn multiply(from: &Path, to: &Path, lines_min: u64) -> Result<u64> {
-    let mut originals = Vec::new();
-    for dir in ["claude-code", "codex"] {
-        for entry in fs::read_dir(from.join(dir))? {
-            let path = entry?.path();
-            let text = fs::read_to_string(&path)?;
-            let session = ["\"sessionId\":\"", "\"session_meta\",\"payload\":{\"id\":\""].iter().find_map(|key| {
-                let (_, rest) = text.split_once(key)?;
-                rest.split('"').next().map(str::to_owned)
-            });
-            originals.push((path, session.ok_or("a transcript without a session")?, text));
-        }
-    }
-    originals.sort();
-    let mut lines = 0;
-    for copy in 0.. {
-        for (path, session, text) in &originals {
-            if lines >= lines_min {
-                return Ok(lines);
-            }
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            let other = format!("{copy:04}{}", session.get(4..).unwrap_or_default());
-            fs::write(to.join(format!("{stem}-{copy}.jsonl")), text.replace(session, &other))?;
-            lines += text.lines().count() as u64;
-        }
-    }
-    Ok(lines)
 }
 
 /// Copies what is wanted of a store into the case's directory, and syncs it.
