@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::indexes::{SumKey, SumsBeside, is_large, sums};
 use super::report::{Finding, Mismatch, ParityKind, ParityReport};
-use super::rows::{BEGUN_MAX, Begun, RowSide, is_replaced, replaced};
+use super::rows::{BEGUN_MAX, Begun, RowSide, is_replaced, replaced, session_seq};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::{Expected, Standing, check_blob};
 use crate::ledger::stream::{self, Plan, Stream};
@@ -580,7 +580,7 @@ impl<'b> Base<'b> {
         };
         self.is_by_row = true;
         let event = line::decode_again(self.line).ok()?;
-        match session_seq(rows, event.session_id()?, self.since) {
+        match session_seq(rows, event.session_id()?, event.session_seq()?, self.since) {
             Ok(position) => u64::try_from(position).ok(),
             Err(error) => {
                 self.failed = Some(error);
@@ -588,10 +588,4 @@ impl<'b> Base<'b> {
             }
         }
     }
-}
-
-/// The position of a stream at this seq, by the rows.
-fn session_seq(rows: &rusqlite::Connection, session_id: &str, at: Seq) -> rusqlite::Result<i64> {
-    let mut last = rows.prepare_cached("SELECT max(session_seq) FROM events WHERE session_id = ?1 AND seq <= ?2")?;
-    last.query_row((session_id, at.get().cast_signed()), |row| row.get::<_, Option<i64>>(0)).map(Option::unwrap_or_default)
 }

@@ -252,3 +252,17 @@ pub(super) fn replaced(reader: &LedgerReader) -> LedgerError {
     let source = std::io::Error::other("it was replaced, or written anew, each time that it was compared; check again");
     LedgerError::Io { action: "comparing", path: mirror_path(reader.dir()), source }
 }
+
+/// The position of a stream at this seq, by the rows; `next` is the one that a line behind that seq has.
+pub(super) fn session_seq(rows: &rusqlite::Connection, session_id: &str, next: u64, at: Seq) -> rusqlite::Result<i64> {
+    let (next, at) = (next.cast_signed(), at.get().cast_signed());
+    let mut by_position = rows.prepare_cached("SELECT min(seq) FROM events WHERE session_id = ?1 AND session_seq = ?2")?;
+    let mut seq_of = |position| by_position.query_row((session_id, position), |row| row.get::<_, Option<i64>>(0));
+    // It is to be the one before, and then that row is there, and the next one is behind.
+    if seq_of(next)?.is_none_or(|seq| seq > at) && (next == 1 || seq_of(next - 1)?.is_some_and(|seq| seq <= at)) {
+        return Ok(next - 1);
+    }
+    // This goes over all that the stream has behind the seq.
+    let mut last = rows.prepare_cached("SELECT max(session_seq) FROM events WHERE session_id = ?1 AND seq <= ?2")?;
+    last.query_row((session_id, at), |row| row.get::<_, Option<i64>>(0)).map(Option::unwrap_or_default)
+}
