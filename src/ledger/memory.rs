@@ -80,6 +80,8 @@ impl Lookup for NoMirror {
 /// Streams whose position is kept although all their events are mirrored. 65,536 of them are some 10 MB; while more
 /// streams than that wait for the mirror, up to twice as many are kept as do.
 const SESSIONS_CACHED_MAX: usize = 1 << 16;
+/// Room for so many events is kept when there are fewer, some MB: a mirror that lags for a moment is an everyday matter.
+const ROOM_KEPT: usize = 1 << 14;
 
 /// Events above the floor, staged ones among them, by id, and positions of streams.
 #[derive(Debug, Default)]
@@ -151,6 +153,12 @@ impl Memory {
             self.events.pop_front();
         }
         self.floor = self.floor.max(seq);
+        // A mirror that stood still once left room for all that waited, 70 MB. Giving it back costs as much as was forgotten since.
+        if self.events.capacity() > ROOM_KEPT.max(8 * self.events.len()) {
+            let room = ROOM_KEPT.max(2 * self.events.len());
+            self.events.shrink_to(room);
+            self.by_id.shrink_to(room);
+        }
     }
 
     /// Takes back the events above this one: they were not written. Their streams are where they were before.

@@ -146,23 +146,24 @@ impl Batch<'_> {
     }
 
     /// The same, of a line that is known to be right: this process has sealed it, or has checked it. It is not checked
-    /// again; `from` is the seq of the first one that is wanted.
-    pub(crate) fn insert_line(&mut self, line: &str, from: Seq, segment: Seq, offset: u64) -> Result<(), MirrorError> {
+    /// again; `from` is the seq of the first one that is wanted: those before it are there already.
+    pub(crate) fn insert_line(&mut self, line: &str, from: Seq, segment: Seq, offset: u64) -> Result<Insertion, MirrorError> {
         let decoded = || line::decode_unhashed(line.as_bytes()).map_err(|source| MirrorError::Line { first: from, source });
         let Some(fields) = Fields::of(line) else {
             let event = decoded()?;
-            return if event.seq >= from { self.insert(&event, segment, offset).map(|_| ()) } else { Ok(()) };
+            return if event.seq >= from { self.insert(&event, segment, offset) } else { Ok(Insertion::AlreadyPresent) };
         };
         if fields.seq < from {
-            return Ok(());
+            return Ok(Insertion::AlreadyPresent);
         }
         let row = fields.values();
         debug_assert!(decoded().is_ok_and(|event| same(&values(&event), &row)), "{line}");
-        if let ended @ Err(_) = self.inserter.insert(&row) {
-            inserted(&self.transaction, ended, &decoded()?)?;
-        }
+        let insertion = match self.inserter.insert(&row) {
+            Ok(()) => Insertion::Inserted,
+            ended => inserted(&self.transaction, ended, &decoded()?)?,
+        };
         self.advance(Watermark { seq: fields.seq, event_hash: fields.event_hash(), segment, offset });
-        Ok(())
+        Ok(insertion)
     }
 
     /// Moves the watermark over an event whose row is there.

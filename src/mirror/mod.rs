@@ -4,7 +4,8 @@
 //!
 //! - `schema` tables, settings, migrations · `row` a row back to its exact line
 //! - `apply` rows and watermark in one transaction · `fields` of a line that is right · `lookup` ids and streams for the writer
-//! - `checked` segments that were found right · `ends` of sealed segments, for open · `positions` a temporary database for checks · `query` read-only SQL for people
+//! - `checked` segments that were found right · `ends` of sealed segments, for open · `positions` a temporary database for checks ·
+//!   `query` read-only SQL for people · `window` rows for a check, copied out
 //! - `wal` kept short · `checkpointer` a thread that copies it into the database · `error`
 
 mod apply;
@@ -19,6 +20,7 @@ mod query;
 mod row;
 mod schema;
 mod wal;
+mod window;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub(crate) use row::{Row, SELECT};
 pub use schema::SCHEMA_VERSION;
 pub(crate) use schema::index_check;
 pub use wal::WalHeld;
+pub(crate) use window::{KeptRow, Window};
 
 use crate::event::{LedgerId, Seq};
 use crate::failpoint;
@@ -94,6 +97,8 @@ pub struct MirrorReader {
     /// It takes the file for one that nobody writes to, and sees nothing of what is committed later.
     is_frozen: bool,
     busy_timeout: Duration,
+    /// Which file it is.
+    file: FileId,
 }
 
 impl Mirror {
@@ -317,6 +322,8 @@ impl MirrorReader {
         if !is_there(&path).map_err(|source| MirrorError::Io { action: "looking for", path: path.clone(), source })? {
             return Err(MirrorError::Missing { path });
         }
+        // Before it is opened: where it is replaced meanwhile, that shows as a replacement.
+        let file = inode(&path)?;
         let opening = |source| MirrorError::Sqlite { action: "opening", path: path.clone(), source };
         let probe = |conn: &Connection| {
             conn.busy_timeout(busy_timeout)?;
@@ -342,7 +349,7 @@ impl MirrorReader {
             // A writer is just making it, or was stopped while it did.
             return Err(MirrorError::Missing { path });
         }
-        Ok(MirrorReader { conn, path, is_frozen, busy_timeout })
+        Ok(MirrorReader { conn, path, is_frozen, busy_timeout, file })
     }
 
     /// Whether it sees only what was committed when it was opened.
@@ -364,6 +371,18 @@ impl MirrorReader {
     /// [`MirrorError`].
     pub fn watermark(&self, ledger_id: LedgerId) -> Result<Watermark, MirrorError> {
         schema::watermark(&self.conn, &self.path, ledger_id)
+    }
+
+    /// How far it mirrors the ledger by now, where that is at least as far as it was, and its file is still the one at its path.
+    ///
+    /// # Errors
+    /// [`MirrorError::Gone`] where it is another one, or is being written anew.
+    pub(crate) fn watermark_since(&self, ledger_id: LedgerId, since: Seq) -> Result<Watermark, MirrorError> {
+        let mark = self.watermark(ledger_id)?;
+        if mark.seq < since || inode(&self.path)? != self.file {
+            return Err(MirrorError::Gone { path: self.path.clone() });
+        }
+        Ok(mark)
     }
 
     /// The same, where it is that of a row.
@@ -391,9 +410,10 @@ impl MirrorReader {
         &self.path
     }
 
-    /// One more of the same.
+    /// One more of the same file.
     pub(crate) fn another(&self) -> Result<MirrorReader, MirrorError> {
-        MirrorReader::open_any(self.path.parent().unwrap_or(Path::new(".")), self.busy_timeout)
+        let another = MirrorReader::open_any(self.path.parent().unwrap_or(Path::new(".")), self.busy_timeout)?;
+        if another.file == self.file { Ok(another) } else { Err(MirrorError::Gone { path: self.path.clone() }) }
     }
 
     /// Ends what SQLite is doing once this answers true.

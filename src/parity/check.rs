@@ -2,15 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use rusqlite::Rows;
-
-use super::indexes::{IndexCheck, is_large};
+use super::indexes::{SumKey, SumsBeside, is_large, sums};
 use super::report::{Finding, Mismatch, ParityKind, ParityReport};
+use super::rows::{BEGUN_MAX, Begun, RowSide, is_replaced, replaced, session_seq};
 use crate::event::{Event, Seq, line};
 use crate::ledger::place::{Expected, Standing, check_blob};
 use crate::ledger::stream::{self, Plan, Stream};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Lines, segment};
-use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, bounded_positions, index_check};
+use crate::mirror::{MirrorError, MirrorReader, Row, bounded_positions, index_check};
 use crate::options::Options;
 
 /// Compares the mirror's watermark with the ledger's head, in O(1).
@@ -118,35 +117,47 @@ pub(super) fn full_or_unread(
     plan: &Plan,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(ParityReport, Option<MirrorError>), LedgerError> {
-    let mut report = ParityReport::new(ParityKind::Full);
     let through = through.unwrap_or(Seq::MAX);
-    let mirror = match open(reader, options, &mut report, Seq::ZERO) {
-        Ok(mut mirror) => {
-            cancel_with(&mut mirror, plan);
-            mirror
+    for _ in 0..BEGUN_MAX {
+        let mut report = ParityReport::new(ParityKind::Full);
+        let mut mirror = match open(reader, options, &mut report, Seq::ZERO) {
+            Ok(mirror) => mirror,
+            Err(unread) => return lines_only(reader, through, plan, report, progress).map(|report| (report, unread)),
+        };
+        cancel_with(&mut mirror, plan);
+        let unread = match compare(reader, &mirror, through, plan, &mut report, progress) {
+            Ok(()) => return Ok((report, None)),
+            Err(Failure::Ledger(error)) => return Err(error),
+            Err(Failure::Sqlite(source)) => MirrorError::Sqlite { action: "reading", path: mirror.path().to_owned(), source },
+            Err(Failure::Mirror(error)) => error,
+        };
+        if plan.is_cancelled() {
+            return Err(stream::cancelled());
         }
-        Err(unread) => {
-            let mut ledger = LedgerSide::new(reader, through, plan)?;
-            while let Some(seq) = ledger.next(&mut report).map_err(Failure::of_ledger)? {
-                report.missing_in_sqlite.push(seq, seq);
-                if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
-                    progress(report.jsonl_event_count);
-                }
-            }
-            return Ok((report, unread));
+        if !is_replaced(&unread) {
+            report.find(Finding::UnreadableMirror { reason: unread.to_string() });
+            return Ok((report, Some(unread)));
         }
-    };
-    let unread = match compare(reader, &mirror, through, plan, &mut report, progress) {
-        Ok(()) => return Ok((report, None)),
-        Err(Failure::Ledger(error)) => return Err(error),
-        Err(Failure::Sqlite(source)) => MirrorError::Sqlite { action: "reading", path: mirror.path().to_owned(), source },
-        Err(Failure::Mirror(error)) => error,
-    };
-    if plan.is_cancelled() {
-        return Err(stream::cancelled());
     }
-    report.find(Finding::UnreadableMirror { reason: unread.to_string() });
-    Ok((report, Some(unread)))
+    Err(replaced(reader))
+}
+
+/// What is wrong with the lines, where there are no rows to compare them with.
+fn lines_only(
+    reader: &LedgerReader,
+    through: Seq,
+    plan: &Plan,
+    mut report: ParityReport,
+    progress: &mut dyn FnMut(u64),
+) -> Result<ParityReport, LedgerError> {
+    let mut ledger = LedgerSide::new(reader, through, plan)?;
+    while let Some(seq) = ledger.next(&mut report).map_err(Failure::of_ledger)? {
+        report.missing_in_sqlite.push(seq, seq);
+        if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
+            progress(report.jsonl_event_count);
+        }
+    }
+    Ok(report)
 }
 
 pub(super) enum Failure {
@@ -192,26 +203,33 @@ fn compare(
     report: &mut ParityReport,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Failure> {
-    // One read transaction, so that all rows are of one moment.
-    let snapshot = mirror.connection().unchecked_transaction()?;
-    let mark = mirror.watermark(reader.manifest().ledger_id).ok();
-    report.mirrored_through = mark.map_or(Seq::ZERO, |mark| mark.seq);
-    let indexes = if plan.threads > 0 && is_large(&snapshot)? { IndexCheck::begin(mirror, plan) } else { None };
+    let begun = Begun::of(mirror, reader)?;
+    report.mirrored_through = begun.mirrored();
+    let rows = mirror.connection();
+    let key = is_large(rows)?.then(SumKey::new);
+    let last = begun.last_of(through);
+    let beside = key.filter(|_| plan.threads > 0).and_then(|key| SumsBeside::begin(mirror, last, key, plan));
     let mut ledger = LedgerSide::new(reader, through, plan)?;
     let mut segments = Vec::new();
-    compare_rows(&snapshot, (i64::MIN, through), &mut ledger, &mut segments, report, progress)?;
+    let mut row_side = RowSide::new(mirror, &begun, (i64::MIN, through), key, plan);
+    compare_rows(rows, &mut row_side, &mut ledger, &mut segments, report, progress)?;
+    let must_have = row_side.sums();
+    drop(row_side);
     if report.jsonl_event_count == 0 && report.sqlite_event_count > 0 && reader.segments()?.is_empty() {
         report.find(Finding::MissingLedger { path: segment::segments_dir(reader.dir()) });
     }
     if through == Seq::MAX {
-        check_mark(reader, mark, report);
+        check_mark(reader, begun.mark, report);
     }
-    check_segments_and_creation(reader, mirror, &segments, through, report)?;
-    let damage = match indexes.map(IndexCheck::end) {
-        Some(Ok(damage)) => damage,
+    let is_summed = match (key, beside.map(SumsBeside::end)) {
+        (Some(_), Some(Ok(has))) => has == must_have,
         // It could not be done beside, for whatever reason.
-        Some(Err(_)) | None => index_check(&snapshot)?,
+        (Some(key), _) => sums(rows, last, &key, &|| plan.is_cancelled()).is_ok_and(|has| has == must_have),
+        (None, _) => false,
     };
+    let damage = if is_summed { None } else { index_check(rows)? };
+    begun.mirrored_now(mirror)?;
+    check_segments_and_creation(reader, mirror, begun, &segments, through, report)?;
     if let Some(reason) = damage {
         report.find(Finding::DamagedMirror { reason });
     }
@@ -225,21 +243,19 @@ pub(super) fn cancel_with(mirror: &mut MirrorReader, plan: &Plan) {
     }
 }
 
-/// Compares the lines of one side with the rows of these seqs. Adds to `segments` what the ledger has of them.
+/// Compares the lines of one side with the rows of the other. Adds to `segments` what the ledger has of them. `conn` is the mirror's.
 pub(super) fn compare_rows(
-    snapshot: &rusqlite::Connection,
-    (from, through): (i64, Seq),
+    conn: &rusqlite::Connection,
+    rows: &mut RowSide<'_>,
     ledger: &mut LedgerSide<'_>,
     segments: &mut Vec<(Seq, Seq)>,
     report: &mut ParityReport,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Failure> {
-    let mut statement = snapshot.prepare_cached(&format!("{SELECT} WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq"))?;
-    let through = i64::try_from(through.get()).unwrap_or(i64::MAX);
-    let mut rows = RowSide { rows: statement.query([from, through])?, row_line: Vec::new(), current: None };
     let mirrored = report.mirrored_through;
+    let mut scratch = Vec::new();
     let mut line_seq = ledger.next(report)?;
-    let mut row_seq = rows.next(report)?;
+    let mut row_seq = next_row(rows, report)?;
     loop {
         if let Some(seq) = line_seq.filter(|seq| *seq <= mirrored) {
             match segments.last_mut() {
@@ -250,17 +266,22 @@ pub(super) fn compare_rows(
         match (line_seq, row_seq) {
             (None, None) => break,
             (Some(line), row) if row.is_none_or(|row| line < row) => {
-                missing_row(snapshot, ledger, line, report)?;
+                missing_row(conn, ledger, line, report)?;
                 line_seq = ledger.next(report)?;
             }
             (line, Some(row)) if line.is_none_or(|line| row < line) => {
-                report.missing_in_jsonl.push(row, row);
-                row_seq = rows.next(report)?;
+                if row > mirrored && row <= rows.mirrored() {
+                    // Its line came after the ledger was read, and it with that.
+                    report.sqlite_event_count -= 1;
+                } else {
+                    report.missing_in_jsonl.push(row, row);
+                }
+                row_seq = next_row(rows, report)?;
             }
             _ => {
-                rows.compare(snapshot, ledger, report)?;
+                compare_row(rows, ledger, &mut scratch, report);
                 line_seq = ledger.next(report)?;
-                row_seq = rows.next(report)?;
+                row_seq = next_row(rows, report)?;
             }
         }
         if report.jsonl_event_count.is_multiple_of(PROGRESS_EVENTS) {
@@ -271,10 +292,36 @@ pub(super) fn compare_rows(
     Ok(())
 }
 
+/// The seq of the next row that may have one. Others go into the report.
+fn next_row(rows: &mut RowSide<'_>, report: &mut ParityReport) -> Result<Option<Seq>, MirrorError> {
+    while rows.advance()? {
+        report.sqlite_event_count += 1;
+        let Some(row) = rows.current() else { break };
+        match row.event_seq() {
+            None => report.find(Finding::StrayRow { seq: row.seq }),
+            seq => return Ok(seq),
+        }
+    }
+    Ok(None)
+}
+
+/// Compares a line and the row of the same seq.
+fn compare_row(rows: &RowSide<'_>, ledger: &LedgerSide<'_>, scratch: &mut Vec<u8>, report: &mut ParityReport) {
+    let Some(row) = rows.current().filter(|row| !row.is_of(ledger.line(), scratch)) else {
+        return;
+    };
+    let Some(event) = ledger.event() else {
+        return;
+    };
+    let columns = row.differing(&event);
+    report.mismatch(Mismatch { seq: event.seq, id: event.id, ledger_hash: event.event_hash, row_hash: row.event_hash(), columns });
+}
+
 /// What the mirror knows besides events: the segments up to its watermark, and when the store was created.
 pub(super) fn check_segments_and_creation(
     reader: &LedgerReader,
     mirror: &MirrorReader,
+    begun: Begun,
     ledger: &[(Seq, Seq)],
     through: Seq,
     report: &mut ParityReport,
@@ -287,7 +334,7 @@ pub(super) fn check_segments_and_creation(
     if !report.is_consistent() || through < report.mirrored_through {
         return Ok(());
     }
-    let known = mirror.segments()?;
+    let known = begun.segments?;
     if known != ledger {
         let wrong = known.iter().zip(ledger).find(|(known, ledger)| known != ledger);
         let reason = match wrong {
@@ -533,67 +580,12 @@ impl<'b> Base<'b> {
         };
         self.is_by_row = true;
         let event = line::decode_again(self.line).ok()?;
-        match session_seq(rows, event.session_id()?, self.since) {
+        match session_seq(rows, event.session_id()?, event.session_seq()?, self.since) {
             Ok(position) => u64::try_from(position).ok(),
             Err(error) => {
                 self.failed = Some(error);
                 None
             }
         }
-    }
-}
-
-/// The position of a stream at this seq, by the rows.
-fn session_seq(rows: &rusqlite::Connection, session_id: &str, at: Seq) -> rusqlite::Result<i64> {
-    let mut last = rows.prepare_cached("SELECT max(session_seq) FROM events WHERE session_id = ?1 AND seq <= ?2")?;
-    last.query_row((session_id, at.get().cast_signed()), |row| row.get::<_, Option<i64>>(0)).map(Option::unwrap_or_default)
-}
-
-/// The rows of the mirror.
-struct RowSide<'s> {
-    rows: Rows<'s>,
-    row_line: Vec<u8>,
-    current: Option<Differs>,
-}
-
-/// What is kept of a row for the comparison.
-struct Differs {
-    readable: bool,
-    row_hash: Option<crate::event::EventHash>,
-}
-
-impl RowSide<'_> {
-    fn next(&mut self, report: &mut ParityReport) -> Result<Option<Seq>, rusqlite::Error> {
-        while let Some(row) = self.rows.next()? {
-            report.sqlite_event_count += 1;
-            let found = Row(row);
-            match found.seq() {
-                Ok(seq) if seq > Seq::ZERO => {
-                    self.row_line.clear();
-                    let readable = found.encode(&mut self.row_line).is_ok();
-                    self.current = Some(Differs { readable, row_hash: found.event_hash() });
-                    return Ok(Some(seq));
-                }
-                _ => report.find(Finding::StrayRow { seq: row.get(0).unwrap_or(0) }),
-            }
-        }
-        Ok(None)
-    }
-
-    fn compare(&self, snapshot: &rusqlite::Connection, ledger: &LedgerSide<'_>, report: &mut ParityReport) -> Result<(), rusqlite::Error> {
-        let Some(current) = &self.current else {
-            return Ok(());
-        };
-        if current.readable && self.row_line == ledger.line() {
-            return Ok(());
-        }
-        let Some(event) = ledger.event() else {
-            return Ok(());
-        };
-        let columns = snapshot
-            .prepare_cached(&format!("{SELECT} WHERE seq = ?1"))?
-            .query_row([i64::try_from(event.seq.get()).unwrap_or(i64::MAX)], |row| Ok(Row(row).differing(&event)))?;
-        report.mismatch(Mismatch { seq: event.seq, id: event.id, ledger_hash: event.event_hash, row_hash: current.row_hash, columns });
-        Ok(())
     }
 }

@@ -11,11 +11,15 @@ use std::io;
 
 use super::check::{Failure, LedgerSide, Place, Until, cancel_with, check_mark, check_segments_and_creation, compare_rows, open};
 use super::report::{Finding, ParityKind, ParityReport};
+use super::rows::{BEGUN_MAX, Begun, RowSide, is_replaced, replaced};
 use crate::event::{Seq, Timestamp};
 use crate::ledger::stream::{self, Plan};
 use crate::ledger::{FileIdentity, Head, LedgerError, LedgerReader, Lines, Segment, Watermark, segment};
 use crate::mirror::{Checked, MirrorError, MirrorReader, keep_checked};
 use crate::options::Options;
+
+/// Rows without a line that are looked up in one read transaction.
+const SEQS_MAX: usize = 4096;
 
 /// Compares what is new or changed since it was found equal. Of sealed segments at most `sealed_max` are read, the oldest first;
 /// the rest is left for later. The first check reads everything. It does not see rot in place that leaves a file's length and
@@ -72,25 +76,42 @@ pub(crate) fn incremental_by(
     plan: &Plan,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Done, LedgerError> {
-    let mut report = ParityReport::new(ParityKind::Incremental);
     let head = match reader.head() {
         // What is damaged is told by the comparison, and by no error.
         Err(LedgerError::Damaged { .. }) => Seq::ZERO,
         head => head?.seq,
     };
-    let Ok(mut mirror) = open(reader, options, &mut report, head) else {
-        return Ok(Done { report, to_keep: None, behind: Seq::ZERO });
-    };
-    cancel_with(&mut mirror, plan);
-    let known = mirror.checked();
+    for _ in 0..BEGUN_MAX {
+        let mut report = ParityReport::new(ParityKind::Incremental);
+        let Ok(mut mirror) = open(reader, options, &mut report, head) else {
+            return Ok(Done { report, to_keep: None, behind: Seq::ZERO });
+        };
+        cancel_with(&mut mirror, plan);
+        let (now, known) = (options.clock.now(), mirror.checked());
+        if let Some(done) = begin(reader, &mirror, (part, now, &known), plan, report, progress)? {
+            return Ok(done);
+        }
+    }
+    Err(replaced(reader))
+}
+
+/// Does it with this mirror; nothing where that was replaced meanwhile.
+fn begin(
+    reader: &LedgerReader,
+    mirror: &MirrorReader,
+    (part, now, known): (Part, Timestamp, &BTreeMap<Seq, Checked>),
+    plan: &Plan,
+    report: ParityReport,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Option<Done>, LedgerError> {
     let genesis = Head { seq: Seq::ZERO, event_hash: reader.manifest().genesis() };
     let mut check = Incremental {
         reader,
-        mirror: &mirror,
+        mirror,
         plan,
         through: part.through,
-        known: &known,
-        now: options.clock.now(),
+        known,
+        now,
         left: part.sealed_max,
         behind: part.behind,
         last: Seq::ZERO,
@@ -111,13 +132,16 @@ pub(crate) fn incremental_by(
     if plan.is_cancelled() {
         return Err(stream::cancelled());
     }
+    if unread.as_ref().is_some_and(is_replaced) {
+        return Ok(None);
+    }
     let is_read = unread.is_none();
     if let Some(unread) = unread {
         report.find(Finding::UnreadableMirror { reason: unread.to_string() });
     }
     let is_news = kept.iter().any(|checked| known.get(&checked.first) != Some(checked));
     let to_keep = Some(kept).filter(|_| is_news && is_read && !mirror.is_frozen());
-    Ok(Done { report, to_keep, behind: if left == 0 { last } else { Seq::ZERO } })
+    Ok(Some(Done { report, to_keep, behind: if left == 0 { last } else { Seq::ZERO } }))
 }
 
 struct Incremental<'c> {
@@ -149,9 +173,8 @@ struct Incremental<'c> {
 
 impl Incremental<'_> {
     fn run(&mut self, progress: &mut dyn FnMut(u64)) -> Result<(), Failure> {
-        let snapshot = self.mirror.connection().unchecked_transaction()?;
-        let mark = self.mirror.watermark(self.reader.manifest().ledger_id).ok();
-        self.report.mirrored_through = mark.map_or(Seq::ZERO, |mark| mark.seq);
+        let begun = Begun::of(self.mirror, self.reader)?;
+        self.report.mirrored_through = begun.mirrored();
         let all = self.reader.segments()?;
         if all.is_empty() && self.report.mirrored_through > Seq::ZERO {
             self.report.find(Finding::MissingLedger { path: segment::segments_dir(self.reader.dir()) });
@@ -161,14 +184,15 @@ impl Incremental<'_> {
             let next = all.get(n + 1).map(|next| next.first);
             let file = self.identity(segment)?;
             if !self.skip(segment, next, file)? {
-                self.compare(&snapshot, segment, next, file, progress)?;
+                self.compare(&begun, segment, next, file, progress)?;
             }
         }
-        self.rows_without_segment(&snapshot)?;
+        self.rows_without_segment(&begun)?;
         if self.through == Seq::MAX {
-            check_mark(self.reader, mark, &mut self.report);
+            check_mark(self.reader, begun.mark, &mut self.report);
         }
-        check_segments_and_creation(self.reader, self.mirror, &self.segments, self.through, &mut self.report)?;
+        begun.mirrored_now(self.mirror)?;
+        check_segments_and_creation(self.reader, self.mirror, begun, &self.segments, self.through, &mut self.report)?;
         Ok(())
     }
 
@@ -178,18 +202,36 @@ impl Incremental<'_> {
     }
 
     /// Rows before and behind what the segments have.
-    fn rows_without_segment(&mut self, snapshot: &rusqlite::Connection) -> Result<(), Failure> {
+    fn rows_without_segment(&mut self, begun: &Begun) -> Result<(), Failure> {
         let before = if self.begins_later { Seq::ZERO.get().cast_signed() } else { i64::MIN };
-        let through = if self.rows_through < Some(self.through) { i64::try_from(self.through.get()).unwrap_or(i64::MAX) } else { i64::MIN };
-        let mut rest = snapshot.prepare("SELECT seq FROM events WHERE seq <= ?1 OR (seq >= ?2 AND seq <= ?3) ORDER BY seq")?;
-        for seq in rest.query_map([before, self.rows_from(), through], |row| row.get::<_, i64>(0))? {
-            self.report.sqlite_event_count += 1;
-            match seq? {
-                stray if stray < 1 => self.report.find(Finding::StrayRow { seq: stray }),
-                seq => self.report.missing_in_jsonl.push(Seq::new(seq.cast_unsigned()), Seq::new(seq.cast_unsigned())),
-            }
+        let through = if self.rows_through < Some(self.through) { begun.last_of(self.through) } else { i64::MIN };
+        for (from, through) in [(i64::MIN, before), (self.rows_from(), through)] {
+            self.rows_without_line(begun, from, through)?;
         }
         Ok(())
+    }
+
+    fn rows_without_line(&mut self, begun: &Begun, mut from: i64, through: i64) -> Result<(), Failure> {
+        let sql = "SELECT seq FROM events WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3";
+        let mut some = self.mirror.connection().prepare(sql)?;
+        loop {
+            let rows: Vec<i64> = some.query_map([from, through, SEQS_MAX as i64], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let since = begun.mirrored_now(self.mirror)?;
+            for row in &rows {
+                let seq = Seq::new(row.cast_unsigned());
+                match *row {
+                    stray if stray < 1 => self.report.find(Finding::StrayRow { seq: stray }),
+                    // Its line came after the ledger was looked at, and it with that.
+                    _ if seq > begun.mirrored() && seq <= since => continue,
+                    _ => self.report.missing_in_jsonl.push(seq, seq),
+                }
+                self.report.sqlite_event_count += 1;
+            }
+            match rows.last().filter(|last| **last >= from && rows.len() == SEQS_MAX).and_then(|last| last.checked_add(1)) {
+                Some(next) => from = next,
+                None => return Ok(()),
+            }
+        }
     }
 
     fn identity(&self, segment: &Segment) -> Result<Option<FileIdentity>, LedgerError> {
@@ -246,7 +288,7 @@ impl Incremental<'_> {
 
     fn compare(
         &mut self,
-        snapshot: &rusqlite::Connection,
+        begun: &Begun,
         segment: &Segment,
         next: Option<Seq>,
         file: Option<FileIdentity>,
@@ -270,8 +312,10 @@ impl Incremental<'_> {
         let from = self.rows_from();
         let head = self.place.expected.head();
         let place = std::mem::replace(&mut self.place, Place::after(head, self.plan));
-        let mut ledger = LedgerSide::at(self.reader, cursor, place, until, self.plan).trusting(snapshot);
-        compare_rows(snapshot, (from, through), &mut ledger, &mut self.segments, &mut self.report, progress)?;
+        let conn = self.mirror.connection();
+        let mut ledger = LedgerSide::at(self.reader, cursor, place, until, self.plan).trusting(conn);
+        let mut rows = RowSide::new(self.mirror, begun, (from, through), None, self.plan);
+        compare_rows(conn, &mut rows, &mut ledger, &mut self.segments, &mut self.report, progress)?;
         let end = ledger.head();
         offset = ledger.offset().unwrap_or(offset);
         self.place = ledger.into_place();

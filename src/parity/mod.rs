@@ -12,6 +12,7 @@ mod indexes;
 mod repair;
 mod replay;
 mod report;
+mod rows;
 
 pub use check::{full, full_by, quick};
 pub use incremental::incremental;

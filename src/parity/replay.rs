@@ -74,6 +74,7 @@ pub struct Replay {
 }
 
 struct Found {
+    seq: Seq,
     segment: Seq,
     offset: u64,
     from: usize,
@@ -153,14 +154,14 @@ impl Replay {
         mirror.at(failpoint::REPLAY_STEP)?;
         let mut report = self.report;
         let mut batch = mirror.begin()?;
-        for Found { segment, offset, from, to } in found {
-            let bytes = self.buffer.get(from..to).unwrap_or_default();
-            let event = line::decode_again(bytes).map_err(|source| MirrorError::Line { first: report.through.next(), source })?;
-            match batch.insert(&event, segment, offset)? {
+        for Found { seq, segment, offset, from, to } in found {
+            // It has been decoded, so it is text.
+            let line = self.buffer.get(from..to).and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
+            match batch.insert_line(line, seq, segment, offset)? {
                 Insertion::Inserted => report.replayed += 1,
                 Insertion::AlreadyPresent => report.skipped_existing += 1,
             }
-            report.through = event.seq;
+            report.through = seq;
         }
         batch.commit()?;
         mirror.see_to_wal();
@@ -215,7 +216,7 @@ impl Replay {
             }
             let from = self.buffer.len();
             self.buffer.extend_from_slice(bytes);
-            list.push(Found { segment: found.segment, offset: found.raw.offset, from, to: self.buffer.len() });
+            list.push(Found { seq: expected_seq, segment: found.segment, offset: found.raw.offset, from, to: self.buffer.len() });
         }
         Ok(list)
     }
