@@ -262,6 +262,7 @@ impl Ledger {
     fn post(&self, mut append: Append) -> oneshot::Receiver<AppendReply> {
         let (reply, answer) = oneshot::channel();
         append.reply = Reply(Some(RpcReplyPort::from(reply)));
+        self.inner.shared.answers.callers_are_here();
         for undelivered in self.inner.shared.inbox.post(append).err().into_iter().flatten() {
             // Refused only where the supervisor has ended; the message's reply says so when it is dropped.
             let _ = self.inner.supervisor.cast(Inner::Append(undelivered).into());
@@ -295,6 +296,8 @@ impl Ledger {
             if *mirrored.borrow_and_update() >= seq {
                 return Ok(());
             }
+            // What is left there later is not kept waiting, since someone has subscribed.
+            self.inner.shared.outbox.hurry();
             // Marked as seen before it is looked at, so that no change falls in between.
             live.mark_unchanged();
             if let Some(refusal) = self.inner.shared.refusal() {
@@ -416,6 +419,7 @@ impl Ledger {
     pub async fn close(self) -> Result<CloseReport, AppendError> {
         let before = self.inner.shared.refusal();
         let report = ractor::call!(self.inner.supervisor, |reply| Inner::Close(Some(reply)).into());
+        self.inner.shared.answers.started().await;
         match (before, report) {
             (Some(refusal), _) => Err(refusal),
             (None, Ok(report)) => match self.inner.shared.refusal() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Append ──► stage ──► open group ──(Flush, cast to itself behind what is in the mailbox)──► write, fdatasync
-//!                                      ──► durable head ──► receipts ──► Commit to SqliteActor (under a byte credit)
+//!                                      ──► durable head ──► receipts ──► the outbox, for SqliteActor (under a byte credit)
 //! ```
 //!
 //! Groups form by themselves: every append that is in the mailbox when the flush is cast joins the group. A lone
@@ -59,8 +59,6 @@ pub(crate) enum LedgerMsg {
     Mirrored { through: Seq, credit: usize, caught_up: bool, buffers: Vec<Vec<u8>> },
     /// The mirror has changed.
     Mirror(MirrorLink),
-    /// Rows that nobody waits for have waited long enough.
-    SendRows,
     /// Try again to open the mirror to read.
     LookAgain,
     /// Flush, trim, answer with the head; refuse appends from then on.
@@ -104,8 +102,8 @@ impl ThreadLocalActor for LedgerActor {
     type State = LedgerState;
     type Arguments = Context;
 
-    async fn pre_start(&self, me: Me, context: Context) -> Result<LedgerState, ActorProcessingErr> {
-        LedgerState::open(me, context).map_err(ActorProcessingErr::from)
+    async fn pre_start(&self, _: Me, context: Context) -> Result<LedgerState, ActorProcessingErr> {
+        LedgerState::open(context).map_err(ActorProcessingErr::from)
     }
 
     async fn handle(&self, me: Me, message: LedgerMsg, state: &mut LedgerState) -> Result<(), ActorProcessingErr> {
@@ -122,10 +120,6 @@ impl ThreadLocalActor for LedgerActor {
                 state.mirrored(&me, through, credit, caught_up)
             }
             LedgerMsg::Mirror(link) => state.mirror(&me, link),
-            LedgerMsg::SendRows => {
-                state.to_mirror.time_is_over();
-                Ok(())
-            }
             LedgerMsg::LookAgain => {
                 state.look_cast = false;
                 let through = *state.context.shared.mirrored.borrow();
@@ -138,14 +132,12 @@ impl ThreadLocalActor for LedgerActor {
     }
 
     async fn post_stop(&self, _: Me, state: &mut LedgerState) -> Result<(), ActorProcessingErr> {
-        let flushed = state.flush();
-        state.to_mirror.send();
-        flushed.map_err(ActorProcessingErr::from)
+        state.flush().map_err(ActorProcessingErr::from)
     }
 }
 
 impl LedgerState {
-    fn open(me: Me, context: Context) -> Result<LedgerState, crate::Error> {
+    fn open(context: Context) -> Result<LedgerState, crate::Error> {
         let options = &context.shared.options.store;
         let reader = MirrorReader::open(&context.dir, context.manifest.ledger_id, options.mirror_busy_timeout);
         let reader = reader.and_then(|reader| reader.proven_watermark(context.manifest.ledger_id).map(|_| reader));
@@ -182,6 +174,7 @@ impl LedgerState {
         context.shared.durable.send_replace(writer.head());
         context.shared.put_sealed_ends(writer.take_sealed_ends());
         context.shared.live.send_modify(|live| live.recovery = Some(recovery));
+        let shared = context.shared.clone();
         Ok(LedgerState {
             context,
             writer,
@@ -196,7 +189,7 @@ impl LedgerState {
             look_cast: false,
             posted: Vec::new(),
             deferred: VecDeque::new(),
-            to_mirror: ToMirror::new(me),
+            to_mirror: ToMirror::new(shared),
             closing: false,
         })
     }
@@ -246,7 +239,7 @@ impl LedgerState {
 
     fn see_to_group(&mut self, me: &Me) -> Result<(), Exit> {
         if !self.deferred.is_empty() {
-            self.to_mirror.send();
+            self.context.shared.outbox.hurry();
         }
         self.see_to_look(me);
         self.see_to_flush(me)
@@ -271,6 +264,9 @@ impl LedgerState {
             }
             Ok(Stage::Staged(Staged { receipts, durable: true })) => {
                 let Append { durability, permit, reply, .. } = append;
+                if durability == Durability::Mirrored {
+                    self.context.shared.outbox.hurry();
+                }
                 self.answer(vec![Waiting { receipts, durability, permit, reply }]);
             }
             Ok(Stage::GroupFull) => append.reply.send(Err(AppendError::Busy)),
@@ -306,16 +302,14 @@ impl LedgerState {
     /// Casts the flush behind what is in the mailbox, or writes at once where the group is large enough. While a group is in
     /// flight its landing sees to the next.
     fn see_to_flush(&mut self, me: &Me) -> Result<(), Exit> {
-        let (bytes, events) = self.writer.open_group();
-        if events == 0 || self.writer.in_flight().is_some() {
+        if self.writer.open_group().1 == 0 || self.writer.in_flight().is_some() {
             return Ok(());
         }
-        let options = &self.context.shared.options;
-        if bytes >= options.group_bytes_target || events >= options.store.group_events_max {
+        if self.is_full() {
             return self.hand_over(me);
         }
         if !self.flush_cast {
-            let linger = options.linger;
+            let linger = self.context.shared.options.linger;
             self.flush_cast = true;
             if !linger.is_zero() {
                 me.send_after(linger, || LedgerMsg::Flush);
@@ -326,6 +320,12 @@ impl LedgerState {
             }
         }
         Ok(())
+    }
+
+    /// Whether the open group is to be written though more could join.
+    fn is_full(&self) -> bool {
+        let ((bytes, events), options) = (self.writer.open_group(), &self.context.shared.options);
+        bytes >= options.group_bytes_target || events >= options.store.group_events_max
     }
 
     /// Writes the open group, here or by the flusher; or looks again behind what comes meanwhile.
@@ -365,6 +365,9 @@ impl LedgerState {
                 self.take_posted(me)?;
                 if self.writer.in_flight().is_some() || self.writer.open_group().1 == 0 {
                     return Ok(None);
+                }
+                if self.is_full() {
+                    return Ok(Some(Verdict::HandOver));
                 }
             }
         }
@@ -511,7 +514,7 @@ impl LedgerState {
         let awaited = waiting.iter().any(|waiting| waiting.durability == Durability::Mirrored) || !self.deferred.is_empty();
         self.answer(waiting);
         self.fail(failpoint::ACTOR_LEDGER_SEND)?;
-        self.to_mirror.push(&self.context.shared, group, awaited);
+        self.to_mirror.push(group, awaited);
         Ok(())
     }
 
@@ -617,7 +620,6 @@ impl LedgerState {
         self.closing = true;
         self.deferred.drain(..).for_each(|append| append.reply.send(Err(AppendError::Closed)));
         self.flush()?;
-        self.to_mirror.send();
         let trimmed = self.writer.trim().map_err(|error| error.to_string());
         let _ = reply.send(trimmed.map(|()| self.writer.head()));
         Ok(())

@@ -12,12 +12,14 @@
 //! ```
 //!
 //! - `handle` [`Ledger`], what callers hold · `message` the append message · `inbox` on its way · `permits` what bounds that
-//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`, `waiting`, `covering`, `to_mirror`), `sqlite`, `parity` (with
-//!   `checks`: which of them look, and in which turn), `compress` the actors · `shared` what they share outside messages · `options`
+//! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`, `waiting`, `covering`, `to_mirror`), `outbox` between it and `sqlite`,
+//!   `parity` (with `checks`: which of them look, and in which turn), `compress` the actors · `shared` what they share outside
+//!   messages · `answers` who gives them · `options`
 //!
 //! Each actor's `handle` is one match with a function an arm; what it does is in the core, which needs no actor to
 //! be tested. LedgerActor, SqliteActor and ParityActor do blocking I/O, so each has an OS thread of its own.
 
+mod answers;
 mod checks;
 mod children;
 mod compress;
@@ -29,6 +31,7 @@ mod inbox;
 mod ledger;
 mod message;
 mod options;
+mod outbox;
 mod parity;
 mod permits;
 mod shared;

@@ -15,7 +15,7 @@ pub struct LedgerOptions {
     pub inflight_events_max: usize,
     /// Bytes that may be on their way likewise. 64 MiB, two of the largest groups.
     pub inflight_bytes_max: usize,
-    /// Bytes of groups that may wait in SqliteActor's mailbox. 32 MiB; past that it reads the ledger's file instead.
+    /// Bytes of groups that may wait for SqliteActor. 32 MiB; past that it reads the ledger's file instead.
     pub mirror_queue_bytes_max: usize,
     /// A group is written as soon as it has so many bytes, though more could join. 1 MiB: past that a write costs
     /// more than the fsync it shares.

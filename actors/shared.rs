@@ -10,10 +10,11 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::LedgerOptions;
+use super::answers::Answers;
 use super::inbox::Inbox;
 use super::message::Reply;
+use super::outbox::Outbox;
 use super::permits::Permits;
-use super::waiting::HANDED_OVER_MIN;
 use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, SealedEnds, Seq, VerifyReport, WalHeld};
 
 /// Where a store's actors are in their life.
@@ -155,9 +156,10 @@ pub(crate) struct Shared {
     pub live: watch::Sender<Live>,
     /// Appends on their way to the LedgerActor that takes them right now.
     pub inbox: Inbox,
+    /// Groups on their way to the SqliteActor that takes them right now.
+    pub outbox: Outbox,
     pub waiters: MirrorWaiters,
-    /// The callers' own runtime.
-    pub runtime: tokio::runtime::Handle,
+    pub answers: Answers,
     pub groups: AtomicU64,
     pub events: AtomicU64,
     /// The check that is under way.
@@ -191,8 +193,9 @@ impl Shared {
             mirrored: watch::Sender::new(Seq::ZERO),
             live: watch::Sender::new(live),
             inbox: Inbox::default(),
+            outbox: Outbox::default(),
             waiters: MirrorWaiters::new(options.mirrored_waiters_max),
-            runtime: tokio::runtime::Handle::current(),
+            answers: Answers::here(),
             groups: AtomicU64::new(0),
             events: AtomicU64::new(0),
             check: Mutex::new(None),
@@ -258,7 +261,7 @@ impl Shared {
             *mirrored = seq;
             changed
         });
-        self.waiters.answer_through(seq, &self.runtime);
+        self.waiters.answer_through(seq, &self.answers);
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -359,9 +362,8 @@ impl MirrorWaiters {
         unwatched
     }
 
-    /// Answers those who wait for this seq or one before it; many of them by a task on their own runtime, since to wake a
-    /// task from another thread costs as much as a row.
-    pub(crate) fn answer_through(&self, seq: Seq, runtime: &tokio::runtime::Handle) {
+    /// Answers those who wait for this seq or one before it.
+    pub(crate) fn answer_through(&self, seq: Seq, answers: &Answers) {
         let answered = {
             let mut waiting = self.lock();
             if waiting.by_seq.is_empty() {
@@ -370,12 +372,7 @@ impl MirrorWaiters {
             let later = waiting.by_seq.split_off(&(seq.next(), 0));
             std::mem::replace(&mut waiting.by_seq, later)
         };
-        let answer_all = |answered: BTreeMap<_, Waiter>| answered.into_values().for_each(|waiter| waiter.answer(MirrorAck::Mirrored));
-        if answered.len() < HANDED_OVER_MIN {
-            answer_all(answered);
-        } else {
-            runtime.spawn(async move { answer_all(answered) });
-        }
+        answers.give(answered.len(), || answered.into_values().for_each(|waiter| waiter.answer(MirrorAck::Mirrored)));
     }
 
     pub(crate) fn is_empty(&self) -> bool {

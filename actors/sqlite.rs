@@ -1,7 +1,7 @@
 //! SqliteActor: commits rows and moves the watermark.
 //!
 //! ```text
-//! Commit(groups) ──► queue ──(Apply, cast to itself behind what is in the mailbox)──► BEGIN, rows, watermark, COMMIT
+//! outbox ──(Apply, at once, or Due, a moment after the first was left)──► queue ──► BEGIN, rows, watermark, COMMIT
 //!                         ──► answers who waits ──► Mirrored to LedgerActor (credit and buffers back)
 //! Behind ──► Step, cast to itself: replays from the ledger's file up to the durable head, a bounded step a message
 //! ```
@@ -28,9 +28,11 @@ use crate::{Group, LedgerReader, Mirror, MirrorError, MirrorFault, Replay, Repla
 pub(crate) enum SqliteMsg {
     /// The LedgerActor that commits here from now on.
     Serve(ActorRef<LedgerMsg>),
-    /// Commit groups that are durable in the ledger.
-    Commit(Vec<Group>),
-    /// Commit what has been queued.
+    /// Groups are in the outbox, and their rows may wait for a moment.
+    Left,
+    /// The moment is over.
+    Due,
+    /// Commit what is in the outbox.
     Apply,
     /// The ledger has more than was sent: read it from the file.
     Behind,
@@ -55,6 +57,8 @@ pub(crate) struct SqliteState {
     queue: VecDeque<Group>,
     /// An Apply is cast.
     applying: bool,
+    /// A Due is timed.
+    waiting: bool,
     /// A step is cast or timed.
     stepping: bool,
     backoff: Duration,
@@ -103,6 +107,7 @@ impl ThreadLocalActor for SqliteActor {
             ledger: None,
             queue: VecDeque::new(),
             applying: false,
+            waiting: false,
             stepping: false,
             backoff: BACKOFF_MIN,
             left: None,
@@ -122,9 +127,16 @@ impl ThreadLocalActor for SqliteActor {
                 state.see_to_step(&me);
                 Ok(())
             }
-            SqliteMsg::Commit(groups) => {
-                state.queue.extend(groups);
-                state.see_to_apply(&me)
+            SqliteMsg::Left => {
+                if !state.waiting {
+                    state.waiting = true;
+                    me.send_after(state.context.shared.options.mirror_delay, || SqliteMsg::Due);
+                }
+                Ok(())
+            }
+            SqliteMsg::Due => {
+                state.waiting = false;
+                state.apply(&me)
             }
             SqliteMsg::Apply => {
                 state.applying = false;
@@ -182,7 +194,7 @@ impl SqliteState {
         }
     }
 
-    /// Casts the next transaction behind what is in the mailbox: all groups in there join it.
+    /// Casts the next transaction behind what is in the mailbox.
     fn see_to_apply(&mut self, me: &Me) -> Result<(), Exit> {
         if self.queue.is_empty() || self.applying {
             return Ok(());
@@ -195,7 +207,9 @@ impl SqliteState {
     /// The first groups of the queue that follow each other, as many as one transaction takes.
     fn next_groups(&mut self) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
-        let factor = if self.context.shared.waiters.is_empty() { UNAWAITED_FACTOR } else { 1 };
+        let shared = &self.context.shared;
+        let unawaited = shared.waiters.is_empty() && shared.mirrored.receiver_count() == 0;
+        let factor = if unawaited { UNAWAITED_FACTOR } else { 1 };
         let (events_max, bytes_max) = (TRANSACTION_EVENTS_MAX * u64::from(factor), TRANSACTION_BYTES_MAX * usize::from(factor));
         let (mut events, mut bytes) = (0, 0);
         while let Some(group) = self.queue.front() {
@@ -210,8 +224,9 @@ impl SqliteState {
         groups
     }
 
-    /// One transaction of what is queued.
+    /// One transaction of what is queued, and what is in the outbox.
     fn apply(&mut self, me: &Me) -> Result<(), Exit> {
+        self.queue.extend(self.context.shared.outbox.take());
         let groups = self.next_groups();
         let Some(last) = groups.last().map(|group| group.last.seq) else { return Ok(()) };
         let applied = self.at(failpoint::ACTOR_SQLITE_COMMIT).and_then(|()| self.try_apply(&groups));
@@ -376,6 +391,7 @@ impl SqliteState {
     }
 
     fn close(&mut self, me: &Me, reply: RpcReplyPort<Result<Seq, String>>) -> Result<(), Exit> {
+        self.apply(me)?;
         while !self.queue.is_empty() {
             self.apply(me)?;
         }

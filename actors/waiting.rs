@@ -19,18 +19,10 @@ pub(crate) struct Waiting {
     pub reply: Reply,
 }
 
-/// So many are answered by a task on the callers' own runtime: to wake a task from another thread costs more than to seal
-/// an event, and LedgerActor has the next group to see to. Fewer are answered at once, which is sooner.
-pub(crate) const HANDED_OVER_MIN: usize = 8;
-
 /// Answers appends whose events are durable; those that ask for the mirror are answered once it has them.
 pub(crate) fn answer(shared: &Arc<Shared>, supervisor: &ActorRef<Message>, waiting: Vec<Waiting>) {
-    if waiting.len() < HANDED_OVER_MIN {
-        return answer_here(shared, supervisor, waiting);
-    }
     let (answering, supervisor) = (shared.clone(), supervisor.clone());
-    // Where the runtime ends before it is run, each reply says so as it is dropped.
-    shared.runtime.spawn(async move { answer_here(&answering, &supervisor, waiting) });
+    shared.answers.give(waiting.len(), move || answer_here(&answering, &supervisor, waiting));
 }
 
 fn answer_here(shared: &Shared, supervisor: &ActorRef<Message>, waiting: Vec<Waiting>) {
@@ -53,7 +45,7 @@ fn answer_here(shared: &Shared, supervisor: &ActorRef<Message>, waiting: Vec<Wai
             let _ = supervisor.cast(Inner::WatchDeadlines.into());
         }
         // The commit may have come in between.
-        shared.waiters.answer_through(*shared.mirrored.borrow(), &shared.runtime);
+        shared.waiters.answer_through(*shared.mirrored.borrow(), &shared.answers);
     }
 }
 

@@ -169,7 +169,7 @@ impl Wal {
                 (self.held, self.next_try, self.wait) = (None, None, self.wait / 2);
                 return;
             }
-            Ok(_) => "a reader holds it; end that reader's transaction (a full check of this store is one, until it is done)".to_owned(),
+            Ok(_) => "a reader holds it; end that reader's transaction (`counterfoil doctor` is one, until it is done)".to_owned(),
             Err(error) => error.to_string(),
         };
         tracing::warn!(bytes, %reason, "the mirror's WAL can't be emptied");

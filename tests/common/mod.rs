@@ -36,10 +36,10 @@ impl Ids for TestIds {
     }
 }
 
-/// Options whose every run gives the same bytes.
 /// Bytes of a page of a new mirror.
 pub const MIRROR_PAGE_BYTES: usize = 8192;
 
+/// Options whose every run gives the same bytes.
 pub fn options() -> Options {
     let mut options = Options::default();
     options.clock = Arc::new(TestClock(AtomicU64::new(0)));
