@@ -255,7 +255,7 @@ impl LedgerState {
         match staged {
             Ok(Stage::Staged(Staged { receipts, durable: false })) => {
                 let Append { durability, permit, reply, .. } = append;
-                let waiting = Waiting { receipts, durability, permit, reply };
+                let waiting = Waiting { receipts, durability, permit: Some(permit), reply };
                 // Duplicates may be of events that are in flight already.
                 match self.writer.in_flight() {
                     Some(flying) if waiting.receipts.iter().all(|receipt| receipt.seq <= flying.seq) => self.flying.push(waiting),
@@ -267,7 +267,7 @@ impl LedgerState {
                 if durability == Durability::Mirrored {
                     self.context.shared.outbox.hurry();
                 }
-                self.answer(vec![Waiting { receipts, durability, permit, reply }]);
+                self.answer(vec![Waiting { receipts, durability, permit: Some(permit), reply }]);
             }
             Ok(Stage::GroupFull) => append.reply.send(Err(AppendError::Busy)),
             Err(error @ (AppendError::Rebuilding { .. } | AppendError::MirrorTooFarBehind { .. })) => match &self.failed {

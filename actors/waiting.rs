@@ -15,12 +15,19 @@ use crate::{LedgerError, MirrorAck, Receipt};
 pub(crate) struct Waiting {
     pub receipts: Vec<Receipt>,
     pub durability: Durability,
-    pub permit: Permit,
+    pub permit: Option<Permit>,
     pub reply: Reply,
 }
 
+/// The permits of fewer are given back by this thread, so that those who wait for one wake in their order. Of more that costs too
+/// much: they are given back where the answers are given.
+const PERMITS_HERE_MAX: usize = 32;
+
 /// Answers appends whose events are durable; those that ask for the mirror are answered once it has them.
-pub(crate) fn answer(shared: &Arc<Shared>, supervisor: &ActorRef<Message>, waiting: Vec<Waiting>) {
+pub(crate) fn answer(shared: &Arc<Shared>, supervisor: &ActorRef<Message>, mut waiting: Vec<Waiting>) {
+    if waiting.len() < PERMITS_HERE_MAX {
+        waiting.iter_mut().for_each(|waiting| drop(waiting.permit.take()));
+    }
     let (answering, supervisor) = (shared.clone(), supervisor.clone());
     shared.answers.give(waiting.len(), move || answer_here(&answering, &supervisor, waiting));
 }
