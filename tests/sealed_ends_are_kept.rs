@@ -10,7 +10,6 @@
 mod common;
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -25,45 +24,6 @@ struct Later;
 impl Clock for Later {
     fn now(&self) -> Timestamp {
         "2036-01-01T00:00:00.000000Z".parse().unwrap()
-    }
-}
-
-/// The file system, which counts the segments that are opened to be read.
-#[derive(Debug, Default)]
-struct Counting(AtomicUsize);
-
-impl Storage for Counting {
-    fn create_dir(&self, path: &Path) -> io::Result<bool> {
-        FsStorage.create_dir(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        FsStorage.list(dir)
-    }
-    fn open_read(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        let file = FsStorage.open_read(path)?;
-        self.0.fetch_add(usize::from(path.parent().is_some_and(|dir| dir.ends_with("segments"))), SeqCst);
-        Ok(file)
-    }
-    fn open_write(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        FsStorage.open_write(path)
-    }
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        FsStorage.create_new(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        FsStorage.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        FsStorage.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        FsStorage.sync_dir(dir)
-    }
-    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
-        FsStorage.identity(path)
-    }
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn StorageLock>>> {
-        FsStorage.try_lock(path)
     }
 }
 
@@ -82,13 +42,16 @@ fn filled(dir: &Path) -> Options {
 
 /// Opens and closes the store; answers how many segments were opened to be read.
 fn opened(dir: &Path, options: &Options) -> usize {
-    let counting = Arc::new(Counting::default());
-    let mut options = options.clone();
-    options.storage = counting.clone();
+    let count = Arc::new(AtomicUsize::new(0));
+    let (counting, mut options) = (count.clone(), options.clone());
+    options.storage = Arc::new(common::opened::Opened(move |path: &Path, file| -> Box<dyn StorageFile> {
+        counting.fetch_add(usize::from(path.parent().is_some_and(|dir| dir.ends_with("segments"))), SeqCst);
+        file
+    }));
     let (store, report) = Store::open(dir, &options).unwrap();
     assert_eq!((report.recovery.head.seq.get(), report.replay.replayed, report.recovery.torn), (80, 0, None));
     store.close().unwrap();
-    counting.0.load(SeqCst)
+    count.load(SeqCst)
 }
 
 /// What an open says, on which nothing depends but the ledger: the store's own path left out.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use counterfoil::{FsStorage, Storage, StorageFile, StorageLock};
+use counterfoil::{FileIdentity, FsStorage, Storage, StorageFile, StorageLock};
 
 /// What `wrap` makes of each file that is opened or created.
 pub struct Opened<W>(pub W);
@@ -39,6 +39,9 @@ impl<W: Fn(&Path, Box<dyn StorageFile>) -> Box<dyn StorageFile> + Send + Sync> S
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         FsStorage.sync_dir(dir)
+    }
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+        FsStorage.identity(path)
     }
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn StorageLock>>> {
         FsStorage.try_lock(path)
