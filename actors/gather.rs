@@ -89,6 +89,11 @@ impl Gather {
         self.to_skip = if came { 0 } else { (self.to_skip * 2 + 1).min(VAIN_MAX) };
     }
 
+    /// A group of so many appends is written.
+    pub(crate) fn written(&mut self, joined: usize) {
+        (self.crowd, self.waiting_since) = (joined, None);
+    }
+
     /// What to do with a group of `joined` appends, where `known` are on their way to the ledger, those counted.
     pub(crate) fn verdict(&mut self, joined: usize, known: usize, now: Instant) -> Verdict {
         let coming = known.saturating_sub(joined);
@@ -103,7 +108,7 @@ impl Gather {
             }
             self.absent = coming;
         }
-        (self.crowd, self.waiting_since) = (joined, None);
+        self.written(joined);
         if overlaps && others_come { Verdict::HandOver } else { Verdict::Write }
     }
 }

@@ -261,8 +261,7 @@ impl Ledger {
     /// Sends an append on the shortest way there is.
     fn post(&self, mut append: Append) -> oneshot::Receiver<AppendReply> {
         let (reply, answer) = oneshot::channel();
-        append.reply = Reply(Some(RpcReplyPort::from(reply)));
-        self.inner.shared.answers.callers_are_here();
+        append.reply = Reply::to(RpcReplyPort::from(reply), self.inner.shared.answers.caller_is_here());
         for undelivered in self.inner.shared.inbox.post(append).err().into_iter().flatten() {
             // Refused only where the supervisor has ended; the message's reply says so when it is dropped.
             let _ = self.inner.supervisor.cast(Inner::Append(undelivered).into());

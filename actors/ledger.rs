@@ -238,9 +238,6 @@ impl LedgerState {
     }
 
     fn see_to_group(&mut self, me: &Me) -> Result<(), Exit> {
-        if !self.deferred.is_empty() {
-            self.context.shared.outbox.hurry();
-        }
         self.see_to_look(me);
         self.see_to_flush(me)
     }
@@ -367,6 +364,7 @@ impl LedgerState {
                     return Ok(None);
                 }
                 if self.is_full() {
+                    self.gather.written(self.waiting.len());
                     return Ok(Some(Verdict::HandOver));
                 }
             }
@@ -607,9 +605,12 @@ impl LedgerState {
         self.see_to_flush(me)
     }
 
-    /// Where appends wait for a mirror that could not be opened to read: SqliteActor may have nothing more to say, so
-    /// nobody else would remind this actor to try again.
+    /// Where appends wait for the mirror its rows are not to wait. Where it could not be opened to read, SqliteActor may have
+    /// nothing more to say, so nobody else would remind this actor to try again.
     fn see_to_look(&mut self, me: &Me) {
+        if !self.deferred.is_empty() {
+            self.context.shared.outbox.hurry();
+        }
         if self.lookup.is_none() && self.to_mirror.is_linked() && !self.deferred.is_empty() && !self.look_cast {
             self.look_cast = true;
             me.send_after(LOOK_AGAIN, || LedgerMsg::LookAgain);

@@ -46,7 +46,7 @@ impl Append {
             fresh: false,
             patient: true,
             permit,
-            reply: Reply(None),
+            reply: Reply::none(),
         }
     }
 
@@ -65,7 +65,7 @@ impl Append {
     /// The message to send to [`Ledger::address`](super::Ledger::address). An answer always comes: where the message is
     /// lost with a dying actor, it is [`AppendError::OutcomeUnknown`].
     pub fn into_message(mut self, reply: RpcReplyPort<AppendReply>) -> Message {
-        self.reply = Reply(Some(reply));
+        self.reply = Reply::to(reply, None);
         Message(Inner::Append(self))
     }
 }
@@ -82,11 +82,28 @@ impl From<Inner> for Message {
 
 /// A reply port that answers even when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Reply(pub(crate) Option<RpcReplyPort<AppendReply>>);
+pub(crate) struct Reply {
+    port: Option<RpcReplyPort<AppendReply>>,
+    /// Where its caller is, if that is known.
+    runtime: Option<tokio::runtime::Id>,
+}
 
 impl Reply {
+    fn none() -> Reply {
+        Reply { port: None, runtime: None }
+    }
+
+    pub(crate) fn to(port: RpcReplyPort<AppendReply>, runtime: Option<tokio::runtime::Id>) -> Reply {
+        Reply { port: Some(port), runtime }
+    }
+
+    /// The runtime that its caller waits on, if that is known.
+    pub(crate) fn runtime(&self) -> Option<tokio::runtime::Id> {
+        self.runtime
+    }
+
     pub(crate) fn send(mut self, answer: AppendReply) {
-        if let Some(port) = self.0.take() {
+        if let Some(port) = self.port.take() {
             // A caller that has gone away is no error.
             let _ = port.send(answer);
         }
@@ -95,7 +112,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some(port) = self.0.take() {
+        if let Some(port) = self.port.take() {
             let _ = port.send(Err(AppendError::OutcomeUnknown { drafts: Vec::new() }));
         }
     }

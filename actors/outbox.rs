@@ -41,14 +41,15 @@ impl Outbox {
         *self.lock() = Left { sqlite, ..Left::default() };
     }
 
-    /// Leaves a group, and tells SqliteActor what it has to be told of it.
-    pub(crate) fn leave(&self, group: Group, at_once: bool) {
+    /// Leaves a group, and tells SqliteActor what it has to be told of it. `awaited` is asked under the same lock as `hurry` takes:
+    /// who begins to wait meanwhile is seen by it, or finds the group.
+    pub(crate) fn leave(&self, group: Group, awaited: impl FnOnce() -> bool) {
         let mut left = self.lock();
         let is_first = left.groups.is_empty();
         left.events += group.last.seq.get() + 1 - group.first.get();
         left.bytes += group.bytes.len();
         left.groups.push(group);
-        let at_once = at_once || left.events >= EVENTS_WORTH || left.bytes >= BYTES_WORTH;
+        let at_once = awaited() || left.events >= EVENTS_WORTH || left.bytes >= BYTES_WORTH;
         let message = match left.hurried {
             false if at_once => SqliteMsg::Apply,
             false if is_first => SqliteMsg::Left,

@@ -372,7 +372,8 @@ impl MirrorWaiters {
             let later = waiting.by_seq.split_off(&(seq.next(), 0));
             std::mem::replace(&mut waiting.by_seq, later)
         };
-        answers.give(answered.len(), || answered.into_values().for_each(|waiter| waiter.answer(MirrorAck::Mirrored)));
+        let callers: Vec<_> = answered.values().map(|waiter| waiter.reply.runtime()).collect();
+        answers.give(&callers, || answered.into_values().for_each(|waiter| waiter.answer(MirrorAck::Mirrored)));
     }
 
     pub(crate) fn is_empty(&self) -> bool {

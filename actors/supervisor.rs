@@ -447,6 +447,8 @@ impl SupervisorState {
             (Role::Sqlite, exit) => {
                 let doubt = if let Some(Exit::MirrorBroken { .. }) = exit { Doubt::Broken } else { Doubt::Unchecked };
                 self.doubt = self.doubt.max(doubt);
+                // What was left for it is not its successor's: that reads the file.
+                self.shared.outbox.publish(None);
                 self.tell_ledger(MirrorLink::Gone);
                 self.restart(me, Role::Parity, reason);
             }

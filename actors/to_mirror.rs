@@ -50,7 +50,7 @@ impl ToMirror {
             return;
         }
         self.credit_used += bytes;
-        let at_once = awaited || options.mirror_delay.is_zero() || self.shared.mirrored.receiver_count() > 0;
+        let at_once = || awaited || options.mirror_delay.is_zero() || self.shared.mirrored.receiver_count() > 0;
         self.shared.outbox.leave(group, at_once);
     }
 

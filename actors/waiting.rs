@@ -19,24 +19,19 @@ pub(crate) struct Waiting {
     pub reply: Reply,
 }
 
-/// The permits of fewer are given back by this thread, so that those who wait for one wake in their order. Of more that costs too
-/// much: they are given back where the answers are given.
-const PERMITS_HERE_MAX: usize = 32;
-
 /// Answers appends whose events are durable; those that ask for the mirror are answered once it has them.
 pub(crate) fn answer(shared: &Arc<Shared>, supervisor: &ActorRef<Message>, mut waiting: Vec<Waiting>) {
-    if waiting.len() < PERMITS_HERE_MAX {
-        waiting.iter_mut().for_each(|waiting| drop(waiting.permit.take()));
-    }
+    // By this thread, so that those who wait for one wake in their order, wherever the answers are given.
+    waiting.iter_mut().for_each(|waiting| drop(waiting.permit.take()));
+    let callers: Vec<_> = waiting.iter().map(|waiting| waiting.reply.runtime()).collect();
     let (answering, supervisor) = (shared.clone(), supervisor.clone());
-    shared.answers.give(waiting.len(), move || answer_here(&answering, &supervisor, waiting));
+    shared.answers.give(&callers, move || answer_here(&answering, &supervisor, waiting));
 }
 
 fn answer_here(shared: &Shared, supervisor: &ActorRef<Message>, waiting: Vec<Waiting>) {
     let mut for_mirror = Vec::new();
     let mirrored = *shared.mirrored.borrow();
-    for Waiting { mut receipts, durability, permit, reply } in waiting {
-        drop(permit);
+    for Waiting { mut receipts, durability, reply, .. } in waiting {
         let last = receipts.iter().map(|receipt| receipt.seq).max().unwrap_or_default();
         match durability {
             Durability::Ledger => reply.send(Ok(receipts)),
