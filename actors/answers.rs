@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::{Handle, Id};
 
+use super::message::Reply;
+
 /// So many are handed over. Fewer are answered sooner here.
 const HANDED_OVER_MIN: usize = 8;
 
@@ -34,6 +36,13 @@ impl<F: FnOnce()> Drop for Unstarted<F> {
     }
 }
 
+/// The runtime that all of these callers are on, where there is such a one.
+pub(crate) fn all_on<'r>(replies: impl Iterator<Item = &'r Reply>) -> Option<Id> {
+    let mut runtimes = replies.map(Reply::runtime);
+    let first = runtimes.next()?;
+    first.filter(|_| runtimes.all(|runtime| runtime == first))
+}
+
 impl Answers {
     /// Of a store that is opened by this task.
     pub(crate) fn here() -> Answers {
@@ -54,14 +63,13 @@ impl Answers {
         Some(id)
     }
 
-    /// Gives answers to callers who are on these runtimes.
-    pub(crate) fn give(&self, callers: &[Option<Id>], give: impl FnOnce() + Send + 'static) {
-        if callers.len() < HANDED_OVER_MIN || self.unstarted.load(Ordering::Acquire) >= UNSTARTED_MAX {
+    /// Gives so many answers, to callers who are all on this runtime, or on several.
+    pub(crate) fn give(&self, number: usize, callers: Option<Id>, give: impl FnOnce() + Send + 'static) {
+        if number < HANDED_OVER_MIN || self.unstarted.load(Ordering::Acquire) >= UNSTARTED_MAX {
             return give();
         }
         let runtime = self.runtime().clone();
-        let id = runtime.id();
-        if callers.iter().any(|caller| *caller != Some(id)) {
+        if callers != Some(runtime.id()) {
             return give();
         }
         self.unstarted.fetch_add(1, Ordering::AcqRel);

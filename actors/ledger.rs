@@ -252,7 +252,7 @@ impl LedgerState {
         match staged {
             Ok(Stage::Staged(Staged { receipts, durable: false })) => {
                 let Append { durability, permit, reply, .. } = append;
-                let waiting = Waiting { receipts, durability, permit: Some(permit), reply };
+                let waiting = Waiting { receipts, durability, permit, reply };
                 // Duplicates may be of events that are in flight already.
                 match self.writer.in_flight() {
                     Some(flying) if waiting.receipts.iter().all(|receipt| receipt.seq <= flying.seq) => self.flying.push(waiting),
@@ -264,7 +264,7 @@ impl LedgerState {
                 if durability == Durability::Mirrored {
                     self.context.shared.outbox.hurry();
                 }
-                self.answer(vec![Waiting { receipts, durability, permit: Some(permit), reply }]);
+                self.answer(vec![Waiting { receipts, durability, permit, reply }]);
             }
             Ok(Stage::GroupFull) => append.reply.send(Err(AppendError::Busy)),
             Err(error @ (AppendError::Rebuilding { .. } | AppendError::MirrorTooFarBehind { .. })) => match &self.failed {
@@ -350,12 +350,13 @@ impl LedgerState {
     /// Gathers appends for the open group, for as long as that is short; answers what to do with it then.
     fn gathered(&mut self, me: &Me) -> Result<Option<Verdict>, Exit> {
         let shared = self.context.shared.clone();
-        let watch = shared.inbox.watch();
+        let mut watch = None;
         loop {
             let verdict = self.gather.verdict(self.waiting.len(), self.on_their_way(), Instant::now());
             if verdict != Verdict::Look {
                 return Ok(Some(verdict));
             }
+            let watch = watch.get_or_insert_with(|| shared.inbox.watch());
             // The callers that are waited for may need this very core.
             std::thread::yield_now();
             if watch.posted() {
@@ -377,21 +378,19 @@ impl LedgerState {
         if self.writer.in_flight().is_some() || self.writer.open_group().1 > 0 || !self.deferred.is_empty() {
             return Ok(());
         }
-        let (shared, until) = (self.context.shared.clone(), self.gather.look_out_until(Instant::now()));
+        let Some(until) = self.gather.look_out_until(Instant::now()) else { return Ok(()) };
+        let shared = self.context.shared.clone();
         let watch = shared.inbox.watch();
-        while let Some(until) = until {
-            if watch.posted() {
-                self.gather.came_back(true);
-                self.take_posted(me)?;
-                return self.see_to_group(me);
-            }
+        while !watch.posted() {
             if Instant::now() >= until {
                 self.gather.came_back(false);
-                break;
+                return Ok(());
             }
             std::thread::yield_now();
         }
-        Ok(())
+        self.gather.came_back(true);
+        self.take_posted(me)?;
+        self.see_to_group(me)
     }
 
     /// Appends that have a permit, but for those that wait for the mirror.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::LedgerOptions;
-use super::answers::Answers;
+use super::answers::{Answers, all_on};
 use super::inbox::Inbox;
 use super::message::Reply;
 use super::outbox::Outbox;
@@ -372,8 +372,8 @@ impl MirrorWaiters {
             let later = waiting.by_seq.split_off(&(seq.next(), 0));
             std::mem::replace(&mut waiting.by_seq, later)
         };
-        let callers: Vec<_> = answered.values().map(|waiter| waiter.reply.runtime()).collect();
-        answers.give(&callers, || answered.into_values().for_each(|waiter| waiter.answer(MirrorAck::Mirrored)));
+        let callers = all_on(answered.values().map(|waiter| &waiter.reply));
+        answers.give(answered.len(), callers, || answered.into_values().for_each(|waiter| waiter.answer(MirrorAck::Mirrored)));
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -391,9 +391,11 @@ impl SqliteState {
     }
 
     fn close(&mut self, me: &Me, reply: RpcReplyPort<Result<Seq, String>>) -> Result<(), Exit> {
-        self.apply(me)?;
-        while !self.queue.is_empty() {
+        loop {
             self.apply(me)?;
+            if self.queue.is_empty() {
+                break;
+            }
         }
         let deadline = Instant::now() + self.context.shared.options.close_deadline;
         let mut backoff = BACKOFF_MIN;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use ractor::ActorRef;
 
+use super::answers::all_on;
 use super::message::{Durability, Message, Reply};
 use super::permits::Permit;
 use super::shared::Shared;
@@ -15,23 +16,27 @@ use crate::{LedgerError, MirrorAck, Receipt};
 pub(crate) struct Waiting {
     pub receipts: Vec<Receipt>,
     pub durability: Durability,
-    pub permit: Option<Permit>,
+    pub permit: Permit,
     pub reply: Reply,
 }
 
 /// Answers appends whose events are durable; those that ask for the mirror are answered once it has them.
-pub(crate) fn answer(shared: &Arc<Shared>, supervisor: &ActorRef<Message>, mut waiting: Vec<Waiting>) {
-    // By this thread, so that those who wait for one wake in their order, wherever the answers are given.
-    waiting.iter_mut().for_each(|waiting| drop(waiting.permit.take()));
-    let callers: Vec<_> = waiting.iter().map(|waiting| waiting.reply.runtime()).collect();
+pub(crate) fn answer(shared: &Arc<Shared>, supervisor: &ActorRef<Message>, waiting: Vec<Waiting>) {
+    // Permits by this thread, so that those who wait for one wake in their order, wherever the answers are given.
+    let sealed = waiting.into_iter().map(|Waiting { receipts, durability, permit, reply }| {
+        drop(permit);
+        (receipts, durability, reply)
+    });
+    let sealed: Vec<_> = sealed.collect();
+    let callers = all_on(sealed.iter().map(|(_, _, reply)| reply));
     let (answering, supervisor) = (shared.clone(), supervisor.clone());
-    shared.answers.give(&callers, move || answer_here(&answering, &supervisor, waiting));
+    shared.answers.give(sealed.len(), callers, move || answer_here(&answering, &supervisor, sealed));
 }
 
-fn answer_here(shared: &Shared, supervisor: &ActorRef<Message>, waiting: Vec<Waiting>) {
+fn answer_here(shared: &Shared, supervisor: &ActorRef<Message>, sealed: Vec<(Vec<Receipt>, Durability, Reply)>) {
     let mut for_mirror = Vec::new();
     let mirrored = *shared.mirrored.borrow();
-    for Waiting { mut receipts, durability, reply, .. } in waiting {
+    for (mut receipts, durability, reply) in sealed {
         let last = receipts.iter().map(|receipt| receipt.seq).max().unwrap_or_default();
         match durability {
             Durability::Ledger => reply.send(Ok(receipts)),

@@ -6,7 +6,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
 
 use super::fields::Fields;
-use super::row::{Row, values};
+use super::row::{Row, borrowed, values};
 use super::{Mirror, MirrorError, SELECT};
 use crate::event::{Event, EventId, LineError, LineProblem, Seq, line};
 use crate::failpoint;
@@ -62,14 +62,7 @@ impl<'c> Inserter<'c> {
 }
 
 fn same(one: &[ToSqlOutput<'_>], other: &[ToSqlOutput<'_>]) -> bool {
-    fn value<'v>(output: &'v ToSqlOutput<'_>) -> ValueRef<'v> {
-        match output {
-            ToSqlOutput::Borrowed(value) => *value,
-            ToSqlOutput::Owned(value) => value.into(),
-            _ => ValueRef::Null,
-        }
-    }
-    one.iter().map(value).eq(other.iter().map(value))
+    one.iter().map(borrowed).eq(other.iter().map(borrowed))
 }
 
 /// Inserts one event, inside whatever transaction the connection is in. The watermark stays where it is.

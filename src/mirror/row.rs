@@ -158,14 +158,24 @@ impl<'r> Row<'r, '_> {
 
     /// Names of the columns in which the row differs from what this event's row must be.
     pub(crate) fn differing(&self, event: &Event<'_>) -> Vec<&'static str> {
-        let expected = values(event);
-        let differs = |at: usize, expected: &ToSqlOutput<'_>| match (expected, self.0.get_ref(at)) {
-            (ToSqlOutput::Borrowed(value), Ok(found)) => *value != found,
-            (ToSqlOutput::Owned(value), Ok(found)) => ValueRef::from(value) != found,
-            _ => true,
-        };
-        COLUMNS.iter().zip(&expected).enumerate().filter(|(at, (_, expected))| differs(*at, expected)).map(|(_, (name, _))| *name).collect()
+        differing((0..COLUMNS.len()).map(|at| self.0.get_ref(at).ok()), event)
     }
+}
+
+/// What is to be bound, as it is read back.
+pub(super) fn borrowed<'v>(value: &'v ToSqlOutput<'_>) -> ValueRef<'v> {
+    match value {
+        ToSqlOutput::Borrowed(value) => *value,
+        ToSqlOutput::Owned(value) => value.into(),
+        _ => ValueRef::Null,
+    }
+}
+
+/// Names of the columns whose values, where they can be read, are not those of this event's row.
+pub(super) fn differing<'v>(found: impl Iterator<Item = Option<ValueRef<'v>>>, event: &Event<'_>) -> Vec<&'static str> {
+    let expected = values(event);
+    let pairs = COLUMNS.iter().zip(found.zip(&expected));
+    pairs.filter(|(_, (found, expected))| *found != Some(borrowed(expected))).map(|(name, _)| *name).collect()
 }
 
 /// The values of an event's row, in the order of [`COLUMNS`].

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::fields::Fields;
-use super::row::{COLUMNS, SELECT, values};
+use super::row::{COLUMNS, SELECT, borrowed, differing, values};
 use crate::event::{Event, EventHash, Seq, line};
 
 /// Rows of a window at most: about a millisecond of reading.
@@ -72,14 +72,6 @@ fn push_all(values: &[ToSqlOutput<'_>], out: &mut Vec<u8>) {
     }
 }
 
-fn borrowed<'v>(value: &'v ToSqlOutput<'_>) -> ValueRef<'v> {
-    match value {
-        ToSqlOutput::Borrowed(value) => *value,
-        ToSqlOutput::Owned(value) => value.into(),
-        _ => ValueRef::Null,
-    }
-}
-
 impl Window {
     /// Reads rows from this seq on; answers the seq behind them, where there may be more.
     pub(crate) fn read(&mut self, conn: &Connection, from: i64, through: i64) -> rusqlite::Result<Option<i64>> {
@@ -140,9 +132,7 @@ impl<'w> KeptRow<'w> {
 
     /// Names of the columns in which it differs from what this event's row must be.
     pub(crate) fn differing(&self, event: &Event<'_>) -> Vec<&'static str> {
-        let (found, expected) = (self.values(), values(event));
-        let pairs = COLUMNS.iter().zip(found.iter().zip(&expected));
-        pairs.filter(|(_, (found, expected))| **found != borrowed(expected)).map(|(name, _)| *name).collect()
+        differing(self.values().into_iter().map(Some), event)
     }
 
     /// Its values, in the order of [`COLUMNS`].
