@@ -51,6 +51,7 @@ ledger.close().await?;
 //! - `cli` (default): the `counterfoil` command. A library that embeds this crate turns it off:
 //!   `default-features = false, features = ["actors"]`.
 
+pub mod attest;
 mod canary;
 pub mod chain;
 mod error;

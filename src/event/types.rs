@@ -86,6 +86,11 @@ impl EventType {
         Ok(EventType(Cow::Owned(name)))
     }
 
+    /// One of the types that only the ledger itself writes.
+    pub(crate) const fn reserved(name: &'static str) -> EventType {
+        EventType(Cow::Borrowed(name))
+    }
+
     /// Its name.
     pub fn as_str(&self) -> &str {
         &self.0

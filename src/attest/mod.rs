@@ -1,0 +1,19 @@
+//! Signatures: who says that an event is theirs.
+//!
+//! Called by the ledger, which has events signed before they are written, by verify, and by checkpoints. Knows keys and bytes;
+//! never decides which key is to be trusted: that is for [`crate::keys`].
+
+mod file;
+mod key;
+mod signer;
+
+pub use file::{KeyFileError, generate_key_file, read_key_file, read_public_key};
+pub use key::{KeyId, PreparedKey, PublicKey, Signature};
+pub use signer::{AttestError, Attestor, MemoryKey};
+
+use crate::event::{EventHash, LedgerId};
+
+/// The bytes that the signature of an event is over, as FORMAT.md's section "Hashes" says.
+pub fn signing_input(ledger_id: LedgerId, event_hash: EventHash) -> Vec<u8> {
+    format!("counterfoil event signature v1\n{ledger_id}\n{event_hash}\n").into_bytes()
+}
