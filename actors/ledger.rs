@@ -27,8 +27,8 @@ use super::to_mirror::ToMirror;
 use super::waiting::{self, Waiting};
 use crate::canary::{self, Canary};
 use crate::{
-    AppendError, Flight, Group, Head, LedgerError, LookupError, MirrorError, MirrorFault, MirrorReader, Seq, Stage, Staged, Writer,
-    failpoint,
+    AppendError, Flight, Group, Head, LedgerError, LookupError, MirrorError, MirrorFault, MirrorReader, NotSigned, Receipt, Seq, Stage,
+    Staged, Writer, failpoint,
 };
 
 /// What LedgerActor knows of the mirror, by the supervisor.
@@ -251,8 +251,7 @@ impl LedgerState {
         }
         match staged {
             Ok(Stage::Staged(Staged { receipts, durable: false })) => {
-                let Append { durability, permit, reply, .. } = append;
-                let waiting = Waiting { receipts, durability, permit, reply };
+                let waiting = Waiting::new(append, receipts, self.writer.is_signing());
                 // Duplicates may be of events that are in flight already.
                 match self.writer.in_flight() {
                     Some(flying) if waiting.receipts.iter().all(|receipt| receipt.seq <= flying.seq) => self.flying.push(waiting),
@@ -260,11 +259,10 @@ impl LedgerState {
                 }
             }
             Ok(Stage::Staged(Staged { receipts, durable: true })) => {
-                let Append { durability, permit, reply, .. } = append;
-                if durability == Durability::Mirrored {
+                if append.durability == Durability::Mirrored {
                     self.context.shared.outbox.hurry();
                 }
-                self.answer(vec![Waiting { receipts, durability, permit, reply }]);
+                self.answer(vec![Waiting::new(append, receipts, false)]);
             }
             Ok(Stage::GroupFull) => append.reply.send(Err(AppendError::Busy)),
             Err(error @ (AppendError::Rebuilding { .. } | AppendError::MirrorTooFarBehind { .. })) => match &self.failed {
@@ -431,8 +429,30 @@ impl LedgerState {
         self.land(flight)
     }
 
+    /// Has the open group signed. Appends of events that could not be signed are told so, those behind them are staged again.
+    fn sign(&mut self) -> Result<(), Exit> {
+        while let Err(NotSigned { from, failed }) = self.writer.sign() {
+            let is_cut = |receipt: &Receipt| receipt.seq >= from;
+            let (cut, kept) = std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.receipts.iter().any(is_cut));
+            self.waiting = kept;
+            let cut: Vec<Waiting> = cut;
+            for waiting in cut {
+                let error = failed.iter().find(|(seq, _)| waiting.receipts.iter().any(|receipt| receipt.seq == *seq));
+                if let Some((_, error)) = error {
+                    tracing::warn!(actor = "ledger", %error, "an event is left out");
+                    waiting.reply.send(Err(AppendError::Attest(error.clone())));
+                } else if let Some(append) = waiting.into_append() {
+                    let deferred = self.stage(append)?;
+                    self.deferred.extend(deferred);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Closes the open group, and with it the list of those who wait for it.
     fn depart(&mut self) -> Result<Option<Flight>, Exit> {
+        self.sign()?;
         if canary::on(Canary::AcknowledgeFirst) {
             let waiting = std::mem::take(&mut self.waiting);
             self.answer(waiting);

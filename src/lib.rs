@@ -59,6 +59,7 @@ mod event;
 #[doc(hidden)]
 pub mod failpoint;
 pub mod import;
+pub mod keys;
 mod ledger;
 mod mirror;
 mod options;
@@ -77,7 +78,7 @@ pub use event::{
 };
 pub use ledger::{
     AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FileIdentity, Flight, FsStorage, Group, Head, LedgerError, LedgerLine,
-    LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Reformed,
+    LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, NotSigned, RawLine, Receipt, RecoveryReport, Reformed,
     Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark, Writer,
     claim, compress, decompress, io_advice, writer_of,
 };
@@ -92,7 +93,7 @@ pub use parity::{
 };
 pub use rusqlite;
 pub use store::{FullReplay, OpenReport, Store, forecast, replay_store};
-pub use verify::{Failure, Unfinished, VerifyReport, verify};
+pub use verify::{Failure, KeyUse, SignatureReport, SignatureRules, Unfinished, VerifyReport, verify, verify_signed};
 #[doc(hidden)]
 pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};
 

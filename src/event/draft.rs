@@ -1,9 +1,12 @@
 //! Drafts: what a caller wants recorded.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::line::{self, SESSION_ID_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX};
 use super::{Event, EventId, EventType, Payload, PayloadError, PayloadHash, Source, Timestamp, TraceId};
+use crate::attest::{Attestor, Signature};
 
 /// An event before it is sealed.
 ///
@@ -25,7 +28,20 @@ pub struct Draft {
     causation_id: Option<EventId>,
     domain_tags: Vec<String>,
     payload: Payload,
+    attestor: Option<SignWith>,
 }
+
+/// The same where the key is.
+#[derive(Clone, Debug)]
+struct SignWith(Arc<dyn Attestor>);
+
+impl PartialEq for SignWith {
+    fn eq(&self, other: &SignWith) -> bool {
+        self.0.key_id() == other.0.key_id()
+    }
+}
+
+impl Eq for SignWith {}
 
 /// Bounds that a draft is checked against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +155,7 @@ impl Draft {
             causation_id: None,
             domain_tags: Vec::new(),
             payload: Payload::null(),
+            attestor: None,
         }
     }
 
@@ -200,6 +217,18 @@ impl Draft {
     pub fn with_payload(mut self, payload: Payload) -> Draft {
         self.payload = payload;
         self
+    }
+
+    /// Has it signed with this key, rather than with that of the store ([`Options::attestor`](crate::Options::attestor)). A
+    /// signature that fails, or comes too late, leaves the event out.
+    pub fn sign_with(mut self, attestor: Arc<dyn Attestor>) -> Draft {
+        self.attestor = Some(SignWith(attestor));
+        self
+    }
+
+    /// What it is to be signed with, if it was given that.
+    pub fn attestor(&self) -> Option<&Arc<dyn Attestor>> {
+        self.attestor.as_ref().map(|SignWith(attestor)| attestor)
     }
 
     /// The identity it was given.
@@ -282,8 +311,8 @@ pub struct CheckedDraft {
     content: ContentDigest,
 }
 
-/// Bytes of a header's keys, numbers, ids, times and hashes at their longest.
-const HEADER_BYTES_MAX: usize = 900;
+/// Bytes of a header's keys, numbers, ids, times, hashes, key id and signature at their longest.
+const HEADER_BYTES_MAX: usize = 1056;
 
 impl CheckedDraft {
     /// The draft.
@@ -333,7 +362,7 @@ impl CheckedDraft {
     }
 
     /// The event that it becomes at this place; its event hash is set by sealing.
-    pub(crate) fn place(&self, place: &Place) -> Event<'_> {
+    pub(crate) fn place<'a>(&'a self, place: &Place<'a>) -> Event<'a> {
         Event {
             seq: place.seq,
             id: place.id,
@@ -349,19 +378,28 @@ impl CheckedDraft {
             attachments_json: None,
             group_seq: place.group_seq,
             batch: place.batch,
-            signed_by: None,
+            signed_by: place.signed_by,
             policy_json: None,
             payload_hash: self.payload_hash,
             prev_event_hash: place.prev,
             event_hash: place.prev,
-            signature: None,
+            signature: place.signed_by.map(|_| UNSIGNED),
             body: super::Body::Inline(self.draft.payload.as_str()),
         }
     }
 }
 
+/// What stands in a line until its signature is there.
+pub(crate) const UNSIGNED: &str = {
+    const DIGITS: [u8; Signature::TEXT_BYTES] = [b'A'; Signature::TEXT_BYTES];
+    match std::str::from_utf8(&DIGITS) {
+        Ok(text) => text,
+        Err(_) => "",
+    }
+};
+
 /// What the ledger assigns when it seals a draft.
-pub(crate) struct Place {
+pub(crate) struct Place<'a> {
     pub seq: super::Seq,
     pub id: EventId,
     pub recorded_at: Timestamp,
@@ -369,4 +407,6 @@ pub(crate) struct Place {
     pub group_seq: super::Seq,
     pub batch: Option<(u32, u32)>,
     pub prev: super::EventHash,
+    /// The key that will sign it.
+    pub signed_by: Option<&'a str>,
 }

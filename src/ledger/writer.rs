@@ -9,16 +9,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::flight::Flight;
+use super::keys::LedgerKeys;
 use super::memory::Memory;
 use super::recovery::{self, Active, Context, TailEvent};
 use super::room::Room;
 use super::segment::{self, Segment};
+use super::signing::{Signing, Unsigned};
 use super::{
-    AppendError, Conditions, Head, LedgerError, Lookup, LookupError, Manifest, Receipt, RecoveryReport, SealedEnds, Stored, Watermark,
+    AppendError, Conditions, Head, LedgerError, Lookup, LookupError, Manifest, NotSigned, Receipt, RecoveryReport, SealedEnds, Stored,
+    Watermark,
 };
+use crate::attest::KeyId;
 use crate::canary::{self, Canary};
 use crate::event::{CheckedDraft, EventId, Place, Seq, line};
 use crate::failpoint;
+use crate::keys::{KeyChange, KeyEvent};
 use crate::options::Options;
 
 /// Buffers of groups that are kept to be filled again: one is open, one in flight, the others wait for the mirror.
@@ -38,6 +43,8 @@ pub struct Writer {
     /// The last event of the group in flight.
     flying: Option<Head>,
     memory: Memory,
+    signing: Signing,
+    keys: LedgerKeys,
     id_max: Option<EventId>,
     spares: Vec<Vec<u8>>,
     /// Of sealed segments, as recovery has read them, until somebody keeps them.
@@ -50,6 +57,8 @@ pub struct Writer {
 struct OpenGroup {
     bytes: Vec<u8>,
     events: usize,
+    /// Those that are being signed, in order.
+    unsigned: Vec<Unsigned>,
 }
 
 /// A group that is durable: what the mirror is to commit.
@@ -118,6 +127,8 @@ impl Writer {
             group: OpenGroup::default(),
             flying: None,
             memory: Memory::new(recovered.floor, recovered.tail),
+            signing: Signing::new(manifest.ledger_id, options),
+            keys: LedgerKeys::new(recovered.floor, recovered.keys),
             id_max,
             spares: Vec::new(),
             ends: recovered.ends,
@@ -184,6 +195,7 @@ impl Writer {
             return Ok(Stage::Staged(staged));
         }
         self.check_conditions(conditions, lookup)?;
+        self.check_keys(drafts, lookup)?;
         let waiting = self.unmirrored();
         if waiting + drafts.len() > self.options.unmirrored_events_max {
             return Err(AppendError::MirrorTooFarBehind { waiting });
@@ -207,17 +219,27 @@ impl Writer {
         let recorded_at = self.options.clock.now();
         let mut receipts = Vec::with_capacity(drafts.len());
         let mut last = self.last_staged();
+        let (first, start) = (last.seq.next(), self.group.bytes.len());
         for (index, (draft, position)) in drafts.iter().zip(positions).enumerate() {
             let id = draft.id().unwrap_or_else(|| EventId::from_u128(self.options.ids.next(recorded_at)));
             let batch = (drafts.len() > 1).then(|| (index as u32 + 1, drafts.len() as u32));
             // A stream that the batch has moved on is where the memory has it.
             let position = if index == 0 { position } else { draft.session_id().and_then(|id| self.memory.session_seq(id)).or(position) };
             let session_seq = position.map(|last| last + 1);
-            let place = Place { seq: last.seq.next(), id, recorded_at, session_seq, group_seq, batch, prev: last.event_hash };
+            let attestor = self.signing.of(draft).cloned();
+            let signed_by = attestor.as_ref().map(|attestor| attestor.key_id().to_string());
+            let signed_by = signed_by.as_deref();
+            let place = Place { seq: last.seq.next(), id, recorded_at, session_seq, group_seq, batch, prev: last.event_hash, signed_by };
             let mut event = draft.place(&place);
-            line::seal(&mut event, &mut self.group.bytes);
+            let signature_at = line::seal(&mut event, &mut self.group.bytes);
             self.group.bytes.push(b'\n');
             self.group.events += 1;
+            if let Some((attestor, at)) = attestor.zip(signature_at) {
+                self.group.unsigned.push(Unsigned { first, start, seq: event.seq, at, asked: self.signing.ask(&attestor, event.event_hash) });
+            }
+            if let Some(change) = KeyEvent::of(&event) {
+                self.keys.staged(change);
+            }
             last = Head { seq: event.seq, event_hash: event.event_hash };
             let remembered = TailEvent::with_content(&event, draft.content());
             receipts.push(remembered.receipt.clone());
@@ -225,6 +247,59 @@ impl Writer {
             self.memory.remember(remembered);
         }
         Staged { receipts, durable: false }
+    }
+
+    /// Waits for the signatures of the open group, and puts them into their lines. To be called before a group that
+    /// [`Writer::is_signing`] is written.
+    ///
+    /// # Errors
+    /// [`NotSigned`]: some could not be had. The open group ends before the first append that is concerned; those behind it are to
+    /// be staged again, but for those that could not be signed.
+    pub fn sign(&mut self) -> Result<(), NotSigned> {
+        let unsigned = std::mem::take(&mut self.group.unsigned);
+        if unsigned.is_empty() {
+            return Ok(());
+        }
+        let failed = self.signing.fill_in(&unsigned, &mut self.group.bytes);
+        let Some((seq, _)) = failed.first() else { return Ok(()) };
+        let Some(Unsigned { first, start, .. }) = unsigned.iter().find(|event| event.seq == *seq) else { return Ok(()) };
+        let (from, last) = (*first, self.last_staged().seq);
+        self.group.bytes.truncate(*start);
+        self.group.events = self.group.events.saturating_sub((last.get() + 1 - from.get()) as usize);
+        self.forget_above(from.previous());
+        Err(NotSigned { from, failed })
+    }
+
+    /// Whether events of the open group are being signed.
+    pub fn is_signing(&self) -> bool {
+        !self.group.unsigned.is_empty()
+    }
+
+    /// Takes back what was staged above this seq.
+    fn forget_above(&mut self, seq: Seq) {
+        self.memory.forget_above(seq);
+        self.keys.forget_above(seq);
+    }
+
+    /// Whether those who are to sign can be asked, and changes to keys follow from those that the ledger has.
+    fn check_keys(&mut self, drafts: &[CheckedDraft], lookup: &mut dyn Lookup) -> Result<(), AppendError> {
+        let mut changed = None;
+        for draft in drafts {
+            let attestor = self.signing.of(draft).cloned();
+            if let Some(attestor) = &attestor {
+                self.signing.check(attestor.as_ref())?;
+            }
+            let event_type = draft.draft().event_type().as_str();
+            if let Some(change) = KeyChange::of(event_type, draft.draft().payload_bytes()) {
+                let ring = match &mut changed {
+                    Some(ring) => ring,
+                    none => none.insert(self.keys.ring(lookup)?.clone()),
+                };
+                let signed_by: Option<KeyId> = attestor.map(|attestor| attestor.key_id());
+                ring.apply(self.last_staged().seq.next(), &change, signed_by)?;
+            }
+        }
+        Ok(())
     }
 
     fn last_staged(&self) -> Head {
@@ -307,7 +382,7 @@ impl Writer {
     /// Writes the open group and makes it durable. Nothing where it is empty.
     ///
     /// # Errors
-    /// [`LedgerError::InFlight`] where a flight is out; else as [`Writer::depart`] and [`Writer::land`].
+    /// [`LedgerError::InFlight`] where a flight is out, [`LedgerError::NotSigned`]; else as [`Writer::depart`] and [`Writer::land`].
     pub fn flush(&mut self) -> Result<Option<Group>, LedgerError> {
         self.check_landed()?;
         match self.depart()? {
@@ -324,16 +399,20 @@ impl Writer {
     ///
     /// # Errors
     /// [`LedgerError::DiskFull`] and failures to create a segment: the group is dropped, nothing of it was
-    /// written, and the writer is well. [`LedgerError::Poisoned`].
+    /// written, and the writer is well. [`LedgerError::NotSigned`]: nothing has happened. [`LedgerError::Poisoned`].
     pub fn depart(&mut self) -> Result<Option<Flight>, LedgerError> {
         self.check_well()?;
         if self.group.events == 0 || self.flying.is_some() {
             return Ok(None);
         }
+        if let Some(unsigned) = self.group.unsigned.first() {
+            return Err(LedgerError::NotSigned { seq: unsigned.seq });
+        }
         let last = self.last_staged();
-        let bytes = std::mem::replace(&mut self.group, OpenGroup { bytes: self.spares.pop().unwrap_or_default(), events: 0 }).bytes;
+        let empty = OpenGroup { bytes: self.spares.pop().unwrap_or_default(), ..OpenGroup::default() };
+        let bytes = std::mem::replace(&mut self.group, empty).bytes;
         if let Err(error) = self.make_room(bytes.len() as u64) {
-            self.memory.forget_above(self.head.seq);
+            self.forget_above(self.head.seq);
             return Err(error);
         }
         let Some(active) = self.active.take() else {

@@ -2,12 +2,18 @@
 //!
 //! Called by the CLI and by repair. Only reads; needs no lock, and runs beside a live writer.
 
+mod signatures;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use self::signatures::Signatures;
+pub use self::signatures::{KeyUse, SignatureReport, SignatureRules};
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
+use crate::keys::Signed;
 use crate::ledger::place::{ERASURE, Expected, Standing, check_blob};
 use crate::ledger::stream::{Plan, Stream, StreamLine, cancelled};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, lock, place};
@@ -63,8 +69,11 @@ pub struct VerifyReport {
     pub head: Head,
     /// Events whose payload was erased, as an erasure event says.
     pub erased: u64,
-    /// Events that carry a signature. Their form was checked; who signed is not verified here.
+    /// Events that carry a signature of the right form. Who signed is in `signatures`, where that was asked for.
     pub signed: u64,
+    /// Who signed, by the rules that were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signatures: Option<SignatureReport>,
     /// How many lines are wrong.
     pub failures_count: u64,
     /// The first ten thousand of them.
@@ -96,8 +105,12 @@ impl std::fmt::Display for VerifyReport {
         if self.erased > 0 {
             writeln!(f, "  erased    {}", self.erased)?;
         }
-        if self.signed > 0 {
-            writeln!(f, "  signed    {} (form checked, signers not)", self.signed)?;
+        match &self.signatures {
+            Some(signatures) => write!(f, "{signatures}")?,
+            None if self.signed > 0 => {
+                writeln!(f, "  signed    {} (form checked; `verify --root KEY` checks who signed)", self.signed)?;
+            }
+            None => {}
         }
         if let Some(unfinished) = &self.unfinished {
             writeln!(
@@ -168,6 +181,15 @@ pub fn verify(reader: &LedgerReader, progress: &mut dyn FnMut(u64)) -> Result<Ve
     verify_by(reader, None, &Plan::default(), progress)
 }
 
+/// The same, and who signed: each signature must be right, by a key that the ledger's changes to keys lead to from the root
+/// that is given, and that was current where it signed.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_signed(reader: &LedgerReader, rules: SignatureRules, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
+    run(reader, None, Plan::default(), Some(rules), progress)
+}
+
 /// The same by a plan, on which the report does not depend; up to a seq that is known to be durable, where a writer is at work.
 #[doc(hidden)]
 pub fn verify_by(
@@ -176,8 +198,20 @@ pub fn verify_by(
     plan: &Plan,
     progress: &mut dyn FnMut(u64),
 ) -> Result<VerifyReport, LedgerError> {
+    run(reader, through, plan.clone(), None, progress)
+}
+
+fn run(
+    reader: &LedgerReader,
+    through: Option<Seq>,
+    mut plan: Plan,
+    rules: Option<SignatureRules>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<VerifyReport, LedgerError> {
     let through = through.unwrap_or(Seq::MAX);
-    let mut verifier = Verifier::new(reader, through, plan);
+    let signatures = rules.map(|rules| Signatures::new(reader.manifest().ledger_id, rules));
+    plan.keys = signatures.as_ref().map(|signatures| signatures.known.clone());
+    let mut verifier = Verifier { signatures, ..Verifier::new(reader, through, &plan) };
     let mut lines = Stream::new(reader.lines_from(Seq::FIRST)?, through, plan.clone());
     let (mut count, mut readings) = (0u64, 0);
     while verifier.expected.head().seq < through && lines.advance()? {
@@ -220,6 +254,7 @@ struct Verifier<'r> {
     line_number: u64,
     /// Erased events that no erasure has named yet.
     waiting: BTreeMap<Seq, (PayloadHash, Failure)>,
+    signatures: Option<Signatures>,
 }
 
 impl Verifier<'_> {
@@ -232,6 +267,7 @@ impl Verifier<'_> {
             head: genesis,
             erased: 0,
             signed: 0,
+            signatures: None,
             failures_count: 0,
             failures: Vec::new(),
             unfinished: None,
@@ -247,6 +283,7 @@ impl Verifier<'_> {
             segment: Seq::ZERO,
             line_number: 0,
             waiting: BTreeMap::new(),
+            signatures: None,
         }
     }
 
@@ -313,11 +350,15 @@ impl Verifier<'_> {
             (None, Some(event)) => check_blobs(self.reader, event)?,
             (fault, _) => fault,
         };
+        let wrong = wrong.or_else(|| {
+            let event = || line::decode_again(found.raw.bytes).ok();
+            self.signatures.as_mut()?.check(standing.seq, standing.signed, &event, !standing.is_plain)
+        });
         match wrong {
             None => {
                 self.report.events += 1;
                 self.report.head = self.expected.head();
-                self.report.signed += u64::from(standing.signed);
+                self.report.signed += u64::from(standing.signed != Signed::No);
             }
             Some(reason) => {
                 self.report.fail(self.failure(found, standing.seq, Some(standing.id), reason));
@@ -369,6 +410,7 @@ impl Verifier<'_> {
         for (_, failure) in self.waiting.into_values() {
             self.report.fail(failure);
         }
+        self.report.signatures = self.signatures.map(Signatures::report);
         self.report
     }
 }
