@@ -137,7 +137,7 @@ fn nothing_blocked_passes_without_a_break_glass_that_holds() {
                 Err(other) => prop_assert!(false, "{}", other),
             }
             // All votes are kept, the store's own among them.
-            let decision = result.as_ref().map_or_else(|error| error.decision().unwrap(), |decision| decision);
+            let decision = result.as_ref().unwrap_or_else(|error| error.decision().unwrap());
             prop_assert_eq!(decision.votes().len(), votes.len() + 1);
             Ok(())
         })

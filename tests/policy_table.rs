@@ -352,7 +352,7 @@ fn presets_decide() {
                 let appending = Appending::new(&draft, ledger_id(), noon(0)).signed(key(by)).parity_is(parity(equal));
                 let result = policy.decide(&appending, None, None);
                 assert_eq!(policy.decide_fast(&appending), result.as_ref().is_ok_and(|made| made.outcome() == Outcome::Allow));
-                let decision = result.as_ref().map_or_else(|error| error.decision().unwrap(), |decision| decision);
+                let decision = result.as_ref().unwrap_or_else(|error| error.decision().unwrap());
                 let why = if decision.outcome() == Outcome::Allow { String::new() } else { list(decision.contributing()) };
                 let row = format!("{name:<8}{from:<5}{by:<9}{equal:<11} {:<12}{why}", decision.outcome());
                 writeln!(text, "{}", row.trim_end()).unwrap();
