@@ -13,9 +13,9 @@ use crate::attest::Attestor;
 use crate::event::{Draft, Seq};
 use crate::keys::{KeyChange, KeyEvent};
 use crate::ledger::{
-    AppendError, Claim, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror, NotSigned,
-    Receipt, RecoveryReport, Reformed, Refusal, Sealed, Stage, Staged, StoreLock, Stored, Watermark, Writer, claim, compress, recovery,
-    segment,
+    AppendError, Claim, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror,
+    NotSigned, Receipt, RecoveryReport, Reformed, Refusal, Sealed, Stage, Staged, StoreLock, Stored, Watermark, Writer, claim, compress,
+    recovery, segment,
 };
 use crate::mirror::{Mirror, MirrorError, MirrorFault, MirrorReader, set_aside};
 use crate::options::Options;

@@ -27,7 +27,9 @@ pub enum AttestError {
         deadline_ms: u64,
     },
     /// The signer was not asked: it has not yet come back from a call whose deadline is past.
-    #[error("{key_id} was not asked to sign, since it has not come back from an earlier call; the event is not recorded: see to the signer, and append it again")]
+    #[error(
+        "{key_id} was not asked to sign, since it has not come back from an earlier call; the event is not recorded: see to the signer, and append it again"
+    )]
     Stuck {
         /// Its key.
         key_id: KeyId,

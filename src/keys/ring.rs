@@ -121,14 +121,8 @@ impl KeyRing {
 
     /// With the root that a verifier was given.
     pub fn rooted(root: PublicKey) -> KeyRing {
-        let info = KeyInfo {
-            key_id: root.key_id(),
-            public_key: root,
-            state: KeyState::Current,
-            since: None,
-            until: None,
-            reason: String::new(),
-        };
+        let info =
+            KeyInfo { key_id: root.key_id(), public_key: root, state: KeyState::Current, since: None, until: None, reason: String::new() };
         KeyRing { root: Some(root.key_id()), keys: BTreeMap::from([(root.key_id(), info)]) }
     }
 

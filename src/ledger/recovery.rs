@@ -241,7 +241,16 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
             return Err(lost(path, 0, Seq::ZERO, mark.seq, BY_MIRROR));
         }
         let report = RecoveryReport { head: genesis, torn: None, rewritten_bytes: 0 };
-        return Ok(Recovered { head: genesis, active: None, tail: Vec::new(), floor: Seq::ZERO, id_max: None, keys: Vec::new(), ends: Vec::new(), report });
+        return Ok(Recovered {
+            head: genesis,
+            active: None,
+            tail: Vec::new(),
+            floor: Seq::ZERO,
+            id_max: None,
+            keys: Vec::new(),
+            ends: Vec::new(),
+            report,
+        });
     };
     if active.is_compressed() {
         return recover_sealed(cx, &segments, genesis, lookup);

@@ -235,7 +235,13 @@ impl Writer {
             self.group.bytes.push(b'\n');
             self.group.events += 1;
             if let Some((attestor, at)) = attestor.zip(signature_at) {
-                self.group.unsigned.push(Unsigned { first, start, seq: event.seq, at, asked: self.signing.ask(&attestor, event.event_hash) });
+                self.group.unsigned.push(Unsigned {
+                    first,
+                    start,
+                    seq: event.seq,
+                    at,
+                    asked: self.signing.ask(&attestor, event.event_hash),
+                });
             }
             if let Some(change) = KeyEvent::of(&event) {
                 self.keys.staged(change);
