@@ -212,7 +212,7 @@ pub enum LineFault {
         key_id: KeyId,
     },
     /// Its key may not sign here, or it changes keys as it may not.
-    #[error(transparent)]
+    #[error("not signed as it may be: {0}")]
     Key(#[from] KeyFault),
     /// It is not signed, though it must be.
     #[error("the event is not signed")]
@@ -226,6 +226,13 @@ pub enum LineFault {
     /// A batch is not whole, or its lines are not in a row.
     #[error("the line does not continue the batch before it")]
     Batch,
+}
+
+impl LineFault {
+    /// Whether the line is what was written, and it is only a question of who signed it.
+    pub(crate) fn is_of_signature(&self) -> bool {
+        matches!(self, LineFault::Signature { .. } | LineFault::Key(_) | LineFault::NotSigned)
+    }
 }
 
 /// Why an append was refused. Unless it says otherwise, nothing was written.

@@ -76,6 +76,8 @@ pub struct VerifyReport {
     pub signatures: Option<SignatureReport>,
     /// How many lines are wrong.
     pub failures_count: u64,
+    /// How many of those are right as lines, but are not signed as they should be.
+    pub signature_failures_count: u64,
     /// The first ten thousand of them.
     pub failures: Vec<Failure>,
     /// What a live writer has begun to write.
@@ -90,6 +92,7 @@ impl VerifyReport {
 
     fn fail(&mut self, failure: Failure) {
         self.failures_count += 1;
+        self.signature_failures_count += u64::from(failure.reason.is_of_signature());
         if self.failures.len() < LISTED_MAX {
             self.failures.push(failure);
         }
@@ -98,7 +101,13 @@ impl VerifyReport {
 
 impl std::fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "verify: {}", if self.is_clean() { "every line is right" } else { "DAMAGED" })?;
+        let is_whole = self.failures_count == self.signature_failures_count;
+        let verdict = match (self.is_clean(), is_whole) {
+            (true, _) => "every line is right",
+            (false, true) => "the chain is whole, but NOT SIGNED AS IT SHOULD BE",
+            (false, false) => "DAMAGED",
+        };
+        writeln!(f, "verify: {verdict}")?;
         let plural = if self.segments == 1 { "" } else { "s" };
         writeln!(f, "  events    {} in {} segment{plural}, {} bytes", self.events, self.segments, self.bytes)?;
         writeln!(f, "  head      seq {} {}", self.head.seq, self.head.event_hash)?;
@@ -139,8 +148,14 @@ impl std::fmt::Display for VerifyReport {
         if self.failures_count > self.failures.len() as u64 {
             writeln!(f, "    and {} more", self.failures_count - self.failures.len() as u64)?;
         }
-        if self.failures_count > 0 {
+        if !is_whole {
             writeln!(f, "  run `counterfoil parity --full` to see what the mirror still has, then `counterfoil repair --from mirror`")?;
+        }
+        if self.signature_failures_count > 0 {
+            writeln!(
+                f,
+                "  no repair makes a signature; ask who holds these keys, and see that the root is the right one (`counterfoil keys list`)"
+            )?;
         }
         Ok(())
     }
@@ -269,6 +284,7 @@ impl Verifier<'_> {
             signed: 0,
             signatures: None,
             failures_count: 0,
+            signature_failures_count: 0,
             failures: Vec::new(),
             unfinished: None,
         };

@@ -36,6 +36,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // there is one of it
 pub enum Command {
     /// Show what it is for: a scripted agent session, a killed actor, a damaged copy
     Demo(DemoArgs),

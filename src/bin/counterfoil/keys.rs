@@ -71,7 +71,10 @@ fn generate(file: &Path, context: &Context, out: &mut Out) -> Result<(), Failure
     out.line(format_args!("  private  {file}  (keep it to yourself: mode 600)"))?;
     out.line(format_args!("  public   {file}.pub  {public_key}"))?;
     let quoted = text::quoted(Path::new(&file));
-    out.line(format_args!("next: `{}` makes it the ledger's root", context.command(&format!("keys add --key {quoted}"))))
+    out.line(format_args!(
+        "next: `{}` lets it sign; a ledger's first key is its root",
+        context.command(&format!("keys add --key {quoted}"))
+    ))
 }
 
 fn list(context: &Context, out: &mut Out) -> Result<(), Failure> {
