@@ -59,7 +59,7 @@ pub struct Unfinished {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// Lines that are right.
+    /// Lines that are right, whoever signed them.
     pub events: u64,
     /// Segments that were read.
     pub segments: u64,
@@ -366,15 +366,16 @@ impl Verifier<'_> {
             (None, Some(event)) => check_blobs(self.reader, event)?,
             (fault, _) => fault,
         };
-        let wrong = wrong.or_else(|| {
-            let event = || line::decode_again(found.raw.bytes).ok();
-            self.signatures.as_mut()?.check(standing.seq, standing.signed, &event, !standing.is_plain)
-        });
         match wrong {
             None => {
                 self.report.events += 1;
                 self.report.head = self.expected.head();
                 self.report.signed += u64::from(standing.signed != Signed::No);
+                let event = || line::decode_again(found.raw.bytes).ok();
+                let signatures = self.signatures.as_mut();
+                if let Some(reason) = signatures.and_then(|all| all.check(standing.seq, standing.signed, &event, !standing.is_plain)) {
+                    self.report.fail(self.failure(found, standing.seq, Some(standing.id), reason));
+                }
             }
             Some(reason) => {
                 self.report.fail(self.failure(found, standing.seq, Some(standing.id), reason));
