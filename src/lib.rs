@@ -43,6 +43,7 @@ ledger.close().await?;
 //! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
 //!   and makes them equal.
 //! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
+//! - [`policy`]: gates that say what may be appended, and what is recorded of that.
 //! - [`mod@import`]: transcripts of agents.
 //! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
 //!
@@ -64,6 +65,7 @@ mod ledger;
 mod mirror;
 mod options;
 mod parity;
+pub mod policy;
 mod store;
 mod verify;
 

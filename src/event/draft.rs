@@ -241,6 +241,11 @@ impl Draft {
         self.session_id.as_deref()
     }
 
+    /// Where it comes from.
+    pub fn source(&self) -> &Source<'static> {
+        &self.source
+    }
+
     /// Its type.
     pub fn event_type(&self) -> &EventType {
         &self.event_type
@@ -344,6 +349,11 @@ impl CheckedDraft {
     /// The stream it belongs to.
     pub fn session_id(&self) -> Option<&str> {
         self.draft.session_id.as_deref()
+    }
+
+    /// The hash of its payload.
+    pub fn payload_hash(&self) -> PayloadHash {
+        self.payload_hash
     }
 
     /// What makes it the same as another draft with its id.
