@@ -20,6 +20,7 @@ use crate::ledger::{
 use crate::mirror::{Mirror, MirrorError, MirrorFault, MirrorReader, set_aside};
 use crate::options::Options;
 use crate::parity::{ParityReport, Replay, ReplayError, ReplayReport};
+use crate::policy::ParityState;
 
 /// What opening found and did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -246,6 +247,8 @@ impl Store {
     pub fn append_batch(&mut self, drafts: Vec<Draft>, conditions: &Conditions) -> Result<Vec<Receipt>, Error> {
         let limits = self.options.limits();
         let drafts = drafts.into_iter().map(|draft| draft.check(&limits)).collect::<Result<Vec<_>, _>>()?;
+        let behind = self.writer.unmirrored() as u64;
+        self.writer.parity_is(if behind == 0 { ParityState::Consistent } else { ParityState::Lagging { events: behind } });
         let mut lookup = Covering { floor: self.writer.floor(), total: self.writer.head().seq, mirror: &mut self.mirror };
         let Stage::Staged(Staged { mut receipts, durable }) = self.writer.stage(&drafts, conditions, false, &mut lookup)? else {
             return Ok(Vec::new()); // the group is empty before each append, so it is never too full

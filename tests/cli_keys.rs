@@ -30,7 +30,13 @@ fn portable(text: &str, dir: &Path) -> String {
     let text = text.replace(&dir.display().to_string(), "<dir>");
     let words = text.split(' ').map(|word| {
         let is_hash = word.trim_end().len() == 64 && word.trim_end().bytes().all(|b| b.is_ascii_hexdigit());
-        if word.starts_with("evt_") { format!("<evt>{}", &word[30..]) } else if is_hash { word.replace(word.trim_end(), "<hash>") } else { word.to_owned() }
+        if word.starts_with("evt_") {
+            format!("<evt>{}", &word[30..])
+        } else if is_hash {
+            word.replace(word.trim_end(), "<hash>")
+        } else {
+            word.to_owned()
+        }
     });
     words.collect::<Vec<_>>().join(" ")
 }
@@ -90,7 +96,8 @@ fn generated_keys_are_kept_from_others_and_never_written_over() {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
     let refused = run(&store, &["append", "--sign", path, "2"]);
     assert!(refused.code == 4 && refused.err.contains("mode 640") && refused.err.contains("chmod 600"), "{refused:?}");
-    for (content, why) in [("", "PEM"), ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "PEM"), (&private[..60], "PEM")] {
+    for (content, why) in [("", "PEM"), ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "PEM"), (&private[..60], "PEM")]
+    {
         let bad = temp.path().join("bad.pem");
         std::fs::write(&bad, content).unwrap();
         std::fs::set_permissions(&bad, std::fs::Permissions::from_mode(0o600)).unwrap();

@@ -8,6 +8,7 @@ use super::recovery::Refusal;
 use crate::attest::{AttestError, KeyId};
 use crate::event::{DraftError, EventHash, EventId, LineError, Seq};
 use crate::keys::KeyFault;
+use crate::policy::PolicyError;
 
 /// Why the ledger can't be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -296,6 +297,9 @@ pub enum AppendError {
     /// A condition on a stream, but the draft belongs to none.
     #[error("a condition on a stream needs a draft with a session id; give the draft one, or drop the condition")]
     NoSession,
+    /// The store's policy refuses it; the whole decision is in there.
+    #[error(transparent)]
+    Policy(#[from] Box<PolicyError>),
     /// The event could not be signed.
     #[error(transparent)]
     Attest(#[from] AttestError),

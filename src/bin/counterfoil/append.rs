@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use counterfoil::actors::{AppendReply, CloseReport, Durability, Ledger};
 use counterfoil::attest::read_key_file;
+use counterfoil::policy::Policy;
 use counterfoil::{Conditions, Draft, MirrorAck, Options, Payload, Receipt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::args::{AppendArgs, DurabilityArg};
+use crate::args::{AppendArgs, DurabilityArg, PolicyArg};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::out::{self, Out};
@@ -37,6 +38,11 @@ pub fn run(args: AppendArgs, context: &Context, out: &mut Out) -> Result<Exit, F
     let mut options = context.options.clone();
     if let Some(path) = &args.sign {
         options.attestor = Some(Arc::new(read_key_file(path)?));
+    }
+    match args.policy {
+        Some(PolicyArg::Local) => options.policy = Policy::local(),
+        Some(PolicyArg::Trusted) => options.policy = Policy::trusted(),
+        None => {}
     }
     runtime()?.block_on(async {
         let ledger = open(context, options, out).await?;

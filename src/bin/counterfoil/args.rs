@@ -121,6 +121,9 @@ pub struct AppendArgs {
     /// Sign them with the private key in this file (PKCS#8 PEM, mode 600)
     #[arg(long, value_name = "KEYFILE")]
     pub sign: Option<PathBuf>,
+    /// What may be appended: `local` warns of what is not signed, `trusted` takes only what a current key of the ledger signs
+    #[arg(long, value_enum)]
+    pub policy: Option<PolicyArg>,
     /// All payloads as one batch: all of them are recorded, or none
     #[arg(long)]
     pub atomic: bool,
@@ -130,6 +133,14 @@ pub struct AppendArgs {
     /// Only if the session has no event yet (one payload, or --atomic)
     #[arg(long, requires = "session", conflicts_with = "expect_session_seq")]
     pub expect_new_session: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PolicyArg {
+    /// Warn, in the event itself
+    Local,
+    /// Refuse
+    Trusted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
