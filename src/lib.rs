@@ -54,6 +54,7 @@ ledger.close().await?;
 pub mod attest;
 mod canary;
 pub mod chain;
+pub mod checkpoint;
 mod error;
 mod event;
 #[doc(hidden)]
@@ -61,6 +62,7 @@ pub mod failpoint;
 pub mod import;
 mod ledger;
 mod mirror;
+pub mod note;
 mod options;
 mod parity;
 mod store;

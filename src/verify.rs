@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::checkpoint::Roots;
 use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
 use crate::ledger::place::{ERASURE, Expected, Standing, check_blob};
 use crate::ledger::stream::{Plan, Stream, StreamLine, cancelled};
@@ -176,8 +177,21 @@ pub fn verify_by(
     plan: &Plan,
     progress: &mut dyn FnMut(u64),
 ) -> Result<VerifyReport, LedgerError> {
-    let through = through.unwrap_or(Seq::MAX);
-    let mut verifier = Verifier::new(reader, through, plan);
+    run(Verifier::new(reader, through.unwrap_or(Seq::MAX), plan), plan, progress)
+}
+
+/// The same, and has the tree of checkpoints grow by each line that is right.
+pub(crate) fn verify_watched(
+    reader: &LedgerReader,
+    roots: &mut Roots,
+    progress: &mut dyn FnMut(u64),
+) -> Result<VerifyReport, LedgerError> {
+    let plan = Plan::default();
+    run(Verifier { roots: Some(roots), ..Verifier::new(reader, Seq::MAX, &plan) }, &plan, progress)
+}
+
+fn run(mut verifier: Verifier<'_>, plan: &Plan, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
+    let (reader, through) = (verifier.reader, verifier.through);
     let mut lines = Stream::new(reader.lines_from(Seq::FIRST)?, through, plan.clone());
     let (mut count, mut readings) = (0u64, 0);
     while verifier.expected.head().seq < through && lines.advance()? {
@@ -208,6 +222,7 @@ pub fn verify_by(
 
 struct Verifier<'r> {
     reader: &'r LedgerReader,
+    roots: Option<&'r mut Roots>,
     through: Seq,
     /// The last line was from behind `through`, and no place for it.
     is_beyond: bool,
@@ -239,6 +254,7 @@ impl Verifier<'_> {
         let expected = Expected::keeping(genesis, bounded_positions(plan.positions_max));
         Verifier {
             reader,
+            roots: None,
             through,
             is_beyond: false,
             is_written: None,
@@ -318,6 +334,9 @@ impl Verifier<'_> {
                 self.report.events += 1;
                 self.report.head = self.expected.head();
                 self.report.signed += u64::from(standing.signed);
+                if let Some(roots) = &mut self.roots {
+                    roots.event(self.report.head);
+                }
             }
             Some(reason) => {
                 self.report.fail(self.failure(found, standing.seq, Some(standing.id), reason));
