@@ -78,6 +78,14 @@ failpoints! {
     COMPRESS_REMOVE = "compress.remove";
     /// The old one is removed, and the directory not fsynced.
     COMPRESS_REMOVED = "compress.removed";
+    /// A checkpoint is signed, and nothing of it stored.
+    CHECKPOINT_WRITE = "checkpoint.write";
+    /// It is written in the store, and not fsynced.
+    CHECKPOINT_SYNC = "checkpoint.sync";
+    /// It is durable there; no anchor has it.
+    CHECKPOINT_SYNCED = "checkpoint.synced";
+    /// The anchors have been given it; nobody else knows.
+    CHECKPOINT_ANCHORED = "checkpoint.anchored";
     /// LedgerActor has an append in hand, not staged.
     ACTOR_LEDGER_APPEND = "actor.ledger.append";
     /// A group is durable; its callers have not been told.

@@ -55,6 +55,7 @@ ledger.close().await?;
 pub mod attest;
 mod canary;
 pub mod chain;
+pub mod checkpoint;
 mod error;
 mod event;
 #[doc(hidden)]
@@ -63,6 +64,7 @@ pub mod import;
 pub mod keys;
 mod ledger;
 mod mirror;
+pub mod note;
 mod options;
 mod parity;
 pub mod policy;

@@ -9,6 +9,7 @@
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
 //! - `stream` the same, decoded on other threads · `place` whether a line is right where it stands (`positions` of streams) · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
+//! - `notes` files of signed notes, whose last one is evidence of what was durable
 //! - `memory` ids and streams not mirrored yet · `keys` who may sign · `signing` what a group is to have signed, `signers` the threads that do it
 //! - `writer` seal, group, rotate · `flight` write, fsync · `room` space ahead
 
@@ -22,6 +23,7 @@ mod keys;
 pub(crate) mod lock;
 mod manifest;
 mod memory;
+pub(crate) mod notes;
 pub(crate) mod place;
 pub(crate) mod positions;
 mod reader;

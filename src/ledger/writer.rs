@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::flight::Flight;
 use super::keys::LedgerKeys;
 use super::memory::Memory;
+use super::notes;
 use super::recovery::{self, Active, Context, TailEvent};
 use super::room::Room;
 use super::segment::{self, Segment};
@@ -109,8 +110,10 @@ impl Writer {
         lookup: &mut dyn Lookup,
         options: &Options,
     ) -> Result<(Writer, RecoveryReport), LedgerError> {
-        let context =
-            Context { options, storage: options.storage.as_ref(), dir, manifest, line_bytes_max: options.line_bytes_max, watermark };
+        let storage = options.storage.as_ref();
+        let signed = notes::last_signed(storage, dir, manifest.ledger_id).map_err(LedgerError::io("reading", &notes::signed_path(dir)))?;
+        let signed = Seq::new(signed.map_or(0, |checkpoint| checkpoint.size()));
+        let context = Context { options, storage, dir, manifest, line_bytes_max: options.line_bytes_max, watermark, signed };
         let recovered = recovery::recover(&context, lookup)?;
         recovery::sync_names(&context, recovered.active.is_some() || recovered.head.seq > Seq::ZERO)?;
         // Ids below the highest one are looked up; where the mirror can't say which that is, all are: it may have to be

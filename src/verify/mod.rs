@@ -12,6 +12,7 @@ pub use self::signatures::{KeyUse, SignatureReport, SignatureRules};
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::checkpoint::Roots;
 use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
 use crate::keys::Signed;
 use crate::ledger::place::{ERASURE, Expected, Standing, check_blob};
@@ -202,7 +203,8 @@ pub fn verify(reader: &LedgerReader, progress: &mut dyn FnMut(u64)) -> Result<Ve
 /// # Errors
 /// As [`verify`].
 pub fn verify_signed(reader: &LedgerReader, rules: SignatureRules, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
-    run(reader, None, Plan::default(), Some(rules), progress)
+    let plan = Plan::default();
+    run(Verifier::new(reader, Seq::MAX, &plan).signed(Some(rules)), plan, progress)
 }
 
 /// The same by a plan, on which the report does not depend; up to a seq that is known to be durable, where a writer is at work.
@@ -213,20 +215,23 @@ pub fn verify_by(
     plan: &Plan,
     progress: &mut dyn FnMut(u64),
 ) -> Result<VerifyReport, LedgerError> {
-    run(reader, through, plan.clone(), None, progress)
+    run(Verifier::new(reader, through.unwrap_or(Seq::MAX), plan), plan.clone(), progress)
 }
 
-fn run(
+/// The same, and has the tree of checkpoints grow by each line that is right.
+pub(crate) fn verify_watched(
     reader: &LedgerReader,
-    through: Option<Seq>,
-    mut plan: Plan,
+    roots: &mut Roots,
     rules: Option<SignatureRules>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<VerifyReport, LedgerError> {
-    let through = through.unwrap_or(Seq::MAX);
-    let signatures = rules.map(|rules| Signatures::new(reader.manifest().ledger_id, rules));
-    plan.keys = signatures.as_ref().map(|signatures| signatures.known.clone());
-    let mut verifier = Verifier { signatures, ..Verifier::new(reader, through, &plan) };
+    let plan = Plan::default();
+    run(Verifier { roots: Some(roots), ..Verifier::new(reader, Seq::MAX, &plan).signed(rules) }, plan, progress)
+}
+
+fn run(mut verifier: Verifier<'_>, mut plan: Plan, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
+    let (reader, through) = (verifier.reader, verifier.through);
+    plan.keys = verifier.signatures.as_ref().map(|signatures| signatures.known.clone());
     let mut lines = Stream::new(reader.lines_from(Seq::FIRST)?, through, plan.clone());
     let (mut count, mut readings) = (0u64, 0);
     while verifier.expected.head().seq < through && lines.advance()? {
@@ -257,6 +262,7 @@ fn run(
 
 struct Verifier<'r> {
     reader: &'r LedgerReader,
+    roots: Option<&'r mut Roots>,
     through: Seq,
     /// The last line was from behind `through`, and no place for it.
     is_beyond: bool,
@@ -291,6 +297,7 @@ impl Verifier<'_> {
         let expected = Expected::keeping(genesis, bounded_positions(plan.positions_max));
         Verifier {
             reader,
+            roots: None,
             through,
             is_beyond: false,
             is_written: None,
@@ -301,6 +308,11 @@ impl Verifier<'_> {
             waiting: BTreeMap::new(),
             signatures: None,
         }
+    }
+
+    fn signed(self, rules: Option<SignatureRules>) -> Self {
+        let ledger_id = self.reader.manifest().ledger_id;
+        Verifier { signatures: rules.map(|rules| Signatures::new(ledger_id, rules)), ..self }
     }
 
     /// Whether the ledger ends here: in fill, or in what a live writer has begun to write.
@@ -371,6 +383,9 @@ impl Verifier<'_> {
                 self.report.events += 1;
                 self.report.head = self.expected.head();
                 self.report.signed += u64::from(standing.signed != Signed::No);
+                if let Some(roots) = &mut self.roots {
+                    roots.event(self.report.head);
+                }
                 let event = || line::decode_again(found.raw.bytes).ok();
                 let signatures = self.signatures.as_mut();
                 if let Some(reason) = signatures.and_then(|all| all.check(standing.seq, standing.signed, &event, !standing.is_plain)) {
