@@ -53,6 +53,7 @@ ledger.close().await?;
 
 mod canary;
 pub mod chain;
+mod erase;
 mod error;
 mod event;
 #[doc(hidden)]
@@ -69,6 +70,7 @@ mod verify;
 #[path = "../actors/mod.rs"]
 pub mod actors;
 
+pub use erase::{Erase, EraseError, EraseReport, Erased, ErasedEvent, Erasure};
 pub use error::Error;
 pub use event::{
     Body, CheckedDraft, ContentDigest, Draft, DraftError, Event, EventHash, EventId, EventRecord, EventType, EventTypeError, IdError,
@@ -77,7 +79,7 @@ pub use event::{
 pub use ledger::{
     AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FileIdentity, Flight, FsStorage, Group, Head, LedgerError, LedgerLine,
     LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Reformed,
-    Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark, Writer,
+    Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, TornErased, Watermark, Writer,
     claim, compress, decompress, io_advice, writer_of,
 };
 pub use mirror::{
@@ -90,8 +92,8 @@ pub use parity::{
     SeqRanges, full as parity_full, incremental as parity_incremental, quick as parity_quick, repair_from_ledger, repair_from_mirror,
 };
 pub use rusqlite;
-pub use store::{FullReplay, OpenReport, Store, forecast, replay_store};
-pub use verify::{Failure, Unfinished, VerifyReport, verify};
+pub use store::{FullReplay, OpenReport, Store, erase, forecast, replay_store};
+pub use verify::{Failure, RecordedErasure, Unfinished, VerifyReport, verify};
 #[doc(hidden)]
 pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};
 

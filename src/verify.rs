@@ -2,19 +2,23 @@
 //!
 //! Called by the CLI and by repair. Only reads; needs no lock, and runs beside a live writer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
-use crate::ledger::place::{ERASURE, Expected, Standing, check_blob};
+use crate::event::erasure::ErasurePayload;
+use crate::event::{Body, Event, EventId, PayloadHash, Seq, Source, Timestamp, line};
+use crate::ledger::place::{Expected, Standing, check_blob};
 use crate::ledger::stream::{Plan, Stream, StreamLine, cancelled};
-use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, lock, place};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, erase, lock, place};
 use crate::mirror::bounded_positions;
 
 /// Failures that a report lists at most; the count goes on.
 const LISTED_MAX: usize = 10_000;
+
+/// Erasures that a report lists at most; the count goes on.
+const ERASURES_LISTED_MAX: usize = 100;
 
 /// A line that is not right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,6 +53,62 @@ pub struct Unfinished {
     pub bytes: u64,
 }
 
+/// An erasure, as its event records it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RecordedErasure {
+    /// The event that records it.
+    pub seq: Seq,
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
+    /// How many events it names.
+    pub events: u64,
+    /// Why, by the first of them.
+    pub reason: String,
+    /// Who asked for it, where that was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What carried it out.
+    pub source: Source<'static>,
+    /// The key that signed the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
+}
+
+impl RecordedErasure {
+    fn of(event: &Event<'_>, payload: &ErasurePayload) -> RecordedErasure {
+        RecordedErasure {
+            seq: event.seq,
+            recorded_at: event.recorded_at,
+            events: payload.erased.len() as u64,
+            reason: payload.erased.first().map(|named| named.reason.clone()).unwrap_or_default(),
+            by: payload.by.clone(),
+            source: event.source(),
+            signed_by: event.signed_by.map(str::to_owned),
+        }
+    }
+}
+
+impl std::fmt::Display for RecordedErasure {
+    /// `seq 9: 2 events, "a password" (by the owner, manual_correction, signed by key_…)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plural = if self.events == 1 { "" } else { "s" };
+        write!(f, "seq {}: {} event{plural}, {:?} (", self.seq, self.events, self.reason)?;
+        if let Some(by) = &self.by {
+            write!(f, "by {by:?}, ")?;
+        }
+        write!(f, "{}", self.source.kind())?;
+        if let Some(key) = &self.signed_by {
+            write!(f, ", signed by {key}")?;
+        }
+        write!(f, ")")
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// What verify found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -63,6 +123,15 @@ pub struct VerifyReport {
     pub head: Head,
     /// Events whose payload was erased, as an erasure event says.
     pub erased: u64,
+    /// Events that an erasure names, and whose payload is still there: the next open erases them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub not_yet_erased: u64,
+    /// How many erasures the ledger has.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub erasures_count: u64,
+    /// The first hundred of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub erasures: Vec<RecordedErasure>,
     /// Events that carry a signature. Their form was checked; who signed is not verified here.
     pub signed: u64,
     /// How many lines are wrong.
@@ -95,6 +164,15 @@ impl std::fmt::Display for VerifyReport {
         writeln!(f, "  head      seq {} {}", self.head.seq, self.head.event_hash)?;
         if self.erased > 0 {
             writeln!(f, "  erased    {}", self.erased)?;
+        }
+        if self.not_yet_erased > 0 {
+            writeln!(f, "  not yet   {} that an erasure names still have their payload; the next open erases them", self.not_yet_erased)?;
+        }
+        for erasure in &self.erasures {
+            writeln!(f, "    {erasure}")?;
+        }
+        if self.erasures_count > self.erasures.len() as u64 {
+            writeln!(f, "    and {} more erasures", self.erasures_count - self.erasures.len() as u64)?;
         }
         if self.signed > 0 {
             writeln!(f, "  signed    {} (form checked, signers not)", self.signed)?;
@@ -131,17 +209,6 @@ impl std::fmt::Display for VerifyReport {
         }
         Ok(())
     }
-}
-
-#[derive(Deserialize)]
-struct Erasure {
-    erased: Vec<ErasedEvent>,
-}
-
-#[derive(Deserialize)]
-struct ErasedEvent {
-    seq: Seq,
-    payload_hash: PayloadHash,
 }
 
 #[derive(Deserialize)]
@@ -203,6 +270,7 @@ pub fn verify_by(
     if plan.is_cancelled() {
         return Err(cancelled());
     }
+    verifier.name_beyond()?;
     Ok(verifier.finish())
 }
 
@@ -220,6 +288,8 @@ struct Verifier<'r> {
     line_number: u64,
     /// Erased events that no erasure has named yet.
     waiting: BTreeMap<Seq, (PayloadHash, Failure)>,
+    /// Erased events that an erasure has named.
+    named: HashSet<Seq>,
 }
 
 impl Verifier<'_> {
@@ -231,6 +301,9 @@ impl Verifier<'_> {
             bytes: 0,
             head: genesis,
             erased: 0,
+            not_yet_erased: 0,
+            erasures_count: 0,
+            erasures: Vec::new(),
             signed: 0,
             failures_count: 0,
             failures: Vec::new(),
@@ -247,6 +320,7 @@ impl Verifier<'_> {
             segment: Seq::ZERO,
             line_number: 0,
             waiting: BTreeMap::new(),
+            named: HashSet::new(),
         }
     }
 
@@ -349,15 +423,43 @@ impl Verifier<'_> {
         if event.body == Body::Erased {
             let unnamed = self.failure(found, event.seq, Some(event.id), LineFault::NotErased);
             self.waiting.insert(event.seq, (event.payload_hash, unnamed));
-        } else if event.event_type == ERASURE {
-            let erasure: Option<Erasure> = event.payload().and_then(|json| serde_json::from_str(json).ok());
-            for named in erasure.map(|erasure| erasure.erased).unwrap_or_default() {
-                if self.waiting.get(&named.seq).is_some_and(|(hash, _)| *hash == named.payload_hash) {
-                    self.waiting.remove(&named.seq);
-                    self.report.erased += 1;
-                }
+        } else if let Some(payload) = ErasurePayload::of(event) {
+            self.report.erasures_count += 1;
+            if self.report.erasures.len() < ERASURES_LISTED_MAX {
+                self.report.erasures.push(RecordedErasure::of(event, &payload));
+            }
+            self.name(&payload);
+        }
+    }
+
+    /// Takes note of what an erasure names.
+    fn name(&mut self, payload: &ErasurePayload) {
+        for named in &payload.erased {
+            if self.waiting.get(&named.seq).is_some_and(|(hash, _)| *hash == named.payload_hash) {
+                self.waiting.remove(&named.seq);
+                self.named.insert(named.seq);
+                self.report.erased += 1;
+            } else if !self.named.contains(&named.seq) {
+                self.report.not_yet_erased += 1;
             }
         }
+    }
+
+    /// Reads on where an erased event waits for its name: it may have been erased after the check began, and the erasure stand
+    /// behind its end.
+    fn name_beyond(&mut self) -> Result<(), LedgerError> {
+        if self.waiting.is_empty() || self.through == Seq::MAX {
+            return Ok(());
+        }
+        let (through, not_yet) = (self.through, self.report.not_yet_erased);
+        erase::each_erasure(&mut self.reader.lines_from(through.next())?, &mut |event, payload| {
+            if event.seq > through {
+                self.name(&payload);
+            }
+        })?;
+        // What it names besides was read before it was written.
+        self.report.not_yet_erased = not_yet;
+        Ok(())
     }
 
     fn failure(&self, found: &StreamLine<'_>, seq: Seq, id: Option<EventId>, reason: LineFault) -> Failure {

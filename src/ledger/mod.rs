@@ -9,17 +9,21 @@
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
 //! - `stream` the same, decoded on other threads · `place` whether a line is right where it stands (`positions` of streams) · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
+//! - `erase` payloads out of sealed segments, blobs and torn/ · `edit` a file written anew · `needles` looked for in what is torn
 //! - `memory` ids and streams not mirrored yet · `writer` seal, group, rotate · `flight` write, fsync · `room` space ahead
 
 mod append;
 mod claim;
 pub(crate) mod compress;
 mod dry_run;
+mod edit;
+pub(crate) mod erase;
 mod error;
 mod flight;
 pub(crate) mod lock;
 mod manifest;
 mod memory;
+mod needles;
 pub(crate) mod place;
 pub(crate) mod positions;
 mod reader;
@@ -37,11 +41,13 @@ pub use append::{Conditions, Expect, Head, MirrorAck, Receipt};
 pub use claim::{Claim, claim};
 pub use compress::{Reformed, Sealed, compress, decompress};
 pub(crate) use dry_run::DryRun;
+pub use erase::TornErased;
 pub use error::{AppendError, LedgerError, LineFault, io_advice};
 pub use flight::Flight;
 pub use lock::{StoreLock, writer_of};
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub(crate) use memory::NoMirror;
+pub(crate) use needles::Needles;
 pub use memory::{Lookup, LookupError, Stored};
 pub use reader::{LedgerLine, LedgerReader, LedgerSize, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};

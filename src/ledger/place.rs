@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::positions::{Positions, SessionKey};
 use super::storage::{self, Storage};
 use super::{Head, LedgerError, LineFault};
+use crate::event::erasure::ERASURE;
 use crate::event::{Body, Event, EventHash, EventId, PayloadHash, Seq};
 
 /// Looks up the position of a stream before the first event that a check has seen.
@@ -44,9 +45,6 @@ impl Standing {
         }
     }
 }
-
-/// The type of events that name erased ones.
-pub(crate) const ERASURE: &str = "counterfoil.erasure.v1";
 
 /// What belongs next in the ledger.
 #[derive(Debug)]
