@@ -247,11 +247,7 @@ impl Work<'_> {
     }
 
     /// The files that are known to hold nothing of erased events any more, as they are now.
-    fn identities(
-        &self,
-        known: &HashMap<String, FileIdentity>,
-        names: &Names,
-    ) -> Result<Vec<(String, FileIdentity)>, Unfinished> {
+    fn identities(&self, known: &HashMap<String, FileIdentity>, names: &Names) -> Result<Vec<(String, FileIdentity)>, Unfinished> {
         let (storage, dir) = (self.options.storage.as_ref(), self.reader.dir());
         let segments = leg::by_segment(storage, dir, names)?.0.into_iter().map(|(segment, _)| segment_name(&segment));
         let torn = leg::torn_files(storage, dir)?.into_iter().map(|path| name_of(dir, &path));

@@ -111,7 +111,9 @@ pub enum EraseError {
         event_type: String,
     },
     /// More than can be recorded as a whole.
-    #[error("{events} events or more, but {max} may be erased at once, so that all of them are or none; erase them in parts, by ranges of seqs")]
+    #[error(
+        "{events} events or more, but {max} may be erased at once, so that all of them are or none; erase them in parts, by ranges of seqs"
+    )]
     TooMany {
         /// How many were named.
         events: usize,
@@ -119,7 +121,9 @@ pub enum EraseError {
         max: usize,
     },
     /// The mirror, in which ids and sessions are looked up, is behind.
-    #[error("the mirror is at seq {mirrored} and the ledger at seq {head}, so what is to be erased can't be looked up; run `counterfoil replay`")]
+    #[error(
+        "the mirror is at seq {mirrored} and the ledger at seq {head}, so what is to be erased can't be looked up; run `counterfoil replay`"
+    )]
     MirrorBehind {
         /// How far it is.
         mirrored: Seq,
@@ -213,13 +217,7 @@ fn seqs(mirror: &mut Mirror, head: Seq, which: &Erase) -> Result<BTreeSet<Seq>, 
 }
 
 /// Those of them that still have a payload, as the ledger's lines have them.
-fn named(
-    reader: &LedgerReader,
-    head: Seq,
-    seqs: &BTreeSet<Seq>,
-    reason: &str,
-    report: &mut EraseReport,
-) -> Result<Vec<Named>, EraseError> {
+fn named(reader: &LedgerReader, head: Seq, seqs: &BTreeSet<Seq>, reason: &str, report: &mut EraseReport) -> Result<Vec<Named>, EraseError> {
     let mut named = Vec::new();
     let mut nexts = reader.segments()?.into_iter().map(|segment| segment.first).skip(1);
     let mut wanted = seqs.iter().copied().peekable();

@@ -49,6 +49,7 @@ impl Erased {
             Some(one) => (one.bytes, one.removed) = (one.bytes + torn.bytes, torn.removed),
             None => self.torn.push(torn),
         }
+        self.torn.sort_by(|one, other| one.path.cmp(&other.path));
     }
 
     /// Adds what was done later.

@@ -62,7 +62,8 @@ const PIECE_EVERY: usize = 1024;
 /// Adds what finds a payload, or a part of it, wherever it may stand.
 fn add_payload(json: &str, needles: &mut Needles) {
     let bytes = json.as_bytes();
-    let pieces = bytes.windows(PIECE_BYTES).step_by(PIECE_EVERY).chain(bytes.last_chunk::<PIECE_BYTES>().map(<[u8; PIECE_BYTES]>::as_slice));
+    let pieces =
+        bytes.windows(PIECE_BYTES).step_by(PIECE_EVERY).chain(bytes.last_chunk::<PIECE_BYTES>().map(<[u8; PIECE_BYTES]>::as_slice));
     pieces.for_each(|piece| needles.add(piece));
     if bytes.len() < PIECE_BYTES {
         // Alone it would be found in places that have nothing to do with it.
@@ -151,7 +152,8 @@ pub(crate) fn look(options: &Options, segment: &Segment, names: &Names) -> Resul
     let said = Said::of(names.values());
     let compressed = segment.is_compressed();
     let (mut seen, mut lost) = (HashSet::new(), None);
-    let mut look = Look { segment: segment.clone(), edits: Vec::new(), needles: Needles::new(), said, blobs: HashSet::new(), missing: vec![] };
+    let mut look =
+        Look { segment: segment.clone(), edits: Vec::new(), needles: Needles::new(), said, blobs: HashSet::new(), missing: vec![] };
     let mut erased_line = Vec::new();
     while let Some(raw) = lines.next().map_err(reading())? {
         if compressed && memchr::memchr(zst::LOST, raw.bytes).is_some() {
@@ -232,12 +234,7 @@ fn may_be_of(path: &Path, segments: &[Seq]) -> bool {
 ///
 /// # Errors
 /// [`LedgerError::Io`].
-pub(crate) fn erase_in_torn(
-    dir: &Path,
-    options: &Options,
-    path: &Path,
-    copies: &Copies<'_>,
-) -> Result<Option<TornErased>, LedgerError> {
+pub(crate) fn erase_in_torn(dir: &Path, options: &Options, path: &Path, copies: &Copies<'_>) -> Result<Option<TornErased>, LedgerError> {
     let Copies { said, needles, segments } = copies;
     let storage = options.storage.as_ref();
     let reading = || LedgerError::io("reading", path);

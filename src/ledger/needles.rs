@@ -91,9 +91,11 @@ mod tests {
         needles.add(b"evt_0000000000000000000000000A");
         needles.add(b"evt_1111111111110000000000000A");
         needles.add(b"12345678");
-        for (bytes, is_there) in
-            [(&b"evt_0000000000000000000000000A"[..], true), (b"xxevt_1111111111110000000000000A", true), (b"evt_2222222222220000000000000A", false)]
-        {
+        for (bytes, is_there) in [
+            (&b"evt_0000000000000000000000000A"[..], true),
+            (b"xxevt_1111111111110000000000000A", true),
+            (b"evt_2222222222220000000000000A", false),
+        ] {
             assert_eq!(needles.are_in(bytes), is_there, "{}", String::from_utf8_lossy(bytes));
         }
         let dir = tempfile::tempdir().unwrap();

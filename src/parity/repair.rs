@@ -14,6 +14,7 @@ use super::check;
 use crate::erase::{self, Erased, add_names};
 use crate::event::{Body, Event, Seq, line};
 use crate::failpoint;
+use crate::ledger::compress;
 use crate::ledger::erase::{Names, each_erasure};
 use crate::ledger::place::Expected;
 use crate::ledger::positions::POSITIONS_MAX;
@@ -94,6 +95,10 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
         return Err(RepairError::LedgerDamaged { failures: verified.failures_count });
     }
     let mut report = RepairReport::default();
+    if verified.erasures_count > 0 {
+        // The form of a segment that does not count may be an older one.
+        compress::settle_doubles(dir, options)?;
+    }
     let (mut mirror, aside) = Mirror::open_or_set_aside(dir, reader.manifest(), options)?;
     report.set_aside.extend(aside);
     // First: what is derived, and copied aside, is to have no payload that is to be erased.
@@ -128,7 +133,8 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
         report.erased.add(erase::finish_by_ledger(&reader, &mut mirror, verified.head.seq, options));
         // Rows that were replaced may have held a payload that the erasure did not find in them.
         if report.rows_written + report.rows_removed > 0 && !mirror.forget_old_pages()? {
-            report.erased.unfinished = Some("a reader holds the mirror's WAL, which may hold erased payloads; end it, and repair again".to_owned());
+            report.erased.unfinished =
+                Some("a reader holds the mirror's WAL, which may hold erased payloads; end it, and repair again".to_owned());
         }
     }
     Ok(report)
@@ -220,6 +226,9 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
     storage.create_dir(&segments_dir).map_err(LedgerError::io("creating", &segments_dir))?;
     storage.sync_dir(dir).map_err(LedgerError::io("syncing", dir))?;
     let names = erased_names(dir, options, &manifest, &mirror)?;
+    if !names.is_empty() {
+        compress::settle_doubles(dir, options)?;
+    }
     let mut repair = FromMirror {
         dir,
         options,
