@@ -1,5 +1,6 @@
 //! The one error that the store and the handle give.
 
+use crate::erase::EraseError;
 use crate::event::DraftError;
 use crate::ledger::{AppendError, LedgerError};
 use crate::mirror::{MirrorError, QueryError};
@@ -30,6 +31,9 @@ pub enum Error {
     /// A repair was refused.
     #[error(transparent)]
     Repair(#[from] RepairError),
+    /// Nothing was erased.
+    #[error(transparent)]
+    Erase(#[from] EraseError),
 }
 
 impl Error {
@@ -38,7 +42,8 @@ impl Error {
             Error::Ledger(error)
             | Error::Append(AppendError::Ledger(error))
             | Error::Replay(ReplayError::Ledger(error))
-            | Error::Repair(RepairError::Ledger(error)) => Some(error),
+            | Error::Repair(RepairError::Ledger(error))
+            | Error::Erase(EraseError::Ledger(error)) => Some(error),
             _ => None,
         }
     }

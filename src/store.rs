@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::attest::Attestor;
+use crate::erase::{EraseReport, Erased, Erasure, finish, plan};
 use crate::event::{Draft, Seq};
+use crate::failpoint;
 use crate::keys::{KeyChange, KeyEvent};
 use crate::ledger::{
     AppendError, Claim, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror,
@@ -32,6 +34,9 @@ pub struct OpenReport {
     pub recovery: RecoveryReport,
     /// Where a mirror of no use is now, if there was one.
     pub mirror_set_aside: Option<PathBuf>,
+    /// What was carried out of erasures that an earlier process had recorded, or that an older copy of a file has brought back.
+    #[serde(skip_serializing_if = "Erased::is_nothing")]
+    pub erased: Erased,
     /// What was replayed into the mirror.
     pub replay: ReplayReport,
 }
@@ -147,6 +152,9 @@ pub struct FullReplay {
     pub recovery: RecoveryReport,
     /// Where a mirror of no use is now, if there was one.
     pub mirror_set_aside: Option<PathBuf>,
+    /// What was carried out of erasures that an earlier process had recorded, or that an older copy of a file has brought back.
+    #[serde(skip_serializing_if = "Erased::is_nothing")]
+    pub erased: Erased,
     /// What was replayed.
     pub replay: ReplayReport,
     /// Both legs afterwards, byte for byte.
@@ -166,6 +174,7 @@ pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn
     let Prepared { lock: _lock, manifest, mirror, .. } = prepare(dir, &options)?;
     let (mut writer, recovery, mut mirror, mut mirror_set_aside) = recover(dir, &manifest, mirror, &options)?;
     let (reader, head) = (LedgerReader::of(dir, manifest.clone(), &options), writer.head().seq);
+    let mut erased = finish(&reader, &mut mirror, head, &options);
     let mut run = |mirror: &mut Mirror| Replay::from_start(&reader, head)?.run(mirror, &mut |report| progress(report.through, head));
     let replay = match run(&mut mirror) {
         // Damage that shows only when the rows are read: a large database is not checked as a whole at open.
@@ -173,14 +182,32 @@ pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn
             drop(mirror);
             mirror_set_aside = Some(set_aside(dir)?);
             mirror = Mirror::open(dir, &manifest, &options)?;
-            run(&mut mirror)?
+            let replay = run(&mut mirror)?;
+            erased.add(finish(&reader, &mut mirror, head, &options));
+            replay
         }
         done => done?,
     };
     writer.trim()?;
     mirror.checkpoint()?;
     let parity = crate::parity::full(&reader, &options, None, &mut |_| ())?;
-    Ok(FullReplay { recovery, mirror_set_aside, replay, parity })
+    Ok(FullReplay { recovery, mirror_set_aside, erased, replay, parity })
+}
+
+/// Erases payloads of the store in this directory, for good, and closes it again; see [`Store::erase`]. Takes the lock.
+///
+/// # Errors
+/// As [`Store::open`] and [`Store::erase`].
+pub fn erase(dir: impl AsRef<Path>, options: &Options, erasure: &Erasure) -> Result<EraseReport, Error> {
+    let mut options = options.clone();
+    options.create = false;
+    let (mut store, opened) = Store::open(dir, &options)?;
+    let mut report = store.erase(erasure)?;
+    let mut done = opened.erased;
+    done.add(std::mem::take(&mut report.done));
+    report.done = done;
+    store.close()?;
+    Ok(report)
 }
 
 /// A store, open to append. One per store at a time.
@@ -216,9 +243,11 @@ impl Store {
         let Prepared { lock, manifest, created, mirror } = prepare(dir, options)?;
         let (mut writer, recovery, mut mirror, mirror_set_aside) = recover(dir, &manifest, mirror, options)?;
         let reader = LedgerReader::of(dir, manifest.clone(), options);
+        // First: what is replayed is to have no payload that is to be erased.
+        let erased = finish(&reader, &mut mirror, writer.head().seq, options);
         let replay = Replay::from_watermark(&reader, &mirror, writer.head().seq)?.run(&mut mirror, &mut |_| ())?;
         writer.mirrored_through(mirror.watermark().seq);
-        let report = OpenReport { created, recovery, mirror_set_aside, replay };
+        let report = OpenReport { created, recovery, mirror_set_aside, erased, replay };
         Ok((Store { dir: dir.to_owned(), options: options.clone(), manifest, writer, mirror, _lock: lock }, report))
     }
 
@@ -310,6 +339,45 @@ impl Store {
         let mut done = Vec::new();
         compress::reform(&self.dir, &self.options, which, compress::Form::Compressed, &|| false, &mut |one| done.push(one))?;
         Ok(done)
+    }
+
+    /// Erases payloads in ledger, blobs, torn/ and mirror, for good: records it, then carries it out. The events stay, with their
+    /// hashes. Where it can't be carried out as a whole just now (`unfinished` in the report says why), the next open does the
+    /// rest. Each page of the mirror is written anew, which takes as long as the mirror is large.
+    ///
+    /// # Errors
+    /// [`Error::Erase`] where it is refused; else as [`Store::append`] for the event that records it.
+    ///
+    /// ```
+    /// use counterfoil::{Draft, Erase, Erasure, EventType, Options, Source, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("store");
+    /// let (mut store, _) = Store::open(&path, &Options::default())?;
+    /// let secret = store.append(Draft::new(EventType::USER_MESSAGE, Source::User).payload("my password is hunter2")?)?;
+    /// let report = store.erase(&Erasure::new(Erase::Ids(vec![secret.id]), "a password").by("the owner"))?;
+    /// assert_eq!((report.events, report.done.unfinished), (1, None));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn erase(&mut self, erasure: &Erasure) -> Result<EraseReport, Error> {
+        let reader = LedgerReader::of(&self.dir, self.manifest.clone(), &self.options);
+        let head = self.writer.head().seq;
+        if self.mirror.watermark().seq < head {
+            self.catch_up()?;
+        }
+        let (mut report, drafts, last) = plan(&reader, &mut self.mirror, head, erasure, &self.options).map_err(Error::Erase)?;
+        if erasure.dry_run {
+            return Ok(report);
+        }
+        if let Some(last) = last {
+            // Another thing that was not done before is done with it.
+            compress::settle_doubles(&self.dir, &self.options)?;
+            self.writer.seal_through(last)?;
+            self.options.at(failpoint::ERASE_RECORD).map_err(LedgerError::io("erasing in", &self.dir))?;
+            report.recorded = self.append_batch(drafts, &Conditions::none())?.iter().map(|receipt| receipt.seq).collect();
+            self.options.at(failpoint::ERASE_RECORDED).map_err(LedgerError::io("erasing in", &self.dir))?;
+        }
+        report.done = finish(&reader, &mut self.mirror, self.writer.head().seq, &self.options);
+        Ok(report)
     }
 
     /// The durable head.

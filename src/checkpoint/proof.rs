@@ -10,7 +10,7 @@ use std::path::Path;
 use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::nodes::hashes;
-use super::tree::{Part, consistency_parts, extends, inclusion_parts, includes, nodes_of, part_hash};
+use super::tree::{Part, consistency_parts, extends, includes, inclusion_parts, nodes_of, part_hash};
 use super::{CheckpointError, ProofError, ProofFault};
 use crate::attest::PublicKey;
 use crate::event::{EventHash, Seq};
@@ -104,9 +104,8 @@ impl Proof {
     /// # Errors
     /// [`ProofFault`].
     pub fn check(&self, known: Option<&Checkpoint>, keys: &[PublicKey]) -> Result<PublicKey, ProofFault> {
-        let signed = |checkpoint: &Checkpoint| {
-            checkpoint.verify(keys).map_err(|fault| ProofFault::Signature { size: checkpoint.size(), fault })
-        };
+        let signed =
+            |checkpoint: &Checkpoint| checkpoint.verify(keys).map_err(|fault| ProofFault::Signature { size: checkpoint.size(), fault });
         let key = signed(&self.checkpoint)?;
         if let Some(known) = known {
             signed(known)?;
@@ -137,9 +136,7 @@ impl Proof {
     /// [`ProofFault::OtherEvent`].
     pub fn check_event(&self, event: EventHash) -> Result<(), ProofFault> {
         match self.claim {
-            Claim::Includes { event_hash, .. } if event_hash != event => {
-                Err(ProofFault::OtherEvent { expected: event, found: event_hash })
-            }
+            Claim::Includes { event_hash, .. } if event_hash != event => Err(ProofFault::OtherEvent { expected: event, found: event_hash }),
             _ => Ok(()),
         }
     }
@@ -227,11 +224,7 @@ pub fn prove_from(reader: &LedgerReader, from: u64, size: Option<u64>) -> Result
     Ok(Proof { claim: Claim::Extends { from }, hashes, checkpoint })
 }
 
-fn checkpoint_for(
-    reader: &LedgerReader,
-    size: Option<u64>,
-    none: impl FnOnce() -> CheckpointError,
-) -> Result<Checkpoint, CheckpointError> {
+fn checkpoint_for(reader: &LedgerReader, size: Option<u64>, none: impl FnOnce() -> CheckpointError) -> Result<Checkpoint, CheckpointError> {
     let path = || notes::signed_path(reader.dir());
     stored_checkpoint(reader, size)?.ok_or_else(|| size.map_or_else(none, |size| CheckpointError::NoSuchSize { size, path: path() }))
 }

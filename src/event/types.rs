@@ -28,6 +28,9 @@ impl EventType {
     /// Bytes of the longest type.
     pub const BYTES_MAX: usize = 128;
 
+    /// What the names begin with that only the ledger itself may write.
+    pub(crate) const RESERVED: &str = "counterfoil.";
+
     /// A person said something.
     pub const USER_MESSAGE: EventType = EventType(Cow::Borrowed("user_message.v1"));
     /// The agent's model answered.
@@ -80,7 +83,7 @@ impl EventType {
         if !EventType::is_well_formed(&name) {
             return Err(EventTypeError::Form(name.chars().take(160).collect()));
         }
-        if name.starts_with("counterfoil.") {
+        if name.starts_with(EventType::RESERVED) {
             return Err(EventTypeError::Reserved(name));
         }
         Ok(EventType(Cow::Owned(name)))
