@@ -82,11 +82,10 @@ impl Adoption {
     pub fn compare(&self, path: &Path, tag: &str, ledger: &LedgerReader) -> Result<(), ImportError> {
         let Some((seq, note)) = last_adopted(ledger, tag)? else { return Ok(()) };
         let Some(adopted) = note.cortex else { return Ok(()) };
-        let (rows, bytes) = (self.head.as_ref().map_or(0, |head| head.rows), self.bytes);
+        let rows = self.head.as_ref().map_or(0, |head| head.rows);
         let different = |difference| Err(ImportError::NotAsAdopted { path: path.to_owned(), seq, difference });
-        if rows < adopted.rows || bytes < note.bytes {
-            let (adopted_rows, adopted_bytes) = (adopted.rows, note.bytes);
-            return different(Difference::Shortened { rows, bytes, adopted_rows, adopted_bytes });
+        if rows < adopted.rows {
+            return different(Difference::Shortened { rows, adopted: adopted.rows });
         }
         if hash_of_beginning(path, note.bytes)?.to_hex().as_str() == note.blake3 {
             return Ok(());

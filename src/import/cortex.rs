@@ -11,8 +11,9 @@
 //! | all of it, `recorded_at`, hashes and `signature` too | the payload: the line's own bytes |
 //!
 //! A row is refused that `crtx-ledger` could not read, whose schema version its audit does not know (1 and 2 are known),
-//! whose payload hash or event hash is wrong, or that does not link to the row before it. Stricter than that crate: ids
-//! must be written as it writes them, `source` must be an object, and types must be well-formed, not one of the ten.
+//! whose payload hash or event hash is wrong, or that does not link to the row before it. Two things differ from what that
+//! crate reads: ids must be spelt as it writes them, and `source` must be an object; but a type may also be one that is none
+//! of its ten, as long as it has their form.
 //!
 //! That chain covers payloads and their order. It does not cover ids, types, sources, times and tags; once adopted, ours
 //! covers them all. Signatures are kept, not checked: no key is in the file.

@@ -73,7 +73,7 @@ pub enum ImportError {
     /// A Cortex ledger does not begin with what was adopted of it before. Nothing of it is recorded.
     #[error(
         "{path} is not the ledger that was adopted up to seq {seq}: {difference}; nothing of the file was recorded; \
-         `counterfoil export --original` writes what was adopted, to compare"
+         `counterfoil export --original DIR` writes what was adopted, to compare"
     )]
     NotAsAdopted {
         /// The file.
@@ -184,7 +184,11 @@ pub enum ChainFault {
         expected: String,
     },
     /// The row does not continue the one before it: a row is missing, moved or added, or the chain forks here.
-    #[error("prev_event_hash is {}, but the row before has {}", or_none(found), or_none(expected))]
+    #[error(
+        "prev_event_hash is {}, but the row before has {}: a row is missing, added or moved here, or the chain forks",
+        or_none(found),
+        or_none(expected)
+    )]
     Link {
         /// What the row says.
         found: Option<String>,
@@ -204,17 +208,13 @@ fn or_none(hash: &Option<String>) -> &str {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Difference {
-    /// It has fewer rows, or bytes.
-    #[error("it has {rows} rows and {bytes} bytes, but {adopted_rows} rows and {adopted_bytes} bytes were adopted: it was shortened")]
+    /// It has fewer rows.
+    #[error("it has {rows} rows, but {adopted} were adopted: it was shortened")]
     Shortened {
         /// Rows it has.
         rows: u64,
-        /// Bytes it has.
-        bytes: u64,
         /// Rows that were adopted.
-        adopted_rows: u64,
-        /// Bytes that were adopted.
-        adopted_bytes: u64,
+        adopted: u64,
     },
     /// Its chain is another one.
     #[error("its row {row} has the event hash {found}, but {adopted} was adopted there: it was rewritten")]
