@@ -265,3 +265,37 @@ fn two_ledgers_in_one_store() {
         assert_eq!(fs::read(&file.path).unwrap(), fs::read(path).unwrap());
     }
 }
+
+#[test]
+fn what_changes_after_the_check_is_not_taken() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("events.jsonl");
+    let open = |rows: &[String]| {
+        fs::write(&path, text_of(rows)).unwrap();
+        counterfoil::import::TranscriptReader::open(&path, &Default::default()).unwrap()
+    };
+    let whole = rows((0..5).map(event));
+    // What is written behind it waits for the next import.
+    let mut reader = open(&whole[..3]);
+    append(&path, (3..5).map(event), 0);
+    let mut drafts = Vec::new();
+    while let Some(draft) = reader.next().unwrap() {
+        drafts.push(draft);
+    }
+    assert_eq!(drafts.len(), 4);
+    let note = LayoutNote::from_payload(drafts[3].payload_bytes()).unwrap();
+    assert_eq!((note.lines, note.bytes), (3, text_of(&whole[..3]).len() as u64));
+    // Another chain, other bytes that the chain does not cover, fewer rows.
+    let mut edited = whole.clone();
+    edited[3] = edited[3].replace("runtime", "user");
+    let other = rows((10..15).map(event));
+    for (changed, taken) in [(&[&whole[..3], &other[3..]].concat(), 3), (&edited, 5), (&whole[..4].to_vec(), 4)] {
+        let mut reader = open(&whole);
+        fs::write(&path, text_of(changed)).unwrap();
+        for _ in 0..taken {
+            assert!(reader.next().unwrap().is_some());
+        }
+        assert!(matches!(reader.next(), Err(ImportError::Changed { .. })));
+        assert!(reader.next().unwrap().is_none());
+    }
+}

@@ -116,20 +116,19 @@ fn knows_no_such_type(report: &Result<cortex_ledger::audit::Report, cortex_ledge
 /// Reasons for which a row is refused that `crtx-ledger` itself would take, see the head of src/import/cortex.rs.
 fn is_stricter(fault: &ChainFault) -> bool {
     let text = fault.to_string();
-    matches!(fault, ChainFault::NotARow(_)) && (text.contains("event id") || text.contains("trace id") || text.contains("is no event type"))
-        || matches!(fault, ChainFault::Line(_))
+    matches!(fault, ChainFault::NotARow(_)) && (text.contains("is not an event id") || text.contains("is not a trace id"))
 }
 
 #[test]
 fn every_byte_of_a_small_one_changed_and_the_verdict_compared() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("events.jsonl");
-    append(&path, [event(1), event(0), event(5)], 2);
+    append(&path, [event(1), event(0)], 2);
     let whole = fs::read(&path).unwrap();
     let settings = Settings { format: Some(Format::Cortex), ..Settings::default() };
     let (mut both, mut stricter, mut looser) = ([0u64; 2], BTreeSet::new(), 0);
     for at in 0..whole.len() {
-        for byte in [whole[at] ^ 1, whole[at] ^ 0x20, b'0', b'"', b' ', b'\n', 0] {
+        for byte in [whole[at] ^ 1, whole[at] ^ 0x20, b'"'] {
             let mut changed = whole.clone();
             changed[at] = byte;
             fs::write(&path, &changed).unwrap();
@@ -152,8 +151,13 @@ fn every_byte_of_a_small_one_changed_and_the_verdict_compared() {
             }
         }
     }
-    eprintln!("{} broken, {} whole by that crate's own verdict; taken besides: {looser}; refused besides: {stricter:#?}", both[0], both[1]);
-    assert!(both[0] > 1000 && both[1] > 100, "{both:?}");
+    eprintln!(
+        "{} broken, {} whole by that crate's own verdict; taken besides: {looser}; refused besides: {}",
+        both[0],
+        both[1],
+        stricter.len()
+    );
+    assert!(both[0] > 1000 && both[1] > 100 && !stricter.is_empty(), "{both:?}");
 }
 
 /// A row with this payload as JSON text, whose hashes fit what that crate would read of it.
