@@ -59,6 +59,7 @@ mod event;
 pub mod failpoint;
 pub mod import;
 mod ledger;
+mod migration;
 mod mirror;
 mod options;
 mod parity;
@@ -80,6 +81,7 @@ pub use ledger::{
     Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark, Writer,
     claim, compress, decompress, io_advice, writer_of,
 };
+pub use migration::{Boundary, SchemaMigration};
 pub use mirror::{
     Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, WalHeld, insert_event, mirror_path,
     set_aside,
