@@ -64,6 +64,7 @@ pub mod failpoint;
 pub mod import;
 pub mod keys;
 mod ledger;
+mod migration;
 mod mirror;
 pub mod note;
 mod options;
@@ -88,6 +89,7 @@ pub use ledger::{
     Reformed, Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, TornErased,
     Watermark, Writer, claim, compress, decompress, io_advice, writer_of,
 };
+pub use migration::{Boundary, SchemaMigration};
 pub use mirror::{
     Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, WalHeld, insert_event, mirror_path,
     set_aside,

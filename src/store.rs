@@ -11,14 +11,15 @@ use serde::Serialize;
 use crate::Error;
 use crate::attest::Attestor;
 use crate::erase::{EraseReport, Erased, Erasure, finish, plan};
-use crate::event::{Draft, Seq};
+use crate::event::{CheckedDraft, Draft, EventHash, Seq};
 use crate::failpoint;
 use crate::keys::{KeyChange, KeyEvent};
 use crate::ledger::{
-    AppendError, Claim, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror,
-    NotSigned, Receipt, RecoveryReport, Reformed, Refusal, Sealed, Stage, Staged, StoreLock, Stored, Watermark, Writer, claim, compress,
-    recovery, segment,
+    AppendError, Claim, Conditions, DryRun, Expect, Group, Head, LedgerError, LedgerReader, LineFault, Lookup, LookupError, Manifest,
+    MirrorAck, NoMirror, NotSigned, Receipt, RecoveryReport, Reformed, Refusal, Sealed, Stage, Staged, StoreLock, Stored, Watermark,
+    Writer, claim, compress, recovery, segment,
 };
+use crate::migration::{Boundary, SchemaMigration};
 use crate::mirror::{Mirror, MirrorError, MirrorFault, MirrorReader, set_aside};
 use crate::options::Options;
 use crate::parity::{ParityReport, Replay, ReplayError, ReplayReport};
@@ -276,23 +277,11 @@ impl Store {
     pub fn append_batch(&mut self, drafts: Vec<Draft>, conditions: &Conditions) -> Result<Vec<Receipt>, Error> {
         let limits = self.options.limits();
         let drafts = drafts.into_iter().map(|draft| draft.check(&limits)).collect::<Result<Vec<_>, _>>()?;
-        let behind = self.writer.unmirrored() as u64;
-        self.writer.parity_is(if behind == 0 { ParityState::Consistent } else { ParityState::Lagging { events: behind } });
-        let mut lookup = Covering { floor: self.writer.floor(), total: self.writer.head().seq, mirror: &mut self.mirror };
-        let Stage::Staged(Staged { mut receipts, durable }) = self.writer.stage(&drafts, conditions, false, &mut lookup)? else {
-            return Ok(Vec::new()); // the group is empty before each append, so it is never too full
-        };
-        if let Err(NotSigned { mut failed, .. }) = self.writer.sign() {
-            let error = failed.drain(..).next().map(|(_, error)| AppendError::Attest(error));
-            return Err(error.unwrap_or(AppendError::EmptyBatch).into());
-        }
-        #[cfg(counterfoil_canary)]
-        if crate::canary::on(crate::canary::Canary::MirrorFirst)
-            && let Some(group) = self.writer.unwritten_group()
-        {
-            let _ = self.mirror.apply(&group);
-        }
-        let group = if durable { None } else { self.writer.flush()? };
+        self.append_checked(&drafts, conditions)
+    }
+
+    fn append_checked(&mut self, drafts: &[CheckedDraft], conditions: &Conditions) -> Result<Vec<Receipt>, Error> {
+        let (mut receipts, group) = self.append_to_ledger(drafts, conditions)?;
         let mirrored = match group {
             Some(group) if self.mirror.watermark().seq.next() == group.first => {
                 self.mirror.check_in_place().and_then(|()| self.mirror.apply(&group)).map(drop).map_err(Error::from)
@@ -317,6 +306,80 @@ impl Store {
     /// As [`Store::append`]; [`AppendError::Key`] where the change does not follow from the keys that the ledger has.
     pub fn change_key(&mut self, change: &KeyChange, attestor: Arc<dyn Attestor>) -> Result<Receipt, Error> {
         self.append(change.draft()?.sign_with(attestor))
+    }
+
+    /// The ledger's half of an append: durable when this returns. What the mirror is to commit comes along, unless it is
+    /// in the ledger already.
+    fn append_to_ledger(&mut self, drafts: &[CheckedDraft], conditions: &Conditions) -> Result<(Vec<Receipt>, Option<Group>), Error> {
+        let behind = self.writer.unmirrored() as u64;
+        self.writer.parity_is(if behind == 0 { ParityState::Consistent } else { ParityState::Lagging { events: behind } });
+        let mut lookup = Covering { floor: self.writer.floor(), total: self.writer.head().seq, mirror: &mut self.mirror };
+        let Stage::Staged(Staged { receipts, durable }) = self.writer.stage(drafts, conditions, false, &mut lookup)? else {
+            return Ok((Vec::new(), None)); // the group is empty before each append, so it is never too full
+        };
+        if let Err(NotSigned { mut failed, .. }) = self.writer.sign() {
+            let error = failed.drain(..).next().map(|(_, error)| AppendError::Attest(error));
+            return Err(error.unwrap_or(AppendError::EmptyBatch).into());
+        }
+        #[cfg(counterfoil_canary)]
+        if crate::canary::on(crate::canary::Canary::MirrorFirst)
+            && let Some(group) = self.writer.unwritten_group()
+        {
+            let _ = self.mirror.apply(&group);
+        }
+        let group = if durable { None } else { self.writer.flush()? };
+        Ok((receipts, group))
+    }
+
+    /// Appends `counterfoil.schema_migration.v1` where the ledger's head is the expected one: durable in the ledger, then
+    /// committed in the mirror. The same migration on the same head is recorded once, however often it is appended.
+    ///
+    /// # Errors
+    /// [`AppendError::WrongHead`] where the head is another one, with both; nothing is written then. Else as [`Store::append`].
+    pub fn append_schema_migration(&mut self, expected_head: EventHash, migration: &SchemaMigration) -> Result<Receipt, Error> {
+        let draft = migration.draft(expected_head, &self.options.limits())?;
+        let mut receipts = self.append_checked(&[draft], &Conditions::none().head(expected_head))?;
+        receipts.pop().ok_or(Error::Append(AppendError::EmptyBatch))
+    }
+
+    /// The same, but its row is left for the caller to insert inside a larger transaction: see [`Boundary`]. Everything
+    /// before it is mirrored first.
+    ///
+    /// ```
+    /// use counterfoil::{Insertion, Options, SchemaMigration, Store, rusqlite};
+    /// # let dir = tempfile::tempdir()?;
+    /// let (mut store, _) = Store::open(dir.path(), &Options::default())?;
+    /// let head = store.head().event_hash;
+    /// let boundary = store.begin_schema_migration(head, &SchemaMigration::new("acme.orders", 0, 1))?;
+    /// let mut conn = rusqlite::Connection::open(store.mirror_mut().path())?;
+    /// let transaction = conn.transaction()?;
+    /// transaction.execute_batch("CREATE TABLE orders (id TEXT PRIMARY KEY)")?;
+    /// assert_eq!(boundary.insert(&transaction)?, Insertion::Inserted);
+    /// transaction.commit()?;
+    /// store.catch_up()?;
+    /// assert_eq!(store.watermark().seq, boundary.receipt().seq);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::append_schema_migration`], and as [`Store::catch_up`]; nothing is written then.
+    pub fn begin_schema_migration(&mut self, expected_head: EventHash, migration: &SchemaMigration) -> Result<Boundary, Error> {
+        let draft = migration.draft(expected_head, &self.options.limits())?;
+        if self.mirror.watermark().seq < self.writer.head().seq {
+            self.catch_up()?;
+        }
+        let (mut receipts, _) = self.append_to_ledger(&[draft], &Conditions::none().head(expected_head))?;
+        let mut receipt = receipts.pop().ok_or(AppendError::EmptyBatch)?;
+        if receipt.seq <= self.mirror.watermark().seq {
+            receipt.mirror = MirrorAck::Mirrored;
+        }
+        let reader = LedgerReader::of(&self.dir, self.manifest.clone(), &self.options);
+        let line = reader.line(receipt.seq)?.ok_or_else(|| LedgerError::Damaged {
+            path: self.dir.join("segments"),
+            offset: 0,
+            reason: LineFault::Seq { expected: receipt.seq, found: Seq::ZERO },
+        })?;
+        Ok(Boundary::new(receipt, self.manifest.ledger_id, line))
     }
 
     /// Replays into the mirror what it lacks.

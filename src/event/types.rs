@@ -52,6 +52,9 @@ impl EventType {
     /// Anything that the runtime wants on record.
     pub const SYSTEM_NOTE: EventType = EventType(Cow::Borrowed("system_note.v1"));
 
+    /// The schema of something that lives beside the ledger changed. Only the ledger itself writes it.
+    pub(crate) const SCHEMA_MIGRATION: EventType = EventType(Cow::Borrowed("counterfoil.schema_migration.v1"));
+
     /// The ten types that every tool knows.
     pub const WELL_KNOWN: [EventType; 10] = [
         EventType::USER_MESSAGE,

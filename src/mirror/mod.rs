@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+pub(crate) use apply::of_ledger;
 pub use apply::{Insertion, insert_event};
 pub(crate) use checked::{Checked, keep_checked};
 pub(crate) use erase::{Aside, asides};

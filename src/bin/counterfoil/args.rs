@@ -156,7 +156,7 @@ pub struct ImportArgs {
     /// Transcripts, or folders that hold some (.jsonl, .traj)
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// claude-code, codex, openhands, swe-agent or jsonl; told from the content if left out
+    /// claude-code, codex, openhands, swe-agent, cortex or jsonl; told from the content if left out
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
     /// Record a note for a bad line and go on, rather than stop the file there
