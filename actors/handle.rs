@@ -18,8 +18,8 @@ use crate::attest::Attestor;
 use crate::keys::KeyChange;
 use crate::store::{FoundMirror, Prepared, prepare};
 use crate::{
-    AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerError, LedgerReader, Manifest, MirrorReader,
-    ParityKind, ParityReport, Receipt, Reformed, Sealed, Seq, Table, VerifyReport,
+    AppendError, CheckedDraft, Conditions, Draft, Error, EventHash, EventId, Expect, Head, LedgerError, LedgerReader, Manifest,
+    MirrorReader, ParityKind, ParityReport, Receipt, Reformed, SchemaMigration, Sealed, Seq, Table, VerifyReport,
 };
 
 /// A store that is open, run by supervised actors. Cheap to clone; every clone is the same store.
@@ -143,6 +143,22 @@ impl Ledger {
     pub async fn append_with(&self, draft: Draft, expect: Expect, durability: Durability) -> Result<Receipt, AppendError> {
         let conditions = Conditions::for_draft(&draft, &expect).ok_or(AppendError::NoSession)?;
         one(self.append_batch_with(vec![draft], conditions, durability).await)
+    }
+
+    /// Appends `counterfoil.schema_migration.v1` where the ledger's head is the expected one; returns once `durability` is
+    /// reached. The same migration on the same head is recorded once. To insert its row inside a transaction of the
+    /// caller's own takes a store without actors: [`Store::begin_schema_migration`](crate::Store::begin_schema_migration).
+    ///
+    /// # Errors
+    /// [`AppendError::WrongHead`] with both heads: nothing is written. Else as [`Ledger::append`].
+    pub async fn append_schema_migration(
+        &self,
+        expected_head: EventHash,
+        migration: &SchemaMigration,
+        durability: Durability,
+    ) -> Result<Receipt, AppendError> {
+        let draft = migration.draft(expected_head, &self.inner.shared.options.store.limits())?;
+        one(self.submit(vec![draft], Conditions::none().head(expected_head), durability).await?.await)
     }
 
     /// Appends an event only if there is room for it right now: never waits for other appends' room, nor for the

@@ -21,11 +21,13 @@ use super::flusher::Flusher;
 use super::gather::{self, Gather, Verdict};
 use super::message::{Append, Durability};
 use super::parity::Doubt;
+use super::shared::MirrorHealth;
 use super::sqlite::SqliteMsg;
 use super::supervisor::{Context, Exit, Inner};
 use super::to_mirror::ToMirror;
 use super::waiting::{self, Waiting};
 use crate::canary::{self, Canary};
+use crate::policy::ParityState;
 use crate::{
     AppendError, Flight, Group, Head, LedgerError, LookupError, MirrorError, MirrorFault, MirrorReader, NotSigned, Receipt, Seq, Stage,
     Staged, Writer, failpoint,
@@ -275,7 +277,21 @@ impl LedgerState {
         Ok(None)
     }
 
+    /// How the mirror stands to the ledger, for the store's policy: by what the actors know, not by what a caller says.
+    fn parity_state(&self) -> ParityState {
+        let live = self.context.shared.live.borrow();
+        let is_mismatched = live.last_content_parity.as_ref().is_some_and(|report| !report.is_consistent());
+        match (&live.mirror, self.writer.unmirrored() as u64) {
+            (MirrorHealth::Failed { .. }, _) => ParityState::Mismatched,
+            _ if is_mismatched => ParityState::Mismatched,
+            (MirrorHealth::Rebuilding { .. }, _) => ParityState::Rebuilding,
+            (_, 0) => ParityState::Consistent,
+            (_, events) => ParityState::Lagging { events },
+        }
+    }
+
     fn try_stage(&mut self, append: &Append) -> Result<Stage, AppendError> {
+        self.writer.parity_is(self.parity_state());
         let mut lookup = Covering {
             reader: self.lookup.as_mut().filter(|_| self.covered),
             done: self.context.shared.mirrored.borrow().get(),

@@ -55,6 +55,8 @@ ledger.close().await?;
 pub mod attest;
 mod canary;
 pub mod chain;
+pub mod checkpoint;
+mod erase;
 mod error;
 mod event;
 #[doc(hidden)]
@@ -62,7 +64,9 @@ pub mod failpoint;
 pub mod import;
 pub mod keys;
 mod ledger;
+mod migration;
 mod mirror;
+pub mod note;
 mod options;
 mod parity;
 pub mod policy;
@@ -73,6 +77,7 @@ mod verify;
 #[path = "../actors/mod.rs"]
 pub mod actors;
 
+pub use erase::{Erase, EraseError, EraseReport, Erased, ErasedEvent, Erasure};
 pub use error::Error;
 pub use event::{
     Body, CheckedDraft, ContentDigest, Draft, DraftError, Event, EventHash, EventId, EventRecord, EventType, EventTypeError, IdError,
@@ -81,9 +86,10 @@ pub use event::{
 pub use ledger::{
     AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FileIdentity, Flight, FsStorage, Group, Head, LedgerError, LedgerLine,
     LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, NotSigned, RawLine, Receipt, RecoveryReport,
-    Reformed, Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark,
-    Writer, claim, compress, decompress, io_advice, writer_of,
+    Reformed, Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, TornErased,
+    Watermark, Writer, claim, compress, decompress, io_advice, writer_of,
 };
+pub use migration::{Boundary, SchemaMigration};
 pub use mirror::{
     Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, WalHeld, insert_event, mirror_path,
     set_aside,
@@ -94,8 +100,8 @@ pub use parity::{
     SeqRanges, full as parity_full, incremental as parity_incremental, quick as parity_quick, repair_from_ledger, repair_from_mirror,
 };
 pub use rusqlite;
-pub use store::{FullReplay, OpenReport, Store, forecast, replay_store};
-pub use verify::{Failure, KeyUse, SignatureReport, SignatureRules, Unfinished, VerifyReport, verify, verify_signed};
+pub use store::{FullReplay, OpenReport, Store, erase, forecast, replay_store};
+pub use verify::{Failure, KeyUse, RecordedErasure, SignatureReport, SignatureRules, Unfinished, VerifyReport, verify, verify_signed};
 #[doc(hidden)]
 pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};
 

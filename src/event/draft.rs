@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::line::{self, SESSION_ID_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX};
 use super::{Event, EventId, EventType, Payload, PayloadError, PayloadHash, Source, Timestamp, TraceId};
 use crate::attest::{Attestor, Signature};
+use crate::policy::{Authorisation, Decision};
 
 /// An event before it is sealed.
 ///
@@ -29,6 +30,14 @@ pub struct Draft {
     domain_tags: Vec<String>,
     payload: Payload,
     attestor: Option<SignWith>,
+    brought: Option<Box<Brought>>,
+}
+
+/// What the caller has to say to the store's policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Brought {
+    pub decision: Option<Decision>,
+    pub authorisation: Option<Authorisation>,
 }
 
 /// The same where the key is.
@@ -156,6 +165,7 @@ impl Draft {
             domain_tags: Vec::new(),
             payload: Payload::null(),
             attestor: None,
+            brought: None,
         }
     }
 
@@ -229,6 +239,23 @@ impl Draft {
     /// What it is to be signed with, if it was given that.
     pub fn attestor(&self) -> Option<&Arc<dyn Attestor>> {
         self.attestor.as_ref().map(|SignWith(attestor)| attestor)
+    }
+
+    /// Brings a decision that the caller has come to: its votes are counted with those of the store's gates, and can satisfy a rule
+    /// that the store requires. It can't weaken what the store says.
+    pub fn decided(mut self, decision: Decision) -> Draft {
+        self.brought.get_or_insert_default().decision = Some(decision);
+        self
+    }
+
+    /// Brings an authorisation to break the glass, should a rule block it that allows that.
+    pub fn authorised(mut self, authorisation: Authorisation) -> Draft {
+        self.brought.get_or_insert_default().authorisation = Some(authorisation);
+        self
+    }
+
+    pub(crate) fn brought(&self) -> Option<&Brought> {
+        self.brought.as_deref()
     }
 
     /// The identity it was given.
@@ -389,7 +416,7 @@ impl CheckedDraft {
             group_seq: place.group_seq,
             batch: place.batch,
             signed_by: place.signed_by,
-            policy_json: None,
+            policy_json: place.policy,
             payload_hash: self.payload_hash,
             prev_event_hash: place.prev,
             event_hash: place.prev,
@@ -419,4 +446,6 @@ pub(crate) struct Place<'a> {
     pub prev: super::EventHash,
     /// The key that will sign it.
     pub signed_by: Option<&'a str>,
+    /// What the store's policy has to say of it.
+    pub policy: Option<&'a str>,
 }

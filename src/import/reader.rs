@@ -2,7 +2,8 @@
 //! them. Never appends anything itself, and holds one line at a time.
 //!
 //! Memory: the longest line (bounded by [`Settings::line_bytes_max`]), about 100 bytes for each line that was read
-//! (occurrences, and names that later lines refer to), and the layout, bounded by 4 MiB. A trajectory is read whole.
+//! (occurrences, and names that later lines refer to), and the layout, bounded by 4 MiB. A trajectory is read whole. For
+//! rows of a Cortex ledger nothing is kept: it is read twice instead.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,22 +11,24 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::adoption::Adoption;
 use super::error::{BadLine, ImportError};
 use super::facts::{Facts, Known};
 use super::format::{Format, detect};
 use super::identity::{Identity, Ids, Kind, with_time};
-use super::layout::{Builder, LayoutNote};
+use super::layout::{Builder, CortexHead, LayoutNote};
 use super::object::Object;
 use super::scan::{self, Parts, Scanner};
-use super::{TAG_LAYOUT, TAG_SKIPPED, claude_code, codex, jsonl, openhands, swe_agent};
+use super::{TAG_LAYOUT, TAG_REPEATED_ID, TAG_SKIPPED, claude_code, codex, jsonl, openhands, swe_agent};
 use crate::event::{Draft, Payload, Timestamp};
+use crate::ledger::LedgerReader;
 
 /// How a transcript is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The format; else it is told from the content, see [`detect`].
     pub format: Option<Format>,
-    /// Whether a bad line is noted and passed over, rather than the end.
+    /// Whether a bad line is noted and passed over, rather than the end. Not in a Cortex ledger: a chain is whole or broken.
     pub skip_bad: bool,
     /// Bytes of the longest line; a longer one is a bad line. By default 16 MiB less 64 KiB, so that an event with
     /// such a payload fits into the longest line of a ledger with default options. Keep it below that of the ledger.
@@ -76,6 +79,8 @@ pub struct TranscriptReader {
     /// How often a line was there, by what its first id has besides the time.
     seen: HashMap<u128, u64>,
     known: Known,
+    /// Of a Cortex ledger.
+    adoption: Option<Box<Adoption>>,
     input: Input,
 }
 
@@ -87,25 +92,33 @@ enum Input {
 }
 
 impl TranscriptReader {
-    /// Opens a transcript and tells its format and identity.
+    /// Opens a transcript and tells its format and identity. Of a Cortex ledger the whole chain is verified here.
     ///
     /// # Errors
-    /// [`ImportError::Io`], [`ImportError::NotAFile`]; for a trajectory, which is read here and now, also
+    /// [`ImportError::Io`], [`ImportError::NotAFile`]; [`ImportError::BrokenChain`]; for a trajectory, which is read here and now, also
     /// [`ImportError::NotATrajectory`] and [`ImportError::TooLarge`].
     pub fn open(path: &Path, settings: &Settings) -> Result<TranscriptReader, ImportError> {
         let format = match settings.format {
             Some(format) => format,
             None => detect(path)?,
         };
-        let (file, bytes_total) = scan::open(path)?;
+        let (file, mut bytes_total) = scan::open(path)?;
+        let mut adoption = None;
         let (identity, input) = if format == Format::SweAgent {
             let trajectory = swe_agent::load(path, file, bytes_total)?;
             let first = trajectory.steps.first().and_then(|step| Payload::from_json(step.get()).ok());
             let steps = Input::Steps { steps: trajectory.steps.into_iter(), read: 0, model: trajectory.model };
             (Identity::of_steps(path, first.as_ref().map(Payload::as_str)), steps)
         } else {
-            let scanner = Box::new(Scanner::new(file, settings.line_bytes_max));
-            (Identity::of_file(path, format)?, Input::Lines { scanner, layout: Builder::new(settings.line_bytes_max) })
+            let identity = Identity::of_file(path, format)?;
+            let mut bytes_max = u64::MAX;
+            if format == Format::Cortex {
+                let adopted = Adoption::check(path, &file, &[&identity.tag(), &identity.format_tag()], settings)?;
+                (bytes_total, bytes_max) = (adopted.bytes, adopted.bytes);
+                adoption = Some(Box::new(adopted));
+            }
+            let scanner = Box::new(Scanner::new(file, bytes_max, settings.line_bytes_max));
+            (identity, Input::Lines { scanner, layout: Builder::new(settings.line_bytes_max) })
         };
         Ok(TranscriptReader {
             path: path.to_owned(),
@@ -120,6 +133,7 @@ impl TranscriptReader {
             last_time: None,
             seen: HashMap::new(),
             known: Known::default(),
+            adoption,
             input,
         })
     }
@@ -149,15 +163,31 @@ impl TranscriptReader {
         Progress { bytes, bytes_total: self.bytes_total, lines, skipped: self.skipped }
     }
 
+    /// Compares a Cortex ledger with what was adopted of it into this ledger before; transcripts of other formats are not
+    /// looked at. To be called before the first draft is appended. Reads the ledger once.
+    ///
+    /// # Errors
+    /// [`ImportError::NotAsAdopted`] where it no longer begins with that, byte for byte; [`ImportError::Ledger`],
+    /// [`ImportError::Io`].
+    pub fn check_adopted(&self, ledger: &LedgerReader) -> Result<(), ImportError> {
+        match &self.adoption {
+            Some(adoption) => adoption.compare(&self.path, &self.tag, ledger),
+            None => Ok(()),
+        }
+    }
+
     /// The next draft; nothing at the end, and nothing after an error.
     ///
     /// # Errors
-    /// [`ImportError::BadLine`] where a line can't be recorded, unless bad ones are skipped; [`ImportError::Io`].
+    /// [`ImportError::Changed`] where a Cortex ledger is not what it was at open; [`ImportError::BadLine`] where a line can't be recorded, unless bad ones are skipped; [`ImportError::Io`].
     #[allow(clippy::should_implement_trait)] // it is fallible, as Lines::next_event is
     pub fn next(&mut self) -> Result<Option<Draft>, ImportError> {
         let Progress { bytes, lines, .. } = self.progress();
         match std::mem::replace(&mut self.input, Input::Done { bytes, lines }) {
-            Input::Lines { scanner, layout } => self.next_line(scanner, layout),
+            Input::Lines { scanner, layout } => match self.adoption.take() {
+                Some(adoption) => self.next_row(scanner, layout, adoption),
+                None => self.next_line(scanner, layout),
+            },
             Input::Steps { steps, read, model } => self.next_step(steps, read, model),
             Input::Done { .. } => Ok(None),
         }
@@ -168,7 +198,7 @@ impl TranscriptReader {
         loop {
             let Some(line) = scanner.next().map_err(ImportError::io("reading", &self.path))? else {
                 // An empty file has nothing to record, and no first line to be known by.
-                return Ok((scanner.lines() > 0).then(|| self.layout_note(&scanner, layout)));
+                return Ok((scanner.lines() > 0).then(|| self.layout_note(&scanner, layout, None)));
             };
             let (parts, number) = (line.parts(), line.number);
             let is_whole = line.len == line.bytes.len() as u64;
@@ -193,6 +223,43 @@ impl TranscriptReader {
             self.input = Input::Lines { scanner, layout };
             return Ok(Some(draft));
         }
+    }
+
+    /// The next row of a Cortex ledger.
+    fn next_row(
+        &mut self,
+        mut scanner: Box<Scanner>,
+        mut layout: Builder,
+        mut adoption: Box<Adoption>,
+    ) -> Result<Option<Draft>, ImportError> {
+        let changed = |path: &Path, line| ImportError::Changed { path: path.to_owned(), line };
+        while let Some(line) = scanner.next().map_err(ImportError::io("reading", &self.path))? {
+            let parts = line.parts();
+            if parts.core.is_empty() {
+                layout.blank(&parts);
+                continue;
+            }
+            let record = scan::check(parts.core).map_err(|_| changed(&self.path, line.number))?;
+            let (row, is_repeated) = adoption.row(&self.path, &line, record)?;
+            self.last_time = row.facts.observed_at.or(self.last_time);
+            let payload = Payload::from_valid(record.to_owned());
+            layout.line(&parts, payload.as_str() != record);
+            let draft = if is_repeated {
+                let id = self.ids.hash(record.as_bytes()).id(self.last_time, Kind::Line(0));
+                row.draft(id, &[&self.tag, &self.format_tag, TAG_REPEATED_ID], payload)
+            } else {
+                let id = row.id;
+                row.draft(id, &[&self.tag, &self.format_tag], payload)
+            };
+            self.adoption = Some(adoption);
+            self.input = Input::Lines { scanner, layout };
+            return Ok(Some(draft));
+        }
+        if !adoption.is_whole(&scanner) {
+            return Err(changed(&self.path, scanner.lines()));
+        }
+        let note = (scanner.lines() > 0).then(|| self.layout_note(&scanner, layout, adoption.head.take()));
+        Ok(note)
     }
 
     fn next_step(&mut self, mut steps: std::vec::IntoIter<Box<RawValue>>, read: u64, model: String) -> Result<Option<Draft>, ImportError> {
@@ -294,7 +361,7 @@ impl TranscriptReader {
         }
     }
 
-    fn layout_note(&self, scanner: &Scanner, layout: Builder) -> Draft {
+    fn layout_note(&self, scanner: &Scanner, layout: Builder, cortex: Option<CortexHead>) -> Draft {
         let (layout, complete) = layout.finish();
         let note = LayoutNote {
             format: self.identity.format.name().to_owned(),
@@ -305,6 +372,7 @@ impl TranscriptReader {
             blake3: scanner.hash().to_hex().to_string(),
             complete,
             layout,
+            cortex,
         };
         let payload = note.to_payload().ok().and_then(|json| Payload::from_json(json).ok()).unwrap_or_else(Payload::null);
         let id = self.ids.hash(payload.as_str().as_bytes()).id(self.last_time, Kind::Layout);

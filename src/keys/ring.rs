@@ -62,13 +62,13 @@ pub enum KeyFault {
     #[error("a change to the keys must be signed; sign it with a key of the ledger that is current")]
     Unsigned,
     /// The key that signed is not one of the ledger's.
-    #[error("{key_id} is no key of this ledger; a current one can add it (`counterfoil keys add`)")]
+    #[error("{key_id} is no key of this ledger that a current one has let in (`counterfoil keys add` does)")]
     Unknown {
         /// The key.
         key_id: KeyId,
     },
     /// The key that signed may not any more.
-    #[error("{key_id} is {state} since seq {since}, and signs no more; sign with a current key (`counterfoil keys list`)")]
+    #[error("{key_id} is {state} since seq {since}, and signs no more; `counterfoil keys list` tells which are current")]
     NotCurrent {
         /// The key.
         key_id: KeyId,

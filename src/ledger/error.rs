@@ -8,6 +8,7 @@ use super::recovery::Refusal;
 use crate::attest::{AttestError, KeyId};
 use crate::event::{DraftError, EventHash, EventId, LineError, Seq};
 use crate::keys::KeyFault;
+use crate::policy::PolicyError;
 
 /// Why the ledger can't be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -212,7 +213,7 @@ pub enum LineFault {
         key_id: KeyId,
     },
     /// Its key may not sign here, or it changes keys as it may not.
-    #[error(transparent)]
+    #[error("not signed as it may be: {0}")]
     Key(#[from] KeyFault),
     /// It is not signed, though it must be.
     #[error("the event is not signed")]
@@ -226,6 +227,13 @@ pub enum LineFault {
     /// A batch is not whole, or its lines are not in a row.
     #[error("the line does not continue the batch before it")]
     Batch,
+}
+
+impl LineFault {
+    /// Whether the line is what was written, and it is only a question of who signed it.
+    pub(crate) fn is_of_signature(&self) -> bool {
+        matches!(self, LineFault::Signature { .. } | LineFault::Key(_) | LineFault::NotSigned)
+    }
 }
 
 /// Why an append was refused. Unless it says otherwise, nothing was written.
@@ -289,6 +297,9 @@ pub enum AppendError {
     /// A condition on a stream, but the draft belongs to none.
     #[error("a condition on a stream needs a draft with a session id; give the draft one, or drop the condition")]
     NoSession,
+    /// The store's policy refuses it; the whole decision is in there.
+    #[error(transparent)]
+    Policy(#[from] Box<PolicyError>),
     /// The event could not be signed.
     #[error(transparent)]
     Attest(#[from] AttestError),

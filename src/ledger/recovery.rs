@@ -19,7 +19,7 @@ use crate::failpoint;
 use crate::keys::KeyEvent;
 use crate::options::Options;
 
-/// A seq that is known to be durable: the mirror's watermark, or a sealed segment's end.
+/// A seq that is known to be durable, and where its line is: the mirror's watermark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
     /// The event.
@@ -229,6 +229,18 @@ pub(crate) struct Context<'a> {
     pub line_bytes_max: usize,
     /// The mirror's watermark, if a mirror of this ledger is there.
     pub watermark: Option<Watermark>,
+    /// The last event that a checkpoint of this ledger in the store covers.
+    pub signed: Seq,
+}
+
+impl Context<'_> {
+    /// The last event that the mirror or a checkpoint knows to be durable, and which of them does.
+    fn known_durable(&self) -> (Seq, &'static str) {
+        match self.watermark.map_or(Seq::ZERO, |mark| mark.seq) {
+            mirrored if mirrored >= self.signed => (mirrored, BY_MIRROR),
+            _ => (self.signed, BY_CHECKPOINT),
+        }
+    }
 }
 
 /// Recovers the ledger. The caller holds the store's lock.
@@ -236,9 +248,9 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
     let segments = segment::list(cx.storage, cx.dir)?;
     let genesis = Head { seq: Seq::ZERO, event_hash: cx.manifest.genesis() };
     let Some((active, sealed)) = segments.split_last() else {
-        if let Some(mark) = cx.watermark.filter(|mark| mark.seq > Seq::ZERO) {
-            let path = segment::segment_path(cx.dir, Seq::FIRST);
-            return Err(lost(path, 0, Seq::ZERO, mark.seq, BY_MIRROR));
+        let (durable, evidence) = cx.known_durable();
+        if durable > Seq::ZERO {
+            return Err(lost(segment::segment_path(cx.dir, Seq::FIRST), 0, Seq::ZERO, durable, evidence));
         }
         let report = RecoveryReport { head: genesis, torn: None, rewritten_bytes: 0 };
         return Ok(Recovered {
@@ -268,8 +280,9 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
 fn recover_sealed(cx: &Context<'_>, segments: &[Segment], genesis: Head, lookup: &mut dyn Lookup) -> Result<Recovered, LedgerError> {
     let (head, ends) = sealed::check(cx, segments, genesis, lookup)?;
     let next = Segment::named(cx.dir, head.seq.next(), false);
-    if let Some(mark) = cx.watermark.filter(|mark| mark.seq > head.seq) {
-        return Err(lost(next.path, 0, head.seq, mark.seq, BY_MIRROR));
+    let (durable, evidence) = cx.known_durable();
+    if durable > head.seq {
+        return Err(lost(next.path, 0, head.seq, durable, evidence));
     }
     // For its check of the watermark: there is nothing to scan.
     scan_start(cx, segments, &next, head)?;
@@ -307,6 +320,7 @@ pub(crate) fn check_genesis(storage: &dyn Storage, dir: &Path, manifest: &Manife
 }
 
 const BY_MIRROR: &str = "the mirror has it";
+const BY_CHECKPOINT: &str = "a signed checkpoint covers it";
 const BY_SEALED: &str = "the segment before it ends there";
 
 fn lost(path: PathBuf, offset: u64, valid: Seq, durable: Seq, evidence: &'static str) -> LedgerError {
@@ -458,11 +472,12 @@ fn recover_active(
         (valid_end, lf_missing) = (raw.end(), !raw.terminated);
     }
 
-    let durable = cx.watermark.map(|mark| mark.seq).filter(|seq| *seq > sealed_end.seq).unwrap_or(sealed_end.seq);
-    let evidence = if durable > sealed_end.seq { BY_MIRROR } else { BY_SEALED };
+    let (durable, evidence) = match cx.known_durable() {
+        (known, evidence) if known > sealed_end.seq => (known, evidence),
+        _ => (sealed_end.seq, BY_SEALED),
+    };
     let valid = expected.head();
     if valid.seq < durable || !start.watermark_seen {
-        let durable = cx.watermark.map_or(durable, |mark| mark.seq.max(durable));
         return Err(lost(path.clone(), valid_end, valid.seq, durable, evidence));
     }
     let mut cut = valid_end;

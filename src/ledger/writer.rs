@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::flight::Flight;
 use super::keys::LedgerKeys;
 use super::memory::Memory;
+use super::notes;
 use super::recovery::{self, Active, Context, TailEvent};
 use super::room::Room;
 use super::segment::{self, Segment};
@@ -21,10 +22,11 @@ use super::{
 };
 use crate::attest::KeyId;
 use crate::canary::{self, Canary};
-use crate::event::{CheckedDraft, EventId, Place, Seq, line};
+use crate::event::{Brought, CheckedDraft, DraftError, EventId, LedgerId, Place, Seq, Timestamp, line};
 use crate::failpoint;
 use crate::keys::{KeyChange, KeyEvent};
 use crate::options::Options;
+use crate::policy::{Appending, KeyStanding, ParityState};
 
 /// Buffers of groups that are kept to be filled again: one is open, one in flight, the others wait for the mirror.
 const SPARES_MAX: usize = 4;
@@ -35,6 +37,7 @@ const SPARE_BYTES_MAX: usize = 4 << 20;
 pub struct Writer {
     options: Options,
     dir: PathBuf,
+    ledger_id: LedgerId,
     head: Head,
     /// The segment that is appended to; with the group in flight while there is one.
     active: Option<Active>,
@@ -45,6 +48,7 @@ pub struct Writer {
     memory: Memory,
     signing: Signing,
     keys: LedgerKeys,
+    parity: ParityState,
     id_max: Option<EventId>,
     spares: Vec<Vec<u8>>,
     /// Of sealed segments, as recovery has read them, until somebody keeps them.
@@ -106,8 +110,10 @@ impl Writer {
         lookup: &mut dyn Lookup,
         options: &Options,
     ) -> Result<(Writer, RecoveryReport), LedgerError> {
-        let context =
-            Context { options, storage: options.storage.as_ref(), dir, manifest, line_bytes_max: options.line_bytes_max, watermark };
+        let storage = options.storage.as_ref();
+        let signed = notes::last_signed(storage, dir, manifest.ledger_id).map_err(LedgerError::io("reading", &notes::signed_path(dir)))?;
+        let signed = Seq::new(signed.map_or(0, |checkpoint| checkpoint.size()));
+        let context = Context { options, storage, dir, manifest, line_bytes_max: options.line_bytes_max, watermark, signed };
         let recovered = recovery::recover(&context, lookup)?;
         recovery::sync_names(&context, recovered.active.is_some() || recovered.head.seq > Seq::ZERO)?;
         // Ids below the highest one are looked up; where the mirror can't say which that is, all are: it may have to be
@@ -121,6 +127,7 @@ impl Writer {
         let writer = Writer {
             options: options.clone(),
             dir: dir.to_owned(),
+            ledger_id: manifest.ledger_id,
             head: recovered.head,
             active: recovered.active,
             room: Room::new(options),
@@ -129,6 +136,7 @@ impl Writer {
             memory: Memory::new(recovered.floor, recovered.tail),
             signing: Signing::new(manifest.ledger_id, options),
             keys: LedgerKeys::new(recovered.floor, recovered.keys),
+            parity: ParityState::Consistent,
             id_max,
             spares: Vec::new(),
             ends: recovered.ends,
@@ -167,7 +175,8 @@ impl Writer {
         self.memory.mirrored_through(seq.min(self.head.seq));
     }
 
-    /// Seals drafts into the open group; more than one make an atomic batch. Ids come first, then conditions.
+    /// Seals drafts into the open group; more than one make an atomic batch. Ids come first, then conditions, then the store's
+    /// policy.
     /// `fresh` says that their ids were just made and can't be known.
     ///
     /// # Errors
@@ -203,6 +212,15 @@ impl Writer {
         if self.group.events > 0 && (self.group.bytes.len() + bytes > bytes_max || self.group.events + drafts.len() > events_max) {
             return Ok(Stage::GroupFull);
         }
+        let recorded_at = self.options.clock.now();
+        let decisions = self.decide(drafts, recorded_at, lookup)?;
+        let policy_bytes = decisions.iter().flatten().map(String::len).sum::<usize>();
+        if policy_bytes > 0 {
+            self.check_room(drafts, &decisions)?;
+            if self.group.events > 0 && self.group.bytes.len() + bytes + policy_bytes > bytes_max {
+                return Ok(Stage::GroupFull);
+            }
+        }
         let mut positions = Vec::with_capacity(drafts.len());
         for draft in drafts {
             positions.push(match draft.session_id() {
@@ -210,13 +228,59 @@ impl Writer {
                 Some(session_id) => Some(self.session_seq(session_id, lookup)?),
             });
         }
-        Ok(Stage::Staged(self.seal(drafts, positions)))
+        Ok(Stage::Staged(self.seal(drafts, positions, decisions, recorded_at)))
+    }
+
+    /// What the store's policy says of these drafts: for each the text that its event has of it, where it has one; nothing at all
+    /// where nobody has anything to say.
+    fn decide(&mut self, drafts: &[CheckedDraft], now: Timestamp, lookup: &mut dyn Lookup) -> Result<Vec<Option<String>>, AppendError> {
+        let policy = &self.options.policy;
+        let mut decisions = Vec::new();
+        for (index, draft) in drafts.iter().enumerate() {
+            let key = match self.signing.of(draft) {
+                Some(attestor) if policy.looks_at_keys() => KeyStanding::of(self.keys.ring(lookup)?, Some(attestor.key_id())),
+                Some(attestor) => KeyStanding::Unknown(attestor.key_id()),
+                None => KeyStanding::Unsigned,
+            };
+            let appending = Appending::new(draft, self.ledger_id, now).signed(key).parity_is(self.parity);
+            let brought = draft.draft().brought();
+            if brought.is_none() && policy.decide_fast(&appending) {
+                continue;
+            }
+            let Brought { decision, authorisation } = brought.cloned().unwrap_or_default();
+            let decision = policy.decide(&appending, decision, authorisation.as_ref()).map_err(Box::new)?;
+            if let Some(json) = decision.policy_json() {
+                decisions.resize(index, None);
+                decisions.push(Some(json));
+            }
+        }
+        Ok(decisions)
+    }
+
+    /// Whether the lines have room for what the policy adds to them.
+    fn check_room(&self, drafts: &[CheckedDraft], decisions: &[Option<String>]) -> Result<(), AppendError> {
+        let mut bytes = drafts.iter().zip(decisions).map(|(draft, json)| draft.line_bytes_max() + json.as_ref().map_or(0, String::len));
+        let max = self.options.line_bytes_max;
+        match bytes.find(|bytes| *bytes > max) {
+            Some(bytes) => Err(DraftError::LineTooLong { bytes, max }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note of how the mirror stands to the ledger, for the policy.
+    pub fn parity_is(&mut self, parity: ParityState) {
+        self.parity = parity;
     }
 
     /// Seals drafts whose streams were at these positions before the first of them.
-    fn seal(&mut self, drafts: &[CheckedDraft], positions: Vec<Option<u64>>) -> Staged {
+    fn seal(
+        &mut self,
+        drafts: &[CheckedDraft],
+        positions: Vec<Option<u64>>,
+        decisions: Vec<Option<String>>,
+        recorded_at: Timestamp,
+    ) -> Staged {
         let group_seq = self.flying.unwrap_or(self.head).seq.next();
-        let recorded_at = self.options.clock.now();
         let mut receipts = Vec::with_capacity(drafts.len());
         let mut last = self.last_staged();
         let (first, start) = (last.seq.next(), self.group.bytes.len());
@@ -229,7 +293,9 @@ impl Writer {
             let attestor = self.signing.of(draft).cloned();
             let signed_by = attestor.as_ref().map(|attestor| attestor.key_id().to_string());
             let signed_by = signed_by.as_deref();
-            let place = Place { seq: last.seq.next(), id, recorded_at, session_seq, group_seq, batch, prev: last.event_hash, signed_by };
+            let policy = decisions.get(index).and_then(Option::as_deref);
+            let prev = last.event_hash;
+            let place = Place { seq: last.seq.next(), id, recorded_at, session_seq, group_seq, batch, prev, signed_by, policy };
             let mut event = draft.place(&place);
             let signature_at = line::seal(&mut event, &mut self.group.bytes);
             self.group.bytes.push(b'\n');
@@ -484,6 +550,23 @@ impl Writer {
         match &mut self.active {
             Some(active) => self.room.reserve(active, bytes, &self.options),
             None => Ok(()),
+        }
+    }
+
+    /// Seals the active segment where it holds this event, or one before it: what is sealed may be erased. The open group must be
+    /// flushed.
+    ///
+    /// # Errors
+    /// [`LedgerError::InFlight`] where it is not; else as [`Writer::depart`].
+    pub(crate) fn seal_through(&mut self, seq: Seq) -> Result<(), LedgerError> {
+        self.check_well()?;
+        self.check_landed()?;
+        if self.group.events > 0 {
+            return Err(LedgerError::InFlight { seq: self.last_staged().seq });
+        }
+        match &self.active {
+            Some(active) if active.len > 0 && active.segment.first <= seq => self.rotate(),
+            _ => Ok(()),
         }
     }
 

@@ -6,9 +6,9 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::error::fault_of;
 use super::row::Row;
-use super::{Mirror, MirrorFault, MirrorReader, SELECT, ends};
+use super::{Mirror, MirrorError, MirrorFault, MirrorReader, SELECT, ends};
 use crate::event::{EventId, Seq};
-use crate::keys::{KEY_EVENTS, KeyEvent};
+use crate::keys::{KEY_EVENTS, KeyEvent, KeyRing};
 use crate::ledger::recovery::TailEvent;
 use crate::ledger::{Lookup, LookupError, SealedEnds, Stored};
 
@@ -89,3 +89,21 @@ macro_rules! lookup {
 
 lookup!(Mirror);
 lookup!(MirrorReader);
+
+impl MirrorReader {
+    /// The keys of the ledger, as its events say. That the events themselves are right is for verify.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub fn keys(&self) -> Result<KeyRing, MirrorError> {
+        let reading =
+            |error| MirrorError::Io { action: "reading the keys in", path: self.path().to_owned(), source: std::io::Error::other(error) };
+        let mut ring = KeyRing::new();
+        for event in key_events(&self.conn, Seq::MAX).map_err(reading)? {
+            if let Err(fault) = ring.apply_event(&event) {
+                tracing::warn!(seq = event.seq.get(), %fault, "a change to the keys does not follow, and counts for nothing");
+            }
+        }
+        Ok(ring)
+    }
+}

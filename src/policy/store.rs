@@ -20,6 +20,8 @@ pub struct Policy {
     required: Vec<RuleId>,
     /// Whether the gates alone cover what is required.
     is_covered: bool,
+    /// Whether some gate may ask what the ledger says of keys.
+    looks_at_keys: bool,
     mode: RuntimeMode,
     source_tiers: Vec<(Source<'static>, TrustTier)>,
     key_tiers: Vec<(KeyId, TrustTier)>,
@@ -98,6 +100,7 @@ impl Default for Policy {
             gates: vec![Arc::new(ParityInvariant)],
             required: vec![RuleId::PARITY_INVARIANT],
             is_covered: false,
+            looks_at_keys: false,
             mode: RuntimeMode::Local,
             source_tiers: Vec::new(),
             key_tiers: Vec::new(),
@@ -150,6 +153,8 @@ impl Policy {
 
     fn covered(mut self) -> Policy {
         self.is_covered = self.required.iter().all(|rule| self.gates.iter().any(|gate| gate.rule() == rule));
+        let keyless = [RuleId::PARITY_INVARIANT, RuleId::EVENT_SOURCE_TIER];
+        self.looks_at_keys = self.gates.iter().any(|gate| !keyless.contains(gate.rule()));
         self
     }
 
@@ -191,6 +196,11 @@ impl Policy {
             self.authorisers.push(key);
         }
         self
+    }
+
+    /// Whether a gate may ask what the ledger says of the key that signs.
+    pub(crate) fn looks_at_keys(&self) -> bool {
+        self.looks_at_keys
     }
 
     /// Its mode.
@@ -244,7 +254,7 @@ impl Policy {
             return false;
         }
         let seen = self.seen(appending);
-        self.gates.iter().all(|gate| gate.vote(&seen).outcome() == Outcome::Allow)
+        self.gates.iter().all(|gate| ask(gate.as_ref(), &seen).outcome() == Outcome::Allow)
     }
 
     /// Whether an authorisation holds for this append.
@@ -271,7 +281,7 @@ impl Policy {
         authorisation: Option<&Authorisation>,
     ) -> Result<Decision, PolicyError> {
         let seen = self.seen(appending);
-        let mut votes: Vec<Vote> = self.gates.iter().map(|gate| gate.vote(&seen).under(gate.rule())).collect();
+        let mut votes: Vec<Vote> = self.gates.iter().map(|gate| ask(gate.as_ref(), &seen).under(gate.rule())).collect();
         let (more, brought) = brought.map(Decision::into_parts).unwrap_or_default();
         votes.extend(more);
         if votes.len() > VOTES_MAX {
@@ -311,6 +321,12 @@ impl Policy {
             Err(fault) => (None, Some(fault)),
         }
     }
+}
+
+/// A gate's vote. One that panics has not said that it may be written.
+fn ask(gate: &dyn Gate, seen: &Appending<'_>) -> Vote {
+    let vote = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| gate.vote(seen)));
+    vote.unwrap_or_else(|_| Vote::reject(gate.rule().clone(), "the gate panicked"))
 }
 
 /// Whether this rule must vote allow, so that break-glass can't stand in for it.

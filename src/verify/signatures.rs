@@ -142,7 +142,8 @@ impl std::fmt::Display for SignatureReport {
         writeln!(f, "  signed    {} verified from root {}{unsigned}", self.verified, self.root)?;
         for KeyUse { key, events } in &self.keys {
             let until = key.until.map_or(String::new(), |seq| format!(" since seq {seq}"));
-            writeln!(f, "    {} {}{until}: {events} events", key.key_id, key.state)?;
+            let plural = if *events == 1 { "" } else { "s" };
+            writeln!(f, "    {} {}{until}: {events} event{plural}", key.key_id, key.state)?;
         }
         Ok(())
     }

@@ -105,7 +105,7 @@ pub fn run(args: ImportArgs, context: &Context, out: &mut Out) -> Result<Exit, F
         return print(&reports, Seq::ZERO, false, context, out);
     }
     runtime()?.block_on(async {
-        let ledger = open(context, out).await?;
+        let ledger = open(context, context.options.clone(), out).await?;
         let import = Import::start(&args, &reports, &ledger, context);
         let done = import.run(&mut reports, args.receipts.then_some(&mut *out)).await;
         let closed = ledger.close().await;
@@ -190,8 +190,14 @@ impl Import {
                     }
                     Err(error @ AppendError::Conflict { .. }) => {
                         report.counts.conflicts += 1;
-                        report.error.get_or_insert_with(|| {
-                            format!("a line that was imported before has changed: {error}; import it under another name to record both")
+                        let is_cortex = report.format == Some(Format::Cortex.name());
+                        report.error.get_or_insert_with(|| match is_cortex {
+                            true => {
+                                format!("a row has an id that is recorded otherwise: {error}; adopt the ledger into a store of its own")
+                            }
+                            false => {
+                                format!("a line that was imported before has changed: {error}; import it under another name to record both")
+                            }
                         });
                     }
                     Err(error) => {
@@ -232,6 +238,10 @@ struct Sender {
 }
 
 impl Sender {
+    fn check_adopted(&self, reader: &TranscriptReader) -> Result<(), Failure> {
+        Ok(reader.check_adopted(&self.ledger.reader()?)?)
+    }
+
     /// Sends all of a file. Nothing where no other file is to follow.
     fn file(&mut self, number: usize, path: &Path, settings: &Settings) -> Option<()> {
         let send = |to: &mpsc::Sender<Step>, what| to.blocking_send(Step { file: number, what }).ok();
@@ -240,8 +250,10 @@ impl Sender {
             Err(error) => return send(&self.to, What::End { skipped: 0, error: Some(message(error.into())) }),
         };
         send(&self.to, What::Format(reader.format()))?;
-        let mut failed = None;
-        while !self.stopped.load(Ordering::Relaxed) {
+        // Before anything of it is sent; the reader looks at no other format.
+        let checked = if reader.format() == Format::Cortex { self.check_adopted(&reader) } else { Ok(()) };
+        let mut failed = checked.err().map(message);
+        while failed.is_none() && !self.stopped.load(Ordering::Relaxed) {
             let draft = match reader.next() {
                 Ok(Some(draft)) => draft,
                 Ok(None) => break,

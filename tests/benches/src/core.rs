@@ -52,6 +52,7 @@ pub fn ledger(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
                     return Err("a group has no room for so many".into());
                 };
             }
+            writer.sign().map_err(|unsigned| format!("{unsigned:?}"))?;
             writer.flush()?;
             let head = writer.head().seq;
             writer.mirrored_through(head);
