@@ -184,7 +184,7 @@ fn break_glass_is_written_into_the_event() {
     let lines = lines(temp.path());
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0]["policy"]["outcome"], "break_glass");
-    assert_eq!(lines[0]["policy"]["authorisation"]["reason_code"], "incident_response");
+    assert_eq!(lines[0]["policy"]["authorisation"]["terms"]["reason_code"], "incident_response");
     assert!(common::verified(temp.path()).is_clean() && common::parity(temp.path()).is_consistent());
 }
 
