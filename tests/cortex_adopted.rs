@@ -246,6 +246,32 @@ fn a_ledger_that_is_no_longer_what_was_adopted_is_refused() {
 }
 
 #[test]
+fn an_id_that_is_recorded_otherwise_is_found_before_anything_is_written() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, mut store, _) = store_in(temp.path());
+    let path = ledger(temp.path(), 6);
+    let refused = |store: &mut Store| {
+        let before = state(store, &dir);
+        let error = adopt(store, &path).unwrap_err();
+        assert_eq!(state(store, &dir), before);
+        error.to_string().replace(&path.display().to_string(), "<ledger>")
+    };
+    // By somebody who recorded it here as well.
+    store.append(note("first")).unwrap();
+    store.append(note("mine").id(event(3).id.to_string().parse().unwrap())).unwrap();
+    insta::assert_snapshot!(refused(&mut store), @"<ledger>, line 4: evt_00000000000000000000001003 is already recorded as seq 2, and not as a row of this ledger; nothing of the file was recorded; adopt it into a store of its own");
+    // By an adoption, after which its first row was given another id, and so it seems another ledger.
+    let (dir, mut store, _) = store_in(&temp.path().join("other"));
+    adopt(&mut store, &path).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen(&event(0).id.to_string(), &event(99).id.to_string(), 1)).unwrap();
+    assert!(cortex_ledger::verify_chain(&path).unwrap().ok());
+    let before = state(&store, &dir);
+    assert!(matches!(adopt(&mut store, &path), Err(ImportError::IdTaken { line: 2, .. })));
+    assert_eq!(state(&store, &dir), before);
+}
+
+#[test]
 fn two_ledgers_in_one_store() {
     let temp = tempfile::tempdir().unwrap();
     let (dir, mut store, options) = store_in(temp.path());
@@ -288,14 +314,15 @@ fn what_changes_after_the_check_is_not_taken() {
     // Another chain, other bytes that the chain does not cover, fewer rows.
     let mut edited = whole.clone();
     edited[3] = edited[3].replace("runtime", "user");
-    let other = rows((10..15).map(event));
+    let other = rows((11..16).map(event));
     for (changed, taken) in [(&[&whole[..3], &other[3..]].concat(), 3), (&edited, 5), (&whole[..4].to_vec(), 4)] {
         let mut reader = open(&whole);
         fs::write(&path, text_of(changed)).unwrap();
         for _ in 0..taken {
             assert!(reader.next().unwrap().is_some());
         }
-        assert!(matches!(reader.next(), Err(ImportError::Changed { .. })));
+        let end = reader.next();
+        assert!(matches!(end, Err(ImportError::Changed { .. })), "{end:?} after {taken}");
         assert!(reader.next().unwrap().is_none());
     }
 }

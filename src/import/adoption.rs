@@ -69,8 +69,8 @@ impl Adoption {
         let changed = || ImportError::Changed { path: path.to_owned(), line: line.number };
         let row = self.chain.follow(record).map_err(|_| changed())?;
         let repeats = self.head.as_ref().is_some_and(|head| head.repeated_ids > 0);
-        let is_first = !repeats || self.ids.is_first(row.id, line.number).map_err(ImportError::io("comparing the ids of", path))?;
-        Ok((row, !is_first))
+        let first = if repeats { self.ids.first_line(row.id).map_err(ImportError::io("comparing the ids of", path))? } else { None };
+        Ok((row, first.is_some_and(|first| first < line.number)))
     }
 
     /// Whether what was read in the end is what was checked.
@@ -78,9 +78,9 @@ impl Adoption {
         scanner.bytes() == self.bytes && scanner.hash() == self.blake3
     }
 
-    /// Compares it with what was adopted under this tag before.
+    /// Compares it with what was adopted under this tag before, and with all other ids.
     pub fn compare(&self, path: &Path, tag: &str, ledger: &LedgerReader) -> Result<(), ImportError> {
-        let Some((seq, note)) = last_adopted(ledger, tag)? else { return Ok(()) };
+        let Some((seq, note)) = self.look_through(path, tag, ledger)? else { return Ok(()) };
         let Some(adopted) = note.cortex else { return Ok(()) };
         let rows = self.head.as_ref().map_or(0, |head| head.rows);
         let different = |difference| Err(ImportError::NotAsAdopted { path: path.to_owned(), seq, difference });
@@ -96,6 +96,34 @@ impl Adoption {
         }
         different(Difference::Head { row: adopted.rows, found, adopted: adopted.head })
     }
+
+    /// The note of the most rows that were adopted under this tag. An error where an event that is none of them has the id of
+    /// a row.
+    fn look_through(&self, path: &Path, tag: &str, ledger: &LedgerReader) -> Result<Option<(Seq, LayoutNote)>, ImportError> {
+        let tag_json = format!("\"{tag}\"");
+        let tag_finder = memchr::memmem::Finder::new(&tag_json);
+        let mut found: Option<(Seq, LayoutNote)> = None;
+        let mut lines = ledger.lines_from(Seq::FIRST)?;
+        while let Some((line, event)) = lines.next_event()? {
+            let tags = tag_finder.find(line.raw.bytes).map(|_| event.domain_tags()).unwrap_or_default();
+            if !tags.iter().any(|one| one == tag) {
+                let taken = self.ids.first_line(event.id).map_err(ImportError::io("comparing the ids of", path))?;
+                if let Some(line) = taken {
+                    return Err(ImportError::IdTaken { path: path.to_owned(), line, id: event.id, seq: event.seq });
+                }
+                continue;
+            }
+            if event.event_type != EventType::SYSTEM_NOTE.as_str() || !tags.iter().any(|one| one == TAG_LAYOUT) {
+                continue;
+            }
+            let Some(note) = event.payload().and_then(LayoutNote::from_payload) else { continue };
+            let rows = |note: &LayoutNote| note.cortex.as_ref().map(|cortex| cortex.rows);
+            if rows(&note) > found.as_ref().and_then(|(_, note)| rows(note)) {
+                found = Some((event.seq, LayoutNote { layout: Vec::new(), ..note }));
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// The record of a line; nothing where it is blank.
@@ -105,31 +133,6 @@ fn record<'a>(line: &RawLine<'a>, settings: &Settings) -> Result<Option<&'a str>
     }
     let core = line.parts().core;
     if core.is_empty() { Ok(None) } else { Ok(Some(scan::check(core)?)) }
-}
-
-/// The note of the most rows that were adopted under this tag.
-fn last_adopted(ledger: &LedgerReader, tag: &str) -> Result<Option<(Seq, LayoutNote)>, ImportError> {
-    let tag_json = format!("\"{tag}\"");
-    let tag_finder = memchr::memmem::Finder::new(&tag_json);
-    let layout_finder = memchr::memmem::Finder::new(TAG_LAYOUT);
-    let mut found: Option<(Seq, LayoutNote)> = None;
-    let mut lines = ledger.lines_from(Seq::FIRST)?;
-    while let Some((line, event)) = lines.next_event()? {
-        let may_be = layout_finder.find(line.raw.bytes).is_some() && tag_finder.find(line.raw.bytes).is_some();
-        if !may_be || event.event_type != EventType::SYSTEM_NOTE.as_str() {
-            continue;
-        }
-        let tags = event.domain_tags();
-        if !tags.iter().any(|one| one == tag) || !tags.iter().any(|one| one == TAG_LAYOUT) {
-            continue;
-        }
-        let Some(note) = event.payload().and_then(LayoutNote::from_payload) else { continue };
-        let rows = |note: &LayoutNote| note.cortex.as_ref().map(|cortex| cortex.rows);
-        if rows(&note) > found.as_ref().and_then(|(_, note)| rows(note)) {
-            found = Some((event.seq, LayoutNote { layout: Vec::new(), ..note }));
-        }
-    }
-    Ok(found)
 }
 
 fn hash_of_beginning(path: &Path, bytes: u64) -> Result<blake3::Hash, ImportError> {
@@ -157,7 +160,11 @@ fn event_hash_at(path: &Path, row: u64) -> Result<String, ImportError> {
 
 /// Which ids were there, and in which line first.
 #[derive(Debug)]
-struct SeenIds(Connection);
+struct SeenIds {
+    conn: Connection,
+    min: EventId,
+    max: EventId,
+}
 
 impl SeenIds {
     fn open() -> io::Result<SeenIds> {
@@ -171,27 +178,33 @@ impl SeenIds {
             )?;
             Ok(conn)
         };
-        open().map(SeenIds).map_err(io::Error::other::<rusqlite::Error>)
+        let conn = open().map_err(io::Error::other::<rusqlite::Error>)?;
+        Ok(SeenIds { conn, min: EventId::from_u128(u128::MAX), max: EventId::from_u128(0) })
     }
 
     /// Whether the id is new.
     fn insert(&mut self, id: EventId, line: u64) -> io::Result<bool> {
+        (self.min, self.max) = (self.min.min(id), self.max.max(id));
         let (high, low) = halves(id);
         let inserted = self
-            .0
+            .conn
             .prepare_cached("INSERT OR IGNORE INTO ids VALUES (?1, ?2, ?3)")
             .and_then(|mut insert| insert.execute(params![high, low, line.cast_signed()]));
         inserted.map(|rows| rows > 0).map_err(io::Error::other)
     }
 
-    /// Whether this is the first line with that id.
-    fn is_first(&self, id: EventId, line: u64) -> io::Result<bool> {
+    /// The first line with that id.
+    fn first_line(&self, id: EventId) -> io::Result<Option<u64>> {
+        // Ids begin with a time, so that those of most other events are told by that alone.
+        if id < self.min || id > self.max {
+            return Ok(None);
+        }
         let (high, low) = halves(id);
-        let first = self.0.prepare_cached("SELECT line FROM ids WHERE high = ?1 AND low = ?2").and_then(|mut find| {
-            let first: Option<i64> = find.query_row([high, low], |row| row.get(0)).optional()?;
-            Ok(first)
-        });
-        Ok(first.map_err(io::Error::other)? == Some(line.cast_signed()))
+        let first = self
+            .conn
+            .prepare_cached("SELECT line FROM ids WHERE high = ?1 AND low = ?2")
+            .and_then(|mut find| find.query_row([high, low], |row| row.get::<_, i64>(0)).optional());
+        Ok(first.map_err(io::Error::other)?.map(i64::cast_unsigned))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::event::{DraftError, Seq};
+use crate::event::{DraftError, EventId, Seq};
 use crate::ledger::LedgerError;
 
 /// Why a transcript can't be imported, or not be written back.
@@ -82,6 +82,21 @@ pub enum ImportError {
         seq: Seq,
         /// What is different.
         difference: Difference,
+    },
+    /// The id of a row is recorded already, but not as a row of this ledger. Nothing of it is recorded.
+    #[error(
+        "{path}, line {line}: {id} is already recorded as seq {seq}, and not as a row of this ledger; nothing of the file was recorded; \
+         adopt it into a store of its own"
+    )]
+    IdTaken {
+        /// The file.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: u64,
+        /// The id.
+        id: EventId,
+        /// Where it stands.
+        seq: Seq,
     },
     /// A Cortex ledger became another one between its check and its import.
     #[error("{path}, line {line}: it was changed while it was read; import it again when nobody rewrites it")]

@@ -29,7 +29,7 @@ pub enum Format {
 
 impl Format {
     /// All of them.
-    pub const ALL: [Format; 6] = [Format::ClaudeCode, Format::Codex, Format::OpenHands, Format::SweAgent, Format::Cortex, Format::Jsonl];
+    pub const ALL: [Format; 6] = [Format::ClaudeCode, Format::Codex, Format::OpenHands, Format::SweAgent, Format::Jsonl, Format::Cortex];
 
     /// Its name, as [`Format::from_str`] reads it.
     pub const fn name(self) -> &'static str {

@@ -167,8 +167,8 @@ impl TranscriptReader {
     /// looked at. To be called before the first draft is appended. Reads the ledger once.
     ///
     /// # Errors
-    /// [`ImportError::NotAsAdopted`] where it no longer begins with that, byte for byte; [`ImportError::Ledger`],
-    /// [`ImportError::Io`].
+    /// [`ImportError::NotAsAdopted`] where it no longer begins with that, byte for byte; [`ImportError::IdTaken`] where an event
+    /// that is no row of it has an id of it; [`ImportError::Ledger`], [`ImportError::Io`].
     pub fn check_adopted(&self, ledger: &LedgerReader) -> Result<(), ImportError> {
         match &self.adoption {
             Some(adoption) => adoption.compare(&self.path, &self.tag, ledger),

@@ -81,14 +81,20 @@ pub fn append(path: &Path, events: impl IntoIterator<Item = Event>, signed: u64)
 
 /// The lines that `crtx-ledger` writes for these events, sealed one on the other, without a file and its fsyncs.
 pub fn rows(events: impl IntoIterator<Item = Event>) -> Vec<String> {
+    let mut rows = Vec::new();
+    write_rows(events, |row| rows.push(row));
+    rows
+}
+
+/// The same, one after the other.
+pub fn write_rows(events: impl IntoIterator<Item = Event>, mut write: impl FnMut(String)) {
     let mut head = None;
-    let mut row = |mut event: Event| {
+    for mut event in events {
         event.prev_event_hash = head.take();
         seal(&mut event);
         head = Some(event.event_hash.clone());
-        serde_json::to_string(&SignedRow::unsigned(event)).unwrap()
-    };
-    events.into_iter().map(&mut row).collect()
+        write(serde_json::to_string(&SignedRow::unsigned(event)).unwrap());
+    }
 }
 
 pub fn text_of(rows: &[impl AsRef<str>]) -> String {

@@ -58,7 +58,7 @@ type Read = (Format, Vec<Draft>, Option<String>);
 /// The drafts, and the bad line that was the end of them.
 fn read(path: &Path, settings: &Settings) -> Result<Read, String> {
     let mut reader = TranscriptReader::open(path, settings).map_err(|error| {
-        assert!(matches!(error, ImportError::NotATrajectory { .. }), "{error}");
+        assert!(matches!(error, ImportError::NotATrajectory { .. } | ImportError::BrokenChain { .. }), "{error}");
         error.to_string()
     })?;
     let (mut drafts, mut ids) = (Vec::new(), std::collections::HashSet::new());
