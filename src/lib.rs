@@ -43,7 +43,7 @@ ledger.close().await?;
 //! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
 //!   and makes them equal.
 //! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
-//! - [`mod@import`]: transcripts of agents.
+//! - [`mod@import`]: transcripts of agents. [`Redactor`], [`Secrets`]: what must not be recorded, replaced before hashing.
 //! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
 //!
 //! # Features
@@ -62,6 +62,7 @@ mod ledger;
 mod mirror;
 mod options;
 mod parity;
+mod redact;
 mod store;
 mod verify;
 
@@ -89,6 +90,7 @@ pub use parity::{
     Finding, Mismatch, ParityKind, ParityReport, RepairError, RepairReport, Replay, ReplayError, ReplayReport, ReplayStep, SeqRange,
     SeqRanges, full as parity_full, incremental as parity_incremental, quick as parity_quick, repair_from_ledger, repair_from_mirror,
 };
+pub use redact::{Redacted, Redactor, Replaced, Secrets, mark};
 pub use rusqlite;
 pub use store::{FullReplay, OpenReport, Store, forecast, replay_store};
 pub use verify::{Failure, Unfinished, VerifyReport, verify};
