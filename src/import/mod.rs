@@ -20,9 +20,15 @@
 //! - Which beginnings make two files one transcript: see `identity`.
 //! - A layout note may hold the bytes of lines that could not be recorded as they are: erase it with them.
 //!
+//! # Secrets
+//! With [`Settings::redactor`], lines are recorded without the secrets that it finds, and ids, identities and the layout note's
+//! hash are made of the redacted bytes, so that none of them confirms a guess. The export gives the redacted lines, and says
+//! which those are; all others come back byte for byte. With [`Settings::keep_secrets`] as well, lines stay as they are, under
+//! the same ids.
+//!
 //! # Tags
 //! Every draft is tagged `transcript:<16 hex>` (which transcript) and `format:<format>`; layout notes also
-//! [`TAG_LAYOUT`], records of skipped lines also [`TAG_SKIPPED`].
+//! [`TAG_LAYOUT`], records of skipped lines also [`TAG_SKIPPED`], redacted lines also [`TAG_REDACTED`].
 //!
 //! # Files
 //! - `format` which format it is · `identity` which transcript it is, and ids · `scan` lines of a file
@@ -56,3 +62,5 @@ pub use walk::transcripts_in;
 pub const TAG_LAYOUT: &str = "import-layout";
 /// Tag of records of lines that were skipped.
 pub const TAG_SKIPPED: &str = "import-skipped";
+/// Tag of lines that were redacted.
+pub const TAG_REDACTED: &str = "import-redacted";

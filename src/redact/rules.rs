@@ -100,7 +100,11 @@ pub(crate) const RULES: &[Rule] = &[
     token("pulumi-api-token", &["pul-"], r"pul-[a-f0-9]{40}\b"),
     token("hashicorp-tf-api-token", &[".atlasv1."], r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=-]{60,70}"),
     token("vault-token", &["hvs.", "hvb.", "hvr."], r"hv[sbr]\.[A-Za-z0-9_-]{24,300}"),
-    token("doppler-api-token", &["dp.pt.", "dp.st.", "dp.ct.", "dp.sa."], r"dp\.(?:pt|ct|sa|st(?:\.[a-z0-9_-]{2,35})?)\.[A-Za-z0-9]{40,44}\b"),
+    token(
+        "doppler-api-token",
+        &["dp.pt.", "dp.st.", "dp.ct.", "dp.sa."],
+        r"dp\.(?:pt|ct|sa|st(?:\.[a-z0-9_-]{2,35})?)\.[A-Za-z0-9]{40,44}\b",
+    ),
     token("tailscale-key", &["tskey-"], r"tskey-[a-z]{2,12}-[A-Za-z0-9]{8,24}-[A-Za-z0-9]{16,64}"),
     token("openshift-user-token", &["sha256~"], r"sha256~[A-Za-z0-9_-]{43}"),
     token("1password-secret-key", &["a3-"], r"A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})(?:-[A-Z0-9]{5}){3}\b"),
@@ -145,9 +149,24 @@ pub(crate) const RULES: &[Rule] = &[
     token("mailgun-private-api-token", &["key-"], r"key-[a-f0-9]{32}\b"),
     token("twilio-api-key", &["sk"], r"SK[a-f0-9]{32}\b"),
     token("slack-token", &["xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-", "xoxo-", "xoxe-", "xoxe.xox", "xapp-"], SLACK),
-    within("slack-webhook-url", &["hooks.slack.com/"], r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9+/]{40,60})", Ask::Nothing),
-    within("discord-webhook-url", &["/api/webhooks/"], r"discord(?:app)?\.com/api/webhooks/[0-9]{16,20}/([A-Za-z0-9_-]{60,72})", Ask::Nothing),
-    within("microsoft-teams-webhook", &[".webhook.office.com/"], r"\.webhook\.office\.com/webhookb2/([A-Za-z0-9@/-]{60,220})", Ask::Nothing),
+    within(
+        "slack-webhook-url",
+        &["hooks.slack.com/"],
+        r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9+/]{40,60})",
+        Ask::Nothing,
+    ),
+    within(
+        "discord-webhook-url",
+        &["/api/webhooks/"],
+        r"discord(?:app)?\.com/api/webhooks/[0-9]{16,20}/([A-Za-z0-9_-]{60,72})",
+        Ask::Nothing,
+    ),
+    within(
+        "microsoft-teams-webhook",
+        &[".webhook.office.com/"],
+        r"\.webhook\.office\.com/webhookb2/([A-Za-z0-9@/-]{60,220})",
+        Ask::Nothing,
+    ),
     token("telegram-bot-api-token", &[":aa"], r"[0-9]{8,10}:AA[A-Za-z0-9_-]{33}\b"),
     token("stripe-access-token", &["sk_test_", "sk_live_", "rk_test_", "rk_live_", "sk_prod_", "rk_prod_"], STRIPE),
     token("stripe-webhook-secret", &["whsec_"], r"whsec_[A-Za-z0-9+/]{32,64}={0,2}"),
@@ -190,8 +209,7 @@ pub(crate) const RULES: &[Rule] = &[
     within("netrc-password", &["machine", "login"], r"\bmachine\s+\S+\s+login\s+\S+\s+password\s+([^\s\x22\\]{4,})", Ask::Literal),
 ];
 
-const OPENAI: &str =
-    r"sk-(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{40,200}|[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}\b)";
+const OPENAI: &str = r"sk-(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{40,200}|[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}\b)";
 const GITLAB: &str = r"gl(?:pat|dt|rt|ft|soat|imt)-[A-Za-z0-9_.-]{20,320}|glcbt-[A-Za-z0-9]{1,5}_[A-Za-z0-9_-]{20,}|glptt-[a-f0-9]{40}\b|glagent-[A-Za-z0-9_-]{50}|gloas-[A-Za-z0-9_-]{64}";
 const SLACK: &str = r"(?:xox[abeoprs](?:\.xox[bp])?-(?:[0-9]{1,14}-)?[A-Za-z0-9-]{10,250}|xapp-[0-9]-[A-Za-z0-9]+-[0-9]+-[A-Za-z0-9]+)";
 const STRIPE: &str = r"(?:sk|rk)_(?:test|live|prod)_[A-Za-z0-9]{10,99}\b";

@@ -118,6 +118,7 @@ mod tests {
                 found.push(original[from..to].to_owned());
             }
         }
+        found.dedup();
         found
     }
 
