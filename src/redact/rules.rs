@@ -206,7 +206,7 @@ pub(crate) const RULES: &[Rule] = &[
         r#"\b(?:PGPASSWORD|MYSQL_PWD|REDISCLI_AUTH|SSHPASS)\s?[=:]\s?["']?([^\s"'\\;&|]{4,})"#,
         Ask::Literal,
     ),
-    within("netrc-password", &["machine", "login"], r"\bmachine\s+\S+\s+login\s+\S+\s+password\s+([^\s\x22\\]{4,})", Ask::Literal),
+    within("netrc-password", &["machine", "login"], r"\bmachine\s+\S+\.\S+\s+login\s+\S+\s+password\s+([^\s\x22\\]{4,})", Ask::Literal),
 ];
 
 const OPENAI: &str = r"sk-(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{40,200}|[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}\b)";
