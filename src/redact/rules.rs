@@ -30,7 +30,7 @@ pub(crate) enum Ask {
     NoExample,
     /// Has a digit and a letter, as words have not, and is no placeholder.
     Mixed,
-    /// Is no placeholder: `$NAME`, `{name}`, `<name>`, `%s`, `***`, `xxxx`, `...`.
+    /// Is no placeholder: `$NAME`, `{name}`, `<name>`, `%s`, `xxxx`, or no letter and no digit.
     Literal,
 }
 
@@ -77,8 +77,8 @@ pub(crate) const RULES: &[Rule] = &[
         Ask::Nothing,
     ),
     token("aws-amazon-bedrock-api-key-long-lived", &["absk"], r"ABSK[A-Za-z0-9+/]{109,269}={0,2}"),
-    token("gcp-api-key", &["aiza"], r"AIza[A-Za-z0-9_-]{35}"),
-    token("gcp-oauth-client-secret", &["gocspx-"], r"GOCSPX-[A-Za-z0-9_-]{28}"),
+    token("gcp-api-key", &["aiza"], r"AIza[A-Za-z0-9_-]{35,}"),
+    token("gcp-oauth-client-secret", &["gocspx-"], r"GOCSPX-[A-Za-z0-9_-]{28,}"),
     token("gcp-oauth-access-token", &["ya29."], r"ya29\.[A-Za-z0-9_.-]{30,}"),
     within("azure-storage-key", &["accountkey="], r"(?i)AccountKey=([a-z0-9+/]{86}==)", Ask::Nothing),
     within("azure-shared-access-key", &["sharedaccesskey="], r"(?i)SharedAccessKey=([a-z0-9+/]{43}=)", Ask::Nothing),
@@ -92,8 +92,8 @@ pub(crate) const RULES: &[Rule] = &[
     token("alibaba-access-key-id", &["ltai"], r"LTAI[A-Za-z0-9]{20}\b"),
     token("digitalocean-access-token", &["doo_v1_", "dop_v1_", "dor_v1_"], r"do[opr]_v1_[a-f0-9]{64}\b"),
     token("cloudflare-origin-ca-key", &["v1.0-"], r"v1\.0-[a-f0-9]{24}-[a-f0-9]{146}\b"),
-    token("heroku-api-key-v2", &["hrku-aa"], r"HRKU-AA[A-Za-z0-9_-]{58}"),
-    token("flyio-access-token", &["fo1_", "fm1a_", "fm1r_", "fm2_"], r"(?:fo1_[A-Za-z0-9_-]{43}|fm(?:1[ar]|2)_[A-Za-z0-9+/]{100,}={0,3})"),
+    token("heroku-api-key-v2", &["hrku-aa"], r"HRKU-AA[A-Za-z0-9_-]{58,}"),
+    token("flyio-access-token", &["fo1_", "fm1a_", "fm1r_", "fm2_"], r"(?:fo1_[A-Za-z0-9_-]{43,}|fm(?:1[ar]|2)_[A-Za-z0-9+/]{100,}={0,3})"),
     token("databricks-api-token", &["dapi"], r"dapi[a-f0-9]{32}(?:-[0-9])?\b"),
     token("planetscale-token", &["pscale_"], r"pscale_(?:tkn|oauth|pw)_[A-Za-z0-9_=.-]{32,64}"),
     token("supabase-token", &["sbp_", "sb_secret_"], r"(?:sbp_[a-f0-9]{40}|sb_secret_[A-Za-z0-9_-]{22,})\b"),
@@ -106,7 +106,7 @@ pub(crate) const RULES: &[Rule] = &[
         r"dp\.(?:pt|ct|sa|st(?:\.[a-z0-9_-]{2,35})?)\.[A-Za-z0-9]{40,44}\b",
     ),
     token("tailscale-key", &["tskey-"], r"tskey-[a-z]{2,12}-[A-Za-z0-9]{8,24}-[A-Za-z0-9]{16,64}"),
-    token("openshift-user-token", &["sha256~"], r"sha256~[A-Za-z0-9_-]{43}"),
+    token("openshift-user-token", &["sha256~"], r"sha256~[A-Za-z0-9_-]{43,}"),
     token("1password-secret-key", &["a3-"], r"A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})(?:-[A-Z0-9]{5}){3}\b"),
     token("1password-service-account-token", &["ops_eyj"], r"ops_eyJ[A-Za-z0-9+/]{250,}={0,3}"),
     // Models.
@@ -120,7 +120,7 @@ pub(crate) const RULES: &[Rule] = &[
     token("replicate-api-token", &["r8_"], r"r8_[A-Za-z0-9]{37}\b"),
     // Code and packages.
     token("github-token", &["ghp_", "gho_", "ghu_", "ghs_", "ghr_"], r"gh[pousr]_[A-Za-z0-9]{36,251}"),
-    token("github-fine-grained-pat", &["github_pat_"], r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}"),
+    token("github-fine-grained-pat", &["github_pat_"], r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59,}"),
     token("gitlab-token", &["glpat-", "gldt-", "glrt-", "glcbt-", "glptt-", "glft-", "glimt-", "glagent-", "gloas-", "glsoat-"], GITLAB),
     token("npm-access-token", &["npm_"], r"npm_[A-Za-z0-9]{36}\b"),
     within("npmrc-auth", &["_authtoken", "_auth="], r#"_auth(?:Token)?\s*=\s*["']?([^\s"'\\]{8,})"#, Ask::Literal),
@@ -135,7 +135,7 @@ pub(crate) const RULES: &[Rule] = &[
     token("linear-api-key", &["lin_api_"], r"lin_api_[A-Za-z0-9]{40}\b"),
     token("notion-api-token", &["ntn_"], r"ntn_[0-9]{11}[A-Za-z0-9]{35}\b"),
     token("postman-api-token", &["pmak-"], r"PMAK-[A-Fa-f0-9]{24}-[A-Fa-f0-9]{34}\b"),
-    token("figma-token", &["figd_"], r"figd_[A-Za-z0-9_-]{40}"),
+    token("figma-token", &["figd_"], r"figd_[A-Za-z0-9_-]{40,}"),
     token("prefect-api-token", &["pnu_"], r"pnu_[A-Za-z0-9]{36}\b"),
     token("netlify-token", &["nfp_"], r"nfp_[A-Za-z0-9]{36}\b"),
     // Watching, mail, chat, money.
@@ -143,7 +143,7 @@ pub(crate) const RULES: &[Rule] = &[
     token("sentry-token", &["sntrys_", "sntryu_"], r"(?:sntryu_[a-f0-9]{64}\b|sntrys_eyJ[A-Za-z0-9+/=_]{40,})"),
     token("new-relic-user-api-key", &["nrak-"], r"NRAK-[A-Z0-9]{27}\b"),
     token("dynatrace-api-token", &["dt0c01."], r"dt0c01\.[A-Za-z0-9]{24}\.[A-Za-z0-9]{64}\b"),
-    token("sendgrid-api-token", &["sg."], r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"),
+    token("sendgrid-api-token", &["sg."], r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43,}"),
     token("sendinblue-api-token", &["xkeysib-"], r"xkeysib-[a-f0-9]{64}-[A-Za-z0-9]{16}\b"),
     token("mailchimp-api-key", &["-us"], r"[a-f0-9]{32}-us[0-9]{1,2}\b"),
     token("mailgun-private-api-token", &["key-"], r"key-[a-f0-9]{32}\b"),
@@ -179,12 +179,7 @@ pub(crate) const RULES: &[Rule] = &[
     token("airtable-personnal-access-token", &["pat"], r"pat[A-Za-z0-9]{14}\.[a-f0-9]{64}\b"),
     // Whatever the vendor.
     token("jwt", &["eyj"], r"eyJ[A-Za-z0-9_-]{14,}\.eyJ[A-Za-z0-9_-]{14,}\.[A-Za-z0-9_-]{10,}"),
-    within(
-        "authorization",
-        &["authorization"],
-        r#"(?i)authorization["'`\\]{0,4}\s*[:=,]\s*["'`\\]{0,4}(?:(?:bearer|token|basic|bot|apikey|api-key|splunk|digest)\s+)?([a-z0-9._~+/=-]{8,})"#,
-        Ask::Mixed,
-    ),
+    within("authorization", &["authorization"], AUTHORIZATION, Ask::Mixed),
     within("bearer-token", &["bearer"], r"(?i)\bbearer\s+([a-z0-9._~+/=-]{20,})", Ask::Mixed),
     within(
         "api-key-header",
@@ -195,7 +190,8 @@ pub(crate) const RULES: &[Rule] = &[
     within(
         "url-password",
         &["://"],
-        r#"(?i)\b[a-z][a-z0-9+.-]{1,20}://[^\s/?#"'`<>@:\\]{0,128}:([^\s/?#"'`<>@\\]{1,256})@[a-z0-9\[$_{<%]"#,
+        // Up to the last `@`: those who have one in their password seldom write %40.
+        r#"(?i)\b[a-z][a-z0-9+.-]{1,20}://[^\s/?#"'`<>@:\\]{0,128}:([^\s/?#"'`<>\\]{1,256})@[a-z0-9\[$_{<%]"#,
         Ask::Literal,
     ),
     within("connection-string-password", &["password", "pwd"], CONNECTION, Ask::Literal),
@@ -213,6 +209,8 @@ const OPENAI: &str = r"sk-(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{40,200}|[A-Za-
 const GITLAB: &str = r"gl(?:pat|dt|rt|ft|soat|imt)-[A-Za-z0-9_.-]{20,320}|glcbt-[A-Za-z0-9]{1,5}_[A-Za-z0-9_-]{20,}|glptt-[a-f0-9]{40}\b|glagent-[A-Za-z0-9_-]{50}|gloas-[A-Za-z0-9_-]{64}";
 const SLACK: &str = r"(?:xox[abeoprs](?:\.xox[bp])?-(?:[0-9]{1,14}-)?[A-Za-z0-9-]{10,250}|xapp-[0-9]-[A-Za-z0-9]+-[0-9]+-[A-Za-z0-9]+)";
 const STRIPE: &str = r"(?:sk|rk)_(?:test|live|prod)_[A-Za-z0-9]{10,99}\b";
+/// With a colon, as headers and JSON have it; with a comma, as calls have it, only before a scheme.
+const AUTHORIZATION: &str = r#"(?i)authorization["'`\\]{0,4}\s*(?:[:=]\s*["'`\\]{0,4}(?:(?:bearer|token|basic|bot|apikey|api-key|splunk|digest|aws4-hmac-sha256)\s+)?|,\s*["'`\\]{0,4}(?:bearer|token|basic)\s+)([a-z0-9._~+/=-]{8,})"#;
 /// `Server=…;Database=…;User Id=…;Password=…`, as ADO.NET, ODBC and JDBC have it.
 const CONNECTION: &str = r#"(?i)\b(?:server|data source|host|hostname|address|database|initial catalog|dbname|user id|uid|user|username)\s?=[^;"'\n\\]*;(?:[a-z ]{2,40}=[^;"'\n\\]*;)*\s?(?:password|pwd)\s?=\s?([^;"'\n\\\s]+)"#;
 /// `host=… user=… password=…`, as libpq has it.

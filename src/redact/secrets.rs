@@ -21,6 +21,9 @@ const ROUNDS_MAX: usize = 4;
 /// Escapes of what needs none: fixed texts may be hidden in them.
 const NEEDLESS: [&str; 7] = ["\\/", "\\u002", "\\u003", "\\u004", "\\u005", "\\u006", "\\u007"];
 
+/// The one scheme of an authorization header that has digits as a token has.
+const SCHEME: &[u8] = b"AWS4-HMAC-SHA256";
+
 /// Before a token stands the end of a word, or that of a terminal's colour.
 const BEFORE: &str = r"(?:\b|\x1b\[[0-9;]{0,16}[mK])";
 
@@ -134,7 +137,10 @@ fn passes(ask: Ask, secret: &[u8]) -> bool {
     match ask {
         Ask::Nothing => true,
         Ask::NoExample => !secret.ends_with(b"EXAMPLE") && !secret.ends_with(b"EXAMPLEKEY"),
-        Ask::Mixed => secret.iter().any(u8::is_ascii_digit) && secret.iter().any(u8::is_ascii_alphabetic) && !is_placeholder(secret),
+        Ask::Mixed => {
+            let has = |kind: fn(&u8) -> bool| secret.iter().any(kind);
+            has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && !is_placeholder(secret) && !secret.starts_with(SCHEME)
+        }
         Ask::Literal => !is_placeholder(secret),
     }
 }
@@ -145,7 +151,7 @@ fn is_placeholder(text: &[u8]) -> bool {
     let is_one = |byte: u8| text.iter().all(|b| *b == byte);
     // A `%` that is followed by hex digits is an escape of a URL.
     let is_escape = text.first() == Some(&b'%') && text.get(1..3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-    (begins && !is_escape) || is_one(b'*') || is_one(b'x') || is_one(b'X') || is_one(b'.')
+    (begins && !is_escape) || is_one(b'x') || is_one(b'X') || !text.iter().any(u8::is_ascii_alphanumeric)
 }
 
 /// Expressions look at bytes; a range that they give must not cut a character.
