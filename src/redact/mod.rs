@@ -89,6 +89,8 @@ impl Replaced {
 const MARK: &str = "[redacted:";
 /// Bytes of the longest rule id in a mark that is recognised. 64: ids are short words.
 const RULE_ID_BYTES_MAX: usize = 64;
+/// Bytes of the longest mark.
+const MARK_BYTES_MAX: usize = MARK.len() + RULE_ID_BYTES_MAX + 1;
 
 /// What stands where something was replaced: `[redacted:<rule>]`. It tells nothing of what was there.
 pub fn mark(rule: &str) -> String {

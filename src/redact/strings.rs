@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{is_mark, mark};
+use super::{MARK, MARK_BYTES_MAX, is_mark, mark};
 
 /// A part of the original that is to be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,9 @@ pub(crate) fn replace<'r>(
     let mut string = strings.next();
     while let (Some(span), Some((begin, end))) = (spans.peek().copied(), string) {
         let (from, to) = (span.from.max(begin), span.to.min(end));
-        if from < to
+        let (from, to) = (mark_across(json, from).map_or(from, |(begins, _)| begins), mark_across(json, to).map_or(to, |(_, ends)| ends));
+        if copied <= from
+            && from < to
             && let Some(part) = json.get(from..to)
             && !is_mark(part)
         {
@@ -67,6 +69,14 @@ pub(crate) fn replace<'r>(
     }
     out.push_str(json.get(copied..).unwrap_or_default());
     Some(out)
+}
+
+/// The mark that stands on both sides of this place: marks are never cut.
+fn mark_across(json: &str, at: usize) -> Option<(usize, usize)> {
+    let before = at.saturating_sub(MARK_BYTES_MAX);
+    let begins = before + memchr::memmem::rfind(json.as_bytes().get(before..at + MARK.len().min(json.len() - at))?, MARK.as_bytes())?;
+    let ends = begins + memchr::memchr(b']', json.as_bytes().get(begins..)?)? + 1;
+    (begins < at && at < ends && is_mark(json.get(begins..ends)?)).then_some((begins, ends))
 }
 
 /// The insides of the strings of JSON, in order.
@@ -93,7 +103,7 @@ impl Iterator for Strings<'_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
@@ -106,6 +116,13 @@ mod tests {
         assert_eq!(all, r#"{"[redacted:r]":["[redacted:r]","[redacted:r]",12]}"#);
         assert_eq!(counts, BTreeMap::from([(0, 3)]));
         assert_eq!(replace(&all, &[span(0, all.len())], |_| "r", &mut counts), None, "marks stay");
+        let cut = r#""ab[redacted:x]cd""#;
+        for (from, to) in [(1, 4), (2, 12), (2, 14)] {
+            let wanted = format!("\"{}[redacted:r]cd\"", &cut[1..from]);
+            assert_eq!(replace(cut, &[span(from, to)], |_| "r", &mut counts).unwrap(), wanted, "marks are not cut");
+        }
+        assert_eq!(replace(cut, &[span(4, 16)], |_| "r", &mut counts).unwrap(), "\"ab[redacted:r]d\"");
+        assert_eq!(replace(cut, &[span(4, 12)], |_| "r", &mut counts), None);
         assert_eq!(replace(json, &[span(0, 2), span(6, 8), span(20, 23)], |_| "r", &mut counts), None, "nothing of a string");
     }
 
