@@ -233,7 +233,9 @@ fn changed(error: &AppendError, sent: &Sent) -> String {
     match (sent.secrets.is_empty(), sent.keeps_secrets) {
         (true, _) => format!("a line that was imported before has changed: {error}; import it under another name to record both"),
         (false, true) => format!("lines with secrets are on record without them, and stay so: {error}; import without --keep-secrets"),
-        (false, false) => format!("lines are on record with their secrets, or have changed, and stay so: {error}; see those events"),
+        (false, false) => {
+            format!("lines are on record with their secrets, or have changed, and stay so: {error}; erase them to be rid of the secrets")
+        }
     }
 }
 
@@ -352,7 +354,7 @@ fn print(reports: &[FileReport], mirrored_through: Seq, interrupted: bool, conte
             let replaced: Vec<_> = counts.replaced.iter().map(|(rule, count)| format!("{rule} {}", text::number(*count))).collect();
             let (secrets, lines) = (text::count(counts.replaced.values().sum(), "secret"), text::count(counts.redacted, "line"));
             out.line(format_args!("replaced {secrets} in {lines} before writing: {}", replaced.join(", ")))?;
-            out.line(format_args!("  (the tag import-redacted marks those lines; --keep-secrets records them as they are)"))?;
+            out.line(format_args!("  (`export --original` says which lines those are; --keep-secrets records them as they are)"))?;
         }
     }
     Ok(if files_failed > 0 { Exit::PartFailed } else { Exit::Fine })
