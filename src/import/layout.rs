@@ -132,7 +132,7 @@ pub(crate) struct Builder {
     bytes_max: usize,
     complete: bool,
     /// What the export is going to write, where redacted: its bytes and hash.
-    redacted: Option<Redacted>,
+    redacted: Option<Box<Redacted>>,
 }
 
 /// The redacted file, as far as it was read.
@@ -157,7 +157,7 @@ impl Builder {
     /// `redacts`: whether lines may be redacted.
     pub fn new(line_bytes_max: usize, redacts: bool) -> Builder {
         let bytes_max = LAYOUT_BYTES_MAX.min(line_bytes_max / 4);
-        Builder { runs: Vec::new(), bytes: 0, bytes_max, complete: true, redacted: redacts.then(Redacted::default) }
+        Builder { runs: Vec::new(), bytes: 0, bytes_max, complete: true, redacted: redacts.then(Box::default) }
     }
 
     /// A line whose record is the payload, as it is or (`changed`) not quite; redacted or not.
