@@ -205,12 +205,13 @@ fn every_shape_is_found_in_every_dress() {
     for (rule, before, secret, after) in &all {
         let text = format!("{before}{secret}{after}");
         let wanted = format!("{before}{}{after}", mark(rule));
-        let dresses: [Dress; 6] = [
+        let dresses: [Dress; 7] = [
             ("a string", quoted),
             ("a key", |text| format!("{{{}:1.0}}", quoted(text))),
             ("JSON in JSON", |text| format!("[1,{}]", quoted(&format!("{{\"k\":{}}}", quoted(text))))),
             ("JSON in JSON in JSON", |text| quoted(&quoted(&quoted(text)))),
             ("lines", |text| quoted(&format!("first\n{text}\nlast"))),
+            ("lines, five levels down", |text| (0..5).fold(format!("first\n{text}\nlast"), |text, _| quoted(&text))),
             ("slashes escaped", |text| quoted(text).replace('/', "\\/")),
         ];
         for (name, dress) in dresses {
