@@ -14,10 +14,12 @@ use super::message::{Append, AppendReply, Durability, Message, Reply};
 use super::parity::Doubt;
 use super::shared::{Phase, Shared, Status};
 use super::supervisor::{Inner, SupervisorActor, SupervisorArgs};
+use crate::attest::Attestor;
+use crate::keys::KeyChange;
 use crate::store::{FoundMirror, Prepared, prepare};
 use crate::{
-    AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerError, LedgerReader, Manifest, MirrorReader,
-    ParityKind, ParityReport, Receipt, Reformed, Sealed, Seq, Table, VerifyReport,
+    AppendError, CheckedDraft, Conditions, Draft, Error, EventHash, EventId, Expect, Head, LedgerError, LedgerReader, Manifest,
+    MirrorReader, ParityKind, ParityReport, Receipt, Reformed, SchemaMigration, Sealed, Seq, Table, VerifyReport,
 };
 
 /// A store that is open, run by supervised actors. Cheap to clone; every clone is the same store.
@@ -143,6 +145,22 @@ impl Ledger {
         one(self.append_batch_with(vec![draft], conditions, durability).await)
     }
 
+    /// Appends `counterfoil.schema_migration.v1` where the ledger's head is the expected one; returns once `durability` is
+    /// reached. The same migration on the same head is recorded once. To insert its row inside a transaction of the
+    /// caller's own takes a store without actors: [`Store::begin_schema_migration`](crate::Store::begin_schema_migration).
+    ///
+    /// # Errors
+    /// [`AppendError::WrongHead`] with both heads: nothing is written. Else as [`Ledger::append`].
+    pub async fn append_schema_migration(
+        &self,
+        expected_head: EventHash,
+        migration: &SchemaMigration,
+        durability: Durability,
+    ) -> Result<Receipt, AppendError> {
+        let draft = migration.draft(expected_head, &self.inner.shared.options.store.limits())?;
+        one(self.submit(vec![draft], Conditions::none().head(expected_head), durability).await?.await)
+    }
+
     /// Appends an event only if there is room for it right now: never waits for other appends' room, nor for the
     /// mirror. (It does wait for the fsync: that is what the receipt means.)
     ///
@@ -154,6 +172,14 @@ impl Ledger {
         let append = Append { fresh, patient: false, ..Append::new(drafts.clone(), permit) };
         let reply = self.send(append).await;
         one(reply.map_err(|error| with_drafts(error, &drafts)))
+    }
+
+    /// Records a change to the ledger's keys, signed with this one.
+    ///
+    /// # Errors
+    /// As [`Ledger::append`]; [`AppendError::Key`] where the change does not follow from the keys that the ledger has.
+    pub async fn change_key(&self, change: &KeyChange, attestor: Arc<dyn Attestor>) -> Result<Receipt, AppendError> {
+        self.append(change.draft()?.sign_with(attestor)).await
     }
 
     /// Appends a batch: all of it or none, across any crash; returns once it is durable in the ledger.

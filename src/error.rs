@@ -1,5 +1,6 @@
 //! The one error that the store and the handle give.
 
+use crate::erase::EraseError;
 use crate::event::DraftError;
 use crate::ledger::{AppendError, LedgerError};
 use crate::mirror::{MirrorError, QueryError};
@@ -30,6 +31,9 @@ pub enum Error {
     /// A repair was refused.
     #[error(transparent)]
     Repair(#[from] RepairError),
+    /// Nothing was erased.
+    #[error(transparent)]
+    Erase(#[from] EraseError),
 }
 
 impl Error {
@@ -38,7 +42,8 @@ impl Error {
             Error::Ledger(error)
             | Error::Append(AppendError::Ledger(error))
             | Error::Replay(ReplayError::Ledger(error))
-            | Error::Repair(RepairError::Ledger(error)) => Some(error),
+            | Error::Repair(RepairError::Ledger(error))
+            | Error::Erase(EraseError::Ledger(error)) => Some(error),
             _ => None,
         }
     }
@@ -61,6 +66,11 @@ impl Error {
     /// Whether an id was given to other content before.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Error::Append(AppendError::Conflict { .. } | AppendError::BatchConflict { .. }))
+    }
+
+    /// Whether the store's policy, or what it knows of keys, refused the append.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Error::Append(AppendError::Policy(_) | AppendError::Key(_)))
     }
 
     /// Whether the same append, tried again later, can succeed.

@@ -43,6 +43,7 @@ ledger.close().await?;
 //! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
 //!   and makes them equal.
 //! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
+//! - [`policy`]: gates that say what may be appended, and what is recorded of that.
 //! - [`mod@import`]: transcripts of agents. [`Redactor`], [`Secrets`]: what must not be recorded, replaced before hashing.
 //! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
 //!
@@ -51,17 +52,24 @@ ledger.close().await?;
 //! - `cli` (default): the `counterfoil` command. A library that embeds this crate turns it off:
 //!   `default-features = false, features = ["actors"]`.
 
+pub mod attest;
 mod canary;
 pub mod chain;
+pub mod checkpoint;
+mod erase;
 mod error;
 mod event;
 #[doc(hidden)]
 pub mod failpoint;
 pub mod import;
+pub mod keys;
 mod ledger;
+mod migration;
 mod mirror;
+pub mod note;
 mod options;
 mod parity;
+pub mod policy;
 mod redact;
 mod store;
 mod verify;
@@ -70,6 +78,7 @@ mod verify;
 #[path = "../actors/mod.rs"]
 pub mod actors;
 
+pub use erase::{Erase, EraseError, EraseReport, Erased, ErasedEvent, Erasure};
 pub use error::Error;
 pub use event::{
     Body, CheckedDraft, ContentDigest, Draft, DraftError, Event, EventHash, EventId, EventRecord, EventType, EventTypeError, IdError,
@@ -77,10 +86,11 @@ pub use event::{
 };
 pub use ledger::{
     AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FileIdentity, Flight, FsStorage, Group, Head, LedgerError, LedgerLine,
-    LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Reformed,
-    Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark, Writer,
-    claim, compress, decompress, io_advice, writer_of,
+    LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, NotSigned, RawLine, Receipt, RecoveryReport,
+    Reformed, Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, TornErased,
+    Watermark, Writer, claim, compress, decompress, io_advice, writer_of,
 };
+pub use migration::{Boundary, SchemaMigration};
 pub use mirror::{
     Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, WalHeld, insert_event, mirror_path,
     set_aside,
@@ -92,8 +102,8 @@ pub use parity::{
 };
 pub use redact::{Redacted, Redactor, Replaced, Secrets, mark};
 pub use rusqlite;
-pub use store::{FullReplay, OpenReport, Store, forecast, replay_store};
-pub use verify::{Failure, Unfinished, VerifyReport, verify};
+pub use store::{FullReplay, OpenReport, Store, erase, forecast, replay_store};
+pub use verify::{Failure, KeyUse, RecordedErasure, SignatureReport, SignatureRules, Unfinished, VerifyReport, verify, verify_signed};
 #[doc(hidden)]
 pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};
 

@@ -54,7 +54,7 @@ pub struct IdError {
 }
 
 impl IdError {
-    fn new(text: &str, expected: &'static str) -> IdError {
+    pub(crate) fn new(text: &str, expected: &'static str) -> IdError {
         IdError { text: text.chars().take(80).collect(), expected }
     }
 }
@@ -89,7 +89,7 @@ macro_rules! as_text {
         }
     };
 }
-pub(super) use as_text;
+pub(crate) use as_text;
 
 macro_rules! base32_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $expected:literal) => {

@@ -8,6 +8,7 @@
 //! line, byte for byte.
 
 mod draft;
+pub(crate) mod erasure;
 mod ids;
 pub mod line;
 mod payload;
@@ -16,10 +17,10 @@ mod source;
 mod timestamp;
 mod types;
 
-pub(crate) use draft::Place;
+pub(crate) use draft::{Brought, Place};
 pub use draft::{CheckedDraft, ContentDigest, Draft, DraftError, Limits};
-pub(crate) use ids::parse_hex32;
 pub use ids::{EventHash, EventId, IdError, LedgerId, PayloadHash, Seq, TraceId};
+pub(crate) use ids::{as_text, parse_hex32, push_hex};
 pub use line::{LineError, LineProblem};
 pub use payload::{Payload, PayloadError};
 pub use sealed::{Body, Event, EventRecord};

@@ -8,6 +8,7 @@
 //! | claude-code | the first `sessionId`, with `/` and the `agentId` behind it in a sub-agent's file | else the file's stem |
 //! | codex | the first `session_meta`'s id | else the file's stem |
 //! | openhands | the first event's id | else the file's stem |
+//! | cortex | the id of the first row | else the file's stem |
 //! | swe-agent | the file's stem and BLAKE3 of the first step's payload | |
 //! | jsonl | the file's stem and BLAKE3 of the first line that is not blank (of its first MiB, trimmed) | the stem |
 //!
@@ -31,7 +32,7 @@ use super::error::ImportError;
 use super::facts;
 use super::format::{Format, look_ahead};
 use super::object::Object;
-use super::{claude_code, codex, openhands, scan};
+use super::{TAG_LAYOUT, TAG_REPEATED_ID, TAG_SKIPPED, claude_code, codex, cortex, openhands, scan};
 use crate::event::{EventId, Timestamp};
 use crate::redact::{Redactor, redact_text};
 
@@ -77,6 +78,8 @@ impl Identity {
             match format {
                 Format::ClaudeCode => claude_code::identity(&line),
                 Format::Codex => codex::identity(&line).map(|id| (id.clone(), id)),
+                // A row that names no session belongs to none.
+                Format::Cortex => cortex::identity(&line).map(|id| (id, String::new())),
                 _ => openhands::identity(&line).map(|id| (id.clone(), id)),
             }
         })?;
@@ -180,6 +183,7 @@ fn named_by(path: &Path, beginning: &[u8]) -> (String, String) {
 
 const TRANSCRIPT_TAG: &str = "transcript:";
 const FORMAT_TAG: &str = "format:";
+const OWN_TAGS: [&str; 3] = [TAG_LAYOUT, TAG_SKIPPED, TAG_REPEATED_ID];
 
 /// The tag of the transcript with this format and identity.
 pub(crate) fn transcript_tag(format: &str, identity: &str) -> String {
@@ -193,6 +197,11 @@ pub(crate) fn transcript_tag(format: &str, identity: &str) -> String {
 /// The 16 hex digits of a transcript's tag, where it is one.
 pub(crate) fn transcript_of_tag(tag: &str) -> Option<&str> {
     tag.strip_prefix(TRANSCRIPT_TAG).filter(|hex| hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+}
+
+/// Whether a tag says something of an import, so that nothing else may be called so.
+pub(crate) fn is_import_tag(tag: &str) -> bool {
+    tag.starts_with(TRANSCRIPT_TAG) || tag.starts_with(FORMAT_TAG) || OWN_TAGS.contains(&tag)
 }
 
 /// The format that a tag names.

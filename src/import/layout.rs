@@ -45,6 +45,25 @@ pub struct LayoutNote {
     pub redacted: u64,
     /// The lines, in order.
     pub layout: Vec<Run>,
+    /// Of a Cortex ledger: what was adopted of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cortex: Option<CortexHead>,
+}
+
+/// What was adopted of a Cortex ledger whose chain verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CortexHead {
+    /// The event hash of its last row, by its own rules.
+    pub head: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Rows that carry a signature. It is kept with the row, and was not checked: that takes its public key.
+    pub signed: u64,
+    /// Rows whose id a row before them has too; each was recorded under an id of its own, see [`super::TAG_REPEATED_ID`].
+    pub repeated_ids: u64,
+    /// Tags, sessions and times that a header can't hold; they are in the payloads alone.
+    pub left_out: u64,
 }
 
 /// What becomes of lines.

@@ -9,17 +9,25 @@
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
 //! - `stream` the same, decoded on other threads · `place` whether a line is right where it stands (`positions` of streams) · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
-//! - `memory` ids and streams not mirrored yet · `writer` seal, group, rotate · `flight` write, fsync · `room` space ahead
+//! - `notes` files of signed notes, whose last one is evidence of what was durable
+//! - `erase` payloads out of sealed segments, blobs and torn/ · `edit` a file written anew · `needles` looked for in what is torn
+//! - `memory` ids and streams not mirrored yet · `keys` who may sign · `signing` what a group is to have signed, `signers` the threads that do it
+//! - `writer` seal, group, rotate · `flight` write, fsync · `room` space ahead
 
 mod append;
 mod claim;
 pub(crate) mod compress;
 mod dry_run;
+mod edit;
+pub(crate) mod erase;
 mod error;
 mod flight;
+mod keys;
 pub(crate) mod lock;
 mod manifest;
 mod memory;
+mod needles;
+pub(crate) mod notes;
 pub(crate) mod place;
 pub(crate) mod positions;
 mod reader;
@@ -27,6 +35,8 @@ pub(crate) mod recovery;
 mod room;
 mod sealed;
 pub(crate) mod segment;
+mod signers;
+mod signing;
 pub mod storage;
 pub(crate) mod stream;
 pub(crate) mod tail;
@@ -37,16 +47,19 @@ pub use append::{Conditions, Expect, Head, MirrorAck, Receipt};
 pub use claim::{Claim, claim};
 pub use compress::{Reformed, Sealed, compress, decompress};
 pub(crate) use dry_run::DryRun;
+pub use erase::TornErased;
 pub use error::{AppendError, LedgerError, LineFault, io_advice};
 pub use flight::Flight;
 pub use lock::{StoreLock, writer_of};
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub(crate) use memory::NoMirror;
 pub use memory::{Lookup, LookupError, Stored};
+pub(crate) use needles::Needles;
 pub use reader::{LedgerLine, LedgerReader, LedgerSize, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};
 pub use sealed::SealedEnds;
 pub use segment::{RawLine, Segment};
+pub use signing::NotSigned;
 pub use storage::{FileIdentity, FsStorage, Storage, StorageFile, StorageLock};
 #[doc(hidden)]
 pub use stream::Plan;

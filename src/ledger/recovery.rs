@@ -16,9 +16,10 @@ use super::{Head, LedgerError, LineFault, Lookup, Manifest};
 use crate::canary::{self, Canary};
 use crate::event::{ContentDigest, Event, EventHash, EventId, Seq, Timestamp, line};
 use crate::failpoint;
+use crate::keys::KeyEvent;
 use crate::options::Options;
 
-/// A seq that is known to be durable: the mirror's watermark, or a sealed segment's end.
+/// A seq that is known to be durable, and where its line is: the mirror's watermark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
     /// The event.
@@ -205,6 +206,8 @@ pub(crate) struct Recovered {
     /// All events above this one are in `tail`.
     pub floor: Seq,
     pub id_max: Option<EventId>,
+    /// Changes to keys among the tail.
+    pub keys: Vec<KeyEvent>,
     /// Of sealed segments, those that are worth being kept: see [`sealed::check`].
     pub ends: Vec<SealedEnds>,
     pub report: RecoveryReport,
@@ -226,6 +229,18 @@ pub(crate) struct Context<'a> {
     pub line_bytes_max: usize,
     /// The mirror's watermark, if a mirror of this ledger is there.
     pub watermark: Option<Watermark>,
+    /// The last event that a checkpoint of this ledger in the store covers.
+    pub signed: Seq,
+}
+
+impl Context<'_> {
+    /// The last event that the mirror or a checkpoint knows to be durable, and which of them does.
+    fn known_durable(&self) -> (Seq, &'static str) {
+        match self.watermark.map_or(Seq::ZERO, |mark| mark.seq) {
+            mirrored if mirrored >= self.signed => (mirrored, BY_MIRROR),
+            _ => (self.signed, BY_CHECKPOINT),
+        }
+    }
 }
 
 /// Recovers the ledger. The caller holds the store's lock.
@@ -233,12 +248,21 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
     let segments = segment::list(cx.storage, cx.dir)?;
     let genesis = Head { seq: Seq::ZERO, event_hash: cx.manifest.genesis() };
     let Some((active, sealed)) = segments.split_last() else {
-        if let Some(mark) = cx.watermark.filter(|mark| mark.seq > Seq::ZERO) {
-            let path = segment::segment_path(cx.dir, Seq::FIRST);
-            return Err(lost(path, 0, Seq::ZERO, mark.seq, BY_MIRROR));
+        let (durable, evidence) = cx.known_durable();
+        if durable > Seq::ZERO {
+            return Err(lost(segment::segment_path(cx.dir, Seq::FIRST), 0, Seq::ZERO, durable, evidence));
         }
         let report = RecoveryReport { head: genesis, torn: None, rewritten_bytes: 0 };
-        return Ok(Recovered { head: genesis, active: None, tail: Vec::new(), floor: Seq::ZERO, id_max: None, ends: Vec::new(), report });
+        return Ok(Recovered {
+            head: genesis,
+            active: None,
+            tail: Vec::new(),
+            floor: Seq::ZERO,
+            id_max: None,
+            keys: Vec::new(),
+            ends: Vec::new(),
+            report,
+        });
     };
     if active.is_compressed() {
         return recover_sealed(cx, &segments, genesis, lookup);
@@ -256,13 +280,14 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
 fn recover_sealed(cx: &Context<'_>, segments: &[Segment], genesis: Head, lookup: &mut dyn Lookup) -> Result<Recovered, LedgerError> {
     let (head, ends) = sealed::check(cx, segments, genesis, lookup)?;
     let next = Segment::named(cx.dir, head.seq.next(), false);
-    if let Some(mark) = cx.watermark.filter(|mark| mark.seq > head.seq) {
-        return Err(lost(next.path, 0, head.seq, mark.seq, BY_MIRROR));
+    let (durable, evidence) = cx.known_durable();
+    if durable > head.seq {
+        return Err(lost(next.path, 0, head.seq, durable, evidence));
     }
     // For its check of the watermark: there is nothing to scan.
     scan_start(cx, segments, &next, head)?;
     let report = RecoveryReport { head, torn: None, rewritten_bytes: 0 };
-    Ok(Recovered { head, active: None, tail: Vec::new(), floor: head.seq, id_max: None, ends, report })
+    Ok(Recovered { head, active: None, tail: Vec::new(), floor: head.seq, id_max: None, keys: Vec::new(), ends, report })
 }
 
 /// Makes the names of the manifest and the segments durable: the process that made them may have been killed before it
@@ -295,6 +320,7 @@ pub(crate) fn check_genesis(storage: &dyn Storage, dir: &Path, manifest: &Manife
 }
 
 const BY_MIRROR: &str = "the mirror has it";
+const BY_CHECKPOINT: &str = "a signed checkpoint covers it";
 const BY_SEALED: &str = "the segment before it ends there";
 
 fn lost(path: PathBuf, offset: u64, valid: Seq, durable: Seq, evidence: &'static str) -> LedgerError {
@@ -415,7 +441,7 @@ fn recover_active(
     let mut kept: Vec<TailEvent> = Vec::new();
     let mut batch_offset = start.offset;
     let (mut valid_end, mut lf_missing) = (start.offset, false);
-    let mut id_max = None;
+    let (mut id_max, mut keys) = (None, Vec::new());
     while let Some(raw) = reader.next().map_err(reading())? {
         let Ok(event) = line::decode(raw.bytes) else {
             break;
@@ -441,15 +467,17 @@ fn recover_active(
             batch_offset = valid_end;
         }
         kept.push(TailEvent::of(&event));
+        keys.extend(KeyEvent::of(&event));
         id_max = id_max.max(Some(event.id));
         (valid_end, lf_missing) = (raw.end(), !raw.terminated);
     }
 
-    let durable = cx.watermark.map(|mark| mark.seq).filter(|seq| *seq > sealed_end.seq).unwrap_or(sealed_end.seq);
-    let evidence = if durable > sealed_end.seq { BY_MIRROR } else { BY_SEALED };
+    let (durable, evidence) = match cx.known_durable() {
+        (known, evidence) if known > sealed_end.seq => (known, evidence),
+        _ => (sealed_end.seq, BY_SEALED),
+    };
     let valid = expected.head();
     if valid.seq < durable || !start.watermark_seen {
-        let durable = cx.watermark.map_or(durable, |mark| mark.seq.max(durable));
         return Err(lost(path.clone(), valid_end, valid.seq, durable, evidence));
     }
     let mut cut = valid_end;
@@ -463,6 +491,7 @@ fn recover_active(
         }
         (cut, lf_missing, has_torn) = (batch_offset, false, true);
         kept.truncate(kept.len().saturating_sub(i as usize));
+        keys.retain(|change: &KeyEvent| change.seq < Seq::new(first));
         head = kept.last().map_or(start.head, |last| Head { seq: last.receipt.seq, event_hash: last.receipt.event_hash });
     }
     let at = |point| cx.options.at(point).map_err(LedgerError::io("recovering", path));
@@ -490,6 +519,7 @@ fn recover_active(
         tail: kept,
         floor: start.head.seq,
         id_max,
+        keys,
         ends: Vec::new(),
         report: RecoveryReport { head, torn, rewritten_bytes },
     })

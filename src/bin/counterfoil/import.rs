@@ -124,7 +124,7 @@ pub fn run(args: ImportArgs, context: &Context, out: &mut Out) -> Result<Exit, F
         return print(&reports, Seq::ZERO, false, context, out);
     }
     runtime()?.block_on(async {
-        let ledger = open(context, out).await?;
+        let ledger = open(context, context.options.clone(), out).await?;
         let import = Import::start(&args, &reports, &ledger, context);
         let done = import.run(&mut reports, args.receipts.then_some(&mut *out)).await;
         let closed = ledger.close().await;
@@ -212,7 +212,13 @@ impl Import {
                     }
                     Err(error @ AppendError::Conflict { .. }) => {
                         report.counts.conflicts += 1;
-                        report.error.get_or_insert_with(|| changed(&error, &sent));
+                        let is_cortex = report.format == Some(Format::Cortex.name());
+                        report.error.get_or_insert_with(|| match is_cortex {
+                            true if sent.secrets.is_empty() => {
+                                format!("a row has an id that is recorded otherwise: {error}; adopt the ledger into a store of its own")
+                            }
+                            _ => changed(&error, &sent),
+                        });
                     }
                     Err(error) => {
                         // Nothing can be appended any more; what is on its way is answered likewise.
@@ -269,6 +275,10 @@ struct Sender {
 }
 
 impl Sender {
+    fn check_adopted(&self, reader: &TranscriptReader) -> Result<(), Failure> {
+        Ok(reader.check_adopted(&self.ledger.reader()?)?)
+    }
+
     /// Sends all of a file. Nothing where no other file is to follow.
     fn file(&mut self, number: usize, path: &Path, settings: &Settings) -> Option<()> {
         let send = |to: &mpsc::Sender<Step>, what| to.blocking_send(Step { file: number, what }).ok();
@@ -277,8 +287,10 @@ impl Sender {
             Err(error) => return send(&self.to, What::End { skipped: 0, error: Some(message(error.into())) }),
         };
         send(&self.to, What::Format(reader.format()))?;
-        let mut failed = None;
-        while !self.stopped.load(Ordering::Relaxed) {
+        // Before anything of it is sent; the reader looks at no other format.
+        let checked = if reader.format() == Format::Cortex { self.check_adopted(&reader) } else { Ok(()) };
+        let mut failed = checked.err().map(message);
+        while failed.is_none() && !self.stopped.load(Ordering::Relaxed) {
             let draft = match reader.next() {
                 Ok(Some(draft)) => draft,
                 Ok(None) => break,

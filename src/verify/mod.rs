@@ -2,19 +2,30 @@
 //!
 //! Called by the CLI and by repair. Only reads; needs no lock, and runs beside a live writer.
 
-use std::collections::BTreeMap;
+mod signatures;
+
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+
+use self::signatures::Signatures;
+pub use self::signatures::{KeyUse, SignatureReport, SignatureRules};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
-use crate::ledger::place::{ERASURE, Expected, Standing, check_blob};
+use crate::checkpoint::Roots;
+use crate::event::erasure::ErasurePayload;
+use crate::event::{Body, Event, EventId, PayloadHash, Seq, Source, Timestamp, line};
+use crate::keys::Signed;
+use crate::ledger::place::{Expected, Standing, check_blob};
 use crate::ledger::stream::{Plan, Stream, StreamLine, cancelled};
-use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, lock, place};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, erase, lock, place};
 use crate::mirror::bounded_positions;
 
 /// Failures that a report lists at most; the count goes on.
 const LISTED_MAX: usize = 10_000;
+
+/// Erasures that a report lists at most; the count goes on.
+const ERASURES_LISTED_MAX: usize = 100;
 
 /// A line that is not right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,11 +60,67 @@ pub struct Unfinished {
     pub bytes: u64,
 }
 
+/// An erasure, as its event records it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RecordedErasure {
+    /// The event that records it.
+    pub seq: Seq,
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
+    /// How many events it names.
+    pub events: u64,
+    /// Why, by the first of them.
+    pub reason: String,
+    /// Who asked for it, where that was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What carried it out.
+    pub source: Source<'static>,
+    /// The key that signed the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
+}
+
+impl RecordedErasure {
+    fn of(event: &Event<'_>, payload: &ErasurePayload) -> RecordedErasure {
+        RecordedErasure {
+            seq: event.seq,
+            recorded_at: event.recorded_at,
+            events: payload.erased.len() as u64,
+            reason: payload.erased.first().map(|named| named.reason.clone()).unwrap_or_default(),
+            by: payload.by.clone(),
+            source: event.source(),
+            signed_by: event.signed_by.map(str::to_owned),
+        }
+    }
+}
+
+impl std::fmt::Display for RecordedErasure {
+    /// `seq 9: 2 events, "a password" (by the owner, manual_correction, signed by key_…)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plural = if self.events == 1 { "" } else { "s" };
+        write!(f, "seq {}: {} event{plural}, {:?} (", self.seq, self.events, self.reason)?;
+        if let Some(by) = &self.by {
+            write!(f, "by {by:?}, ")?;
+        }
+        write!(f, "{}", self.source.kind())?;
+        if let Some(key) = &self.signed_by {
+            write!(f, ", signed by {key}")?;
+        }
+        write!(f, ")")
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// What verify found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// Lines that are right.
+    /// Lines that are right, whoever signed them.
     pub events: u64,
     /// Segments that were read.
     pub segments: u64,
@@ -63,10 +130,24 @@ pub struct VerifyReport {
     pub head: Head,
     /// Events whose payload was erased, as an erasure event says.
     pub erased: u64,
-    /// Events that carry a signature. Their form was checked; who signed is not verified here.
+    /// Events that an erasure names, and whose payload is still there: the next open erases them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub not_yet_erased: u64,
+    /// How many erasures the ledger has.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub erasures_count: u64,
+    /// The first hundred of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub erasures: Vec<RecordedErasure>,
+    /// Events that carry a signature of the right form. Who signed is in `signatures`, where that was asked for.
     pub signed: u64,
+    /// Who signed, by the rules that were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signatures: Option<SignatureReport>,
     /// How many lines are wrong.
     pub failures_count: u64,
+    /// How many of those are right as lines, but are not signed as they should be.
+    pub signature_failures_count: u64,
     /// The first ten thousand of them.
     pub failures: Vec<Failure>,
     /// What a live writer has begun to write.
@@ -81,6 +162,7 @@ impl VerifyReport {
 
     fn fail(&mut self, failure: Failure) {
         self.failures_count += 1;
+        self.signature_failures_count += u64::from(failure.reason.is_of_signature());
         if self.failures.len() < LISTED_MAX {
             self.failures.push(failure);
         }
@@ -89,15 +171,34 @@ impl VerifyReport {
 
 impl std::fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "verify: {}", if self.is_clean() { "every line is right" } else { "DAMAGED" })?;
+        let is_whole = self.failures_count == self.signature_failures_count;
+        let verdict = match (self.is_clean(), is_whole) {
+            (true, _) => "every line is right",
+            (false, true) => "the chain is whole, but NOT SIGNED AS IT SHOULD BE",
+            (false, false) => "DAMAGED",
+        };
+        writeln!(f, "verify: {verdict}")?;
         let plural = if self.segments == 1 { "" } else { "s" };
         writeln!(f, "  events    {} in {} segment{plural}, {} bytes", self.events, self.segments, self.bytes)?;
         writeln!(f, "  head      seq {} {}", self.head.seq, self.head.event_hash)?;
         if self.erased > 0 {
             writeln!(f, "  erased    {}", self.erased)?;
         }
-        if self.signed > 0 {
-            writeln!(f, "  signed    {} (form checked, signers not)", self.signed)?;
+        if self.not_yet_erased > 0 {
+            writeln!(f, "  not yet   {} that an erasure names still have their payload; the next open erases them", self.not_yet_erased)?;
+        }
+        for erasure in &self.erasures {
+            writeln!(f, "    {erasure}")?;
+        }
+        if self.erasures_count > self.erasures.len() as u64 {
+            writeln!(f, "    and {} more erasures", self.erasures_count - self.erasures.len() as u64)?;
+        }
+        match &self.signatures {
+            Some(signatures) => write!(f, "{signatures}")?,
+            None if self.signed > 0 => {
+                writeln!(f, "  signed    {} (form checked; `verify --root KEY` checks who signed)", self.signed)?;
+            }
+            None => {}
         }
         if let Some(unfinished) = &self.unfinished {
             writeln!(
@@ -126,22 +227,17 @@ impl std::fmt::Display for VerifyReport {
         if self.failures_count > self.failures.len() as u64 {
             writeln!(f, "    and {} more", self.failures_count - self.failures.len() as u64)?;
         }
-        if self.failures_count > 0 {
+        if !is_whole {
             writeln!(f, "  run `counterfoil parity --full` to see what the mirror still has, then `counterfoil repair --from mirror`")?;
+        }
+        if self.signature_failures_count > 0 {
+            writeln!(
+                f,
+                "  no repair makes a signature; ask who holds these keys, and see that the root is the right one (`counterfoil keys list`)"
+            )?;
         }
         Ok(())
     }
-}
-
-#[derive(Deserialize)]
-struct Erasure {
-    erased: Vec<ErasedEvent>,
-}
-
-#[derive(Deserialize)]
-struct ErasedEvent {
-    seq: Seq,
-    payload_hash: PayloadHash,
 }
 
 #[derive(Deserialize)]
@@ -168,6 +264,16 @@ pub fn verify(reader: &LedgerReader, progress: &mut dyn FnMut(u64)) -> Result<Ve
     verify_by(reader, None, &Plan::default(), progress)
 }
 
+/// The same, and who signed: each signature must be right, by a key that the ledger's changes to keys lead to from the root
+/// that is given, and that was current where it signed.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_signed(reader: &LedgerReader, rules: SignatureRules, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
+    let plan = Plan::default();
+    run(Verifier::new(reader, Seq::MAX, &plan).signed(Some(rules)), plan, progress)
+}
+
 /// The same by a plan, on which the report does not depend; up to a seq that is known to be durable, where a writer is at work.
 #[doc(hidden)]
 pub fn verify_by(
@@ -176,8 +282,23 @@ pub fn verify_by(
     plan: &Plan,
     progress: &mut dyn FnMut(u64),
 ) -> Result<VerifyReport, LedgerError> {
-    let through = through.unwrap_or(Seq::MAX);
-    let mut verifier = Verifier::new(reader, through, plan);
+    run(Verifier::new(reader, through.unwrap_or(Seq::MAX), plan), plan.clone(), progress)
+}
+
+/// The same, and has the tree of checkpoints grow by each line that is right.
+pub(crate) fn verify_watched(
+    reader: &LedgerReader,
+    roots: &mut Roots,
+    rules: Option<SignatureRules>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<VerifyReport, LedgerError> {
+    let plan = Plan::default();
+    run(Verifier { roots: Some(roots), ..Verifier::new(reader, Seq::MAX, &plan).signed(rules) }, plan, progress)
+}
+
+fn run(mut verifier: Verifier<'_>, mut plan: Plan, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
+    let (reader, through) = (verifier.reader, verifier.through);
+    plan.keys = verifier.signatures.as_ref().map(|signatures| signatures.known.clone());
     let mut lines = Stream::new(reader.lines_from(Seq::FIRST)?, through, plan.clone());
     let (mut count, mut readings) = (0u64, 0);
     while verifier.expected.head().seq < through && lines.advance()? {
@@ -203,11 +324,13 @@ pub fn verify_by(
     if plan.is_cancelled() {
         return Err(cancelled());
     }
+    verifier.name_beyond()?;
     Ok(verifier.finish())
 }
 
 struct Verifier<'r> {
     reader: &'r LedgerReader,
+    roots: Option<&'r mut Roots>,
     through: Seq,
     /// The last line was from behind `through`, and no place for it.
     is_beyond: bool,
@@ -220,6 +343,9 @@ struct Verifier<'r> {
     line_number: u64,
     /// Erased events that no erasure has named yet.
     waiting: BTreeMap<Seq, (PayloadHash, Failure)>,
+    signatures: Option<Signatures>,
+    /// Erased events that an erasure has named.
+    named: HashSet<Seq>,
 }
 
 impl Verifier<'_> {
@@ -231,14 +357,20 @@ impl Verifier<'_> {
             bytes: 0,
             head: genesis,
             erased: 0,
+            not_yet_erased: 0,
+            erasures_count: 0,
+            erasures: Vec::new(),
             signed: 0,
+            signatures: None,
             failures_count: 0,
+            signature_failures_count: 0,
             failures: Vec::new(),
             unfinished: None,
         };
         let expected = Expected::keeping(genesis, bounded_positions(plan.positions_max));
         Verifier {
             reader,
+            roots: None,
             through,
             is_beyond: false,
             is_written: None,
@@ -247,7 +379,14 @@ impl Verifier<'_> {
             segment: Seq::ZERO,
             line_number: 0,
             waiting: BTreeMap::new(),
+            signatures: None,
+            named: HashSet::new(),
         }
+    }
+
+    fn signed(self, rules: Option<SignatureRules>) -> Self {
+        let ledger_id = self.reader.manifest().ledger_id;
+        Verifier { signatures: rules.map(|rules| Signatures::new(ledger_id, rules)), ..self }
     }
 
     /// Whether the ledger ends here: in fill, or in what a live writer has begun to write.
@@ -317,7 +456,15 @@ impl Verifier<'_> {
             None => {
                 self.report.events += 1;
                 self.report.head = self.expected.head();
-                self.report.signed += u64::from(standing.signed);
+                self.report.signed += u64::from(standing.signed != Signed::No);
+                if let Some(roots) = &mut self.roots {
+                    roots.event(self.report.head);
+                }
+                let event = || line::decode_again(found.raw.bytes).ok();
+                let signatures = self.signatures.as_mut();
+                if let Some(reason) = signatures.and_then(|all| all.check(standing.seq, standing.signed, &event, !standing.is_plain)) {
+                    self.report.fail(self.failure(found, standing.seq, Some(standing.id), reason));
+                }
             }
             Some(reason) => {
                 self.report.fail(self.failure(found, standing.seq, Some(standing.id), reason));
@@ -349,15 +496,43 @@ impl Verifier<'_> {
         if event.body == Body::Erased {
             let unnamed = self.failure(found, event.seq, Some(event.id), LineFault::NotErased);
             self.waiting.insert(event.seq, (event.payload_hash, unnamed));
-        } else if event.event_type == ERASURE {
-            let erasure: Option<Erasure> = event.payload().and_then(|json| serde_json::from_str(json).ok());
-            for named in erasure.map(|erasure| erasure.erased).unwrap_or_default() {
-                if self.waiting.get(&named.seq).is_some_and(|(hash, _)| *hash == named.payload_hash) {
-                    self.waiting.remove(&named.seq);
-                    self.report.erased += 1;
-                }
+        } else if let Some(payload) = ErasurePayload::of(event) {
+            self.report.erasures_count += 1;
+            if self.report.erasures.len() < ERASURES_LISTED_MAX {
+                self.report.erasures.push(RecordedErasure::of(event, &payload));
+            }
+            self.name(&payload);
+        }
+    }
+
+    /// Takes note of what an erasure names.
+    fn name(&mut self, payload: &ErasurePayload) {
+        for named in &payload.erased {
+            if self.waiting.get(&named.seq).is_some_and(|(hash, _)| *hash == named.payload_hash) {
+                self.waiting.remove(&named.seq);
+                self.named.insert(named.seq);
+                self.report.erased += 1;
+            } else if !self.named.contains(&named.seq) {
+                self.report.not_yet_erased += 1;
             }
         }
+    }
+
+    /// Reads on where an erased event waits for its name: it may have been erased after the check began, and the erasure stand
+    /// behind its end.
+    fn name_beyond(&mut self) -> Result<(), LedgerError> {
+        if self.waiting.is_empty() || self.through == Seq::MAX {
+            return Ok(());
+        }
+        let (through, not_yet) = (self.through, self.report.not_yet_erased);
+        erase::each_erasure(&mut self.reader.lines_from(through.next())?, &mut |event, payload| {
+            if event.seq > through {
+                self.name(&payload);
+            }
+        })?;
+        // What it names besides was read before it was written.
+        self.report.not_yet_erased = not_yet;
+        Ok(())
     }
 
     fn failure(&self, found: &StreamLine<'_>, seq: Seq, id: Option<EventId>, reason: LineFault) -> Failure {
@@ -369,6 +544,7 @@ impl Verifier<'_> {
         for (_, failure) in self.waiting.into_values() {
             self.report.fail(failure);
         }
+        self.report.signatures = self.signatures.map(Signatures::report);
         self.report
     }
 }

@@ -1,0 +1,112 @@
+//! What an erasure did.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::event::{EventId, Seq};
+use crate::ledger::TornErased;
+
+/// Events that a report lists at most; the counts go on.
+const LISTED_MAX: usize = 1000;
+
+/// What was carried out of erasures that are recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Erased {
+    /// Segments that were written anew.
+    pub segments: Vec<PathBuf>,
+    /// Blobs that nothing else uses, and that are removed.
+    pub blobs: Vec<PathBuf>,
+    /// Copies that were taken out of torn/.
+    pub torn: Vec<TornErased>,
+    /// Files of mirrors that had been set aside and held the payloads: they are removed whole.
+    pub mirrors_removed: Vec<PathBuf>,
+    /// Rows of the mirror that lost their payload. After that each of its pages was written anew.
+    pub rows: u64,
+    /// How many events are named by an erasure and have no right line to erase. What is wrong there, `verify` says.
+    pub missing_count: u64,
+    /// The first thousand of them.
+    pub missing: Vec<Seq>,
+    /// Why it is not done as a whole; the next open does the rest.
+    pub unfinished: Option<String>,
+}
+
+impl Erased {
+    /// Whether there was nothing to do.
+    pub fn is_nothing(&self) -> bool {
+        *self == Erased::default()
+    }
+
+    pub(super) fn note_missing(&mut self, missing: &[Seq]) {
+        self.missing_count += missing.len() as u64;
+        self.missing.extend(missing.iter().take(LISTED_MAX.saturating_sub(self.missing.len())));
+    }
+
+    pub(super) fn note_torn(&mut self, torn: Option<TornErased>) {
+        let Some(torn) = torn else { return };
+        match self.torn.iter_mut().find(|one| one.path == torn.path) {
+            Some(one) => (one.bytes, one.removed) = (one.bytes + torn.bytes, torn.removed),
+            None => self.torn.push(torn),
+        }
+        self.torn.sort_by(|one, other| one.path.cmp(&other.path));
+    }
+
+    /// Adds what was done later.
+    pub(crate) fn add(&mut self, later: Erased) {
+        self.segments.extend(later.segments);
+        self.blobs.extend(later.blobs);
+        later.torn.into_iter().for_each(|torn| self.note_torn(Some(torn)));
+        self.mirrors_removed.extend(later.mirrors_removed);
+        self.rows += later.rows;
+        let listed = later.missing.len() as u64;
+        self.note_missing(&later.missing);
+        self.missing_count += later.missing_count - listed;
+        self.unfinished = later.unfinished;
+    }
+}
+
+/// An event that is erased, or would be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ErasedEvent {
+    /// Where it stands.
+    pub seq: Seq,
+    /// Its id.
+    pub id: EventId,
+    /// Its type.
+    pub event_type: String,
+    /// Bytes of the payload.
+    pub payload_bytes: u64,
+}
+
+/// What was erased, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct EraseReport {
+    /// Nothing was done: this is what would be erased.
+    pub dry_run: bool,
+    /// How many events.
+    pub events: u64,
+    /// The first thousand of them.
+    pub listed: Vec<ErasedEvent>,
+    /// Events that were meant and had been erased before.
+    pub already_erased: u64,
+    /// The erasure events that record it; none where there was nothing to erase.
+    pub recorded: Vec<Seq>,
+    /// What was done.
+    pub done: Erased,
+}
+
+impl EraseReport {
+    pub(super) fn new(dry_run: bool) -> EraseReport {
+        EraseReport { dry_run, events: 0, listed: Vec::new(), already_erased: 0, recorded: Vec::new(), done: Erased::default() }
+    }
+
+    pub(super) fn list(&mut self, event: ErasedEvent) {
+        self.events += 1;
+        if self.listed.len() < LISTED_MAX {
+            self.listed.push(event);
+        }
+    }
+}

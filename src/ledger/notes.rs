@@ -1,0 +1,178 @@
+//! Files that have one signed note after another: the store's own checkpoints, and those of an anchor.
+//!
+//! Called by recovery, which asks for the last one, and by [`crate::checkpoint`]. They only grow: what a crash has left of a
+//! note, which nobody was given, is the one thing that is ever cut off.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::storage::{self, Storage};
+use crate::event::LedgerId;
+use crate::note::{self, Checkpoint, NOTE_BYTES_MAX, NoteError, Piece};
+
+/// Bytes that are read at the end to find the last note: of two of the longest, one is whole.
+const END_BYTES: u64 = 2 * NOTE_BYTES_MAX as u64;
+/// Bytes that are read at a time where all of it is read.
+const STEP_BYTES: usize = 1 << 20;
+
+/// The store's own.
+pub(crate) fn signed_path(dir: &Path) -> PathBuf {
+    dir.join("checkpoints").join("signed.txt")
+}
+
+/// What stands at the end of such a file.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    /// The last checkpoint of this ledger.
+    pub last: Option<Checkpoint>,
+    /// The origin of a checkpoint of another ledger.
+    pub foreign: Option<String>,
+    /// Where the last note ends.
+    notes_end: u64,
+    /// What follows it.
+    rest: Vec<u8>,
+}
+
+impl End {
+    /// Whether what follows the last note is what a crash leaves of one.
+    fn is_torn(&self, origin: &str) -> bool {
+        let written = self.rest.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        let rest = self.rest.get(..written).unwrap_or_default();
+        rest.starts_with(origin.as_bytes()) || origin.as_bytes().starts_with(rest)
+    }
+}
+
+/// Reads the end of such a file; nothing where there is none.
+pub(crate) fn end_of(storage: &dyn Storage, path: &Path, origin: &str) -> io::Result<Option<End>> {
+    let mut file = match storage.open_read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let len = file.len()?;
+    let from = len.saturating_sub(END_BYTES);
+    let bytes = storage::read_range(file.as_mut(), from, len)?;
+    let mut at = if from == 0 { 0 } else { next_start(&bytes, 0) };
+    let mut end = End { notes_end: from, ..End::default() };
+    let mut other_from = from;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        if rest.starts_with(b"\n") {
+            at += 1;
+            continue;
+        }
+        match note::first_piece(rest, true) {
+            Piece::Note(len) => {
+                match Checkpoint::parse(rest.get(..len).unwrap_or_default()) {
+                    Ok(checkpoint) if checkpoint.origin() == origin => end.last = Some(checkpoint),
+                    Ok(checkpoint) => end.foreign = Some(checkpoint.origin().to_owned()),
+                    Err(_) => {}
+                }
+                at += len;
+                other_from = from + at as u64;
+            }
+            Piece::Other(len) => at = next_start(&bytes, at + len),
+            Piece::Unfinished => break,
+        }
+    }
+    end.notes_end = other_from;
+    end.rest = bytes.get((other_from - from) as usize..).unwrap_or_default().to_vec();
+    Ok(Some(end))
+}
+
+/// Where a note may begin that begins at `at` or behind it: at a line that begins as an origin does.
+fn next_start(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    match memchr::memmem::find(rest, b"\ncounterfoil/") {
+        _ if rest.starts_with(b"counterfoil/") => at,
+        Some(found) => at + found + 1,
+        None => bytes.len(),
+    }
+}
+
+/// Adds a note, durably. What a crash has left of the last one is cut off first; `between` is called when the bytes are
+/// written, and not fsynced.
+///
+/// # Errors
+/// `InvalidData` where the file has something else at its end, or is another ledger's.
+pub(crate) fn append(
+    storage: &dyn Storage,
+    path: &Path,
+    checkpoint: &Checkpoint,
+    between: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let wrong = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    let text = checkpoint.to_string();
+    let Some(end) = end_of(storage, path, checkpoint.origin())? else {
+        let mut file = storage.create_new(path)?;
+        file.write_at(text.as_bytes(), 0)?;
+        between()?;
+        file.sync_data()?;
+        return storage.sync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")));
+    };
+    if let Some(origin) = end.foreign {
+        return wrong(format!("it has checkpoints of {origin}; give each ledger a file of its own"));
+    }
+    if !end.is_torn(checkpoint.origin()) {
+        return wrong("it ends in something that is no checkpoint; name another file, or take that away".to_owned());
+    }
+    let mut file = storage.open_write(path)?;
+    if !end.rest.is_empty() {
+        file.set_len(end.notes_end)?;
+    }
+    file.write_at(text.as_bytes(), end.notes_end)?;
+    between()?;
+    file.sync_data()
+}
+
+/// What stands somewhere in such a file.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A checkpoint.
+    Checkpoint(Checkpoint),
+    /// Bytes that are none.
+    Other(NoteError),
+    /// At the end, bytes that may be the beginning of one.
+    Unfinished,
+}
+
+/// Hands over all that stands in such a file, with the offset where it begins, in bounded memory.
+pub(crate) fn each(storage: &dyn Storage, path: &Path, mut take: impl FnMut(u64, Found) -> io::Result<()>) -> io::Result<()> {
+    let mut file = storage.open_read(path)?;
+    let len = file.len()?;
+    let (mut bytes, mut at, mut read_to) = (Vec::new(), 0usize, 0u64);
+    loop {
+        let is_all = read_to >= len;
+        let offset = read_to - (bytes.len() - at) as u64;
+        let rest = bytes.get(at..).unwrap_or_default();
+        if rest.is_empty() && is_all {
+            return Ok(());
+        }
+        match note::first_piece(rest, is_all) {
+            _ if rest.starts_with(b"\n") => at += 1,
+            // At least one of the longest is looked at as a whole.
+            _ if !is_all && rest.len() <= 2 * NOTE_BYTES_MAX => {
+                bytes.drain(..at);
+                at = 0;
+                let more = storage::read_range(file.as_mut(), read_to, len.min(read_to + STEP_BYTES as u64))?;
+                // It has become shorter: what was read is all there is.
+                read_to = if more.is_empty() { len } else { read_to + more.len() as u64 };
+                bytes.extend(more);
+            }
+            Piece::Note(len) => {
+                let found = Checkpoint::parse(rest.get(..len).unwrap_or_default());
+                take(offset, found.map_or_else(Found::Other, Found::Checkpoint))?;
+                at += len;
+            }
+            Piece::Other(len) => {
+                take(offset, Found::Other(NoteError::Malformed("these bytes are no checkpoint")))?;
+                at = next_start(&bytes, at + len);
+            }
+            Piece::Unfinished => return take(offset, Found::Unfinished),
+        }
+    }
+}
+
+/// The last checkpoint that the store has of itself: evidence of how many events were durable. Its signature is not looked at:
+/// there may be no key at hand, and a wrong one can only make open refuse, which whoever can write here can do anyway.
+pub(crate) fn last_signed(storage: &dyn Storage, dir: &Path, ledger_id: LedgerId) -> io::Result<Option<Checkpoint>> {
+    Ok(end_of(storage, &signed_path(dir), &note::origin(ledger_id))?.and_then(|end| end.last))
+}
