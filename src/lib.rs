@@ -44,7 +44,7 @@ ledger.close().await?;
 //!   and makes them equal.
 //! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
 //! - [`policy`]: gates that say what may be appended, and what is recorded of that.
-//! - [`mod@import`]: transcripts of agents.
+//! - [`mod@import`]: transcripts of agents. [`Redactor`], [`Secrets`]: what must not be recorded, replaced before hashing.
 //! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
 //!
 //! # Features
@@ -70,6 +70,7 @@ pub mod note;
 mod options;
 mod parity;
 pub mod policy;
+mod redact;
 mod store;
 mod verify;
 
@@ -99,6 +100,7 @@ pub use parity::{
     Finding, Mismatch, ParityKind, ParityReport, RepairError, RepairReport, Replay, ReplayError, ReplayReport, ReplayStep, SeqRange,
     SeqRanges, full as parity_full, incremental as parity_incremental, quick as parity_quick, repair_from_ledger, repair_from_mirror,
 };
+pub use redact::{Redacted, Redactor, Replaced, Secrets, mark};
 pub use rusqlite;
 pub use store::{FullReplay, OpenReport, Store, erase, forecast, replay_store};
 pub use verify::{Failure, KeyUse, RecordedErasure, SignatureReport, SignatureRules, Unfinished, VerifyReport, verify, verify_signed};

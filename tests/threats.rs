@@ -247,11 +247,7 @@ fn caught(scene: &Scene, dir: &Path) -> [Vec<&'static str>; 3] {
     anchored.read(&scene.anchor).unwrap();
     let (verified, anchors) = verify_anchored(&reader, anchored, None, &mut |_| ()).unwrap();
     let named = |all: &[(&'static str, bool)]| all.iter().filter(|(_, caught)| *caught).map(|(name, _)| *name).collect::<Vec<_>>();
-    [
-        named(&chain),
-        named(&[("verify --root", !signed)]),
-        named(&[("verify --anchor", !anchors.is_clean() || !verified.is_clean())]),
-    ]
+    [named(&chain), named(&[("verify --root", !signed)]), named(&[("verify --anchor", !anchors.is_clean() || !verified.is_clean())])]
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Adoption {
             (signed, left_out, repeated_ids) =
                 (signed + u64::from(row.is_signed), left_out + row.left_out, repeated_ids + u64::from(is_repeated));
             // So that no row is found to be too long once others are recorded.
-            let limits = Limits { line_bytes_max: settings.line_bytes_max.saturating_add(HEADER_BYTES) };
+            let limits = Limits { line_bytes_max: settings.line_bytes_max.saturating_add(HEADER_BYTES), redactor: None };
             let id = row.id;
             let draft = row.draft(id, own_tags, Payload::from_valid(record.to_owned()));
             draft.check(&limits).map_err(|error| broken(ChainFault::Draft(error)))?;

@@ -34,8 +34,8 @@ use super::object::Object;
 use crate::event::line::{TAG_BYTES_MAX, TAGS_MAX};
 use crate::event::{Draft, EventId, EventType, Payload, Source, Timestamp, TraceId};
 
-/// Tags that an import adds to a row at most: transcript, format, and that its id is a repeated one.
-const OWN_TAGS_MAX: usize = 3;
+/// Tags that an import adds to a row at most: transcript, format, that its id is a repeated one, that it is redacted.
+const OWN_TAGS_MAX: usize = 4;
 
 /// Whether a line is a row of a Cortex ledger.
 pub(crate) fn recognises(line: &Object<'_>) -> bool {

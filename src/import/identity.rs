@@ -19,17 +19,22 @@
 //! - Other JSONL and trajectories name no transcript. Many begin alike, so the file's name (not its folder) tells them
 //!   apart, and a file that is renamed is a new transcript.
 //!
+//! Where there is a redactor, the bytes that ids and identities are made of are the redacted ones, whether they are recorded
+//! so or not: a hash of the others would confirm a guess at what was replaced.
+//!
 //! Nothing is lost where two files are one transcript: lines that both have are recorded once, all others too. But
 //! they are exported as one file, which is not exact.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use super::error::ImportError;
 use super::facts;
 use super::format::{Format, look_ahead};
 use super::object::Object;
-use super::{TAG_LAYOUT, TAG_REPEATED_ID, TAG_SKIPPED, claude_code, codex, cortex, openhands};
+use super::{TAG_LAYOUT, TAG_REPEATED_ID, TAG_SKIPPED, claude_code, codex, cortex, openhands, scan};
 use crate::event::{EventId, Timestamp};
+use crate::redact::{Redactor, redact_text};
 
 /// Lines that are looked at for a transcript's identity. 256: Claude Code writes a few snapshots before its session id.
 const IDENTITY_LINES_MAX: u64 = 256;
@@ -62,11 +67,12 @@ pub(crate) enum Kind {
 
 impl Identity {
     /// The identity of a JSONL transcript.
-    pub fn of_file(path: &Path, format: Format) -> Result<Identity, ImportError> {
+    pub fn of_file(path: &Path, format: Format, redactor: Option<&dyn Redactor>) -> Result<Identity, ImportError> {
         let found = look_ahead(path, IDENTITY_LINES_MAX, |raw| {
             let core = raw.parts().core;
             if format == Format::Jsonl {
-                return Some(named_by(path, core.get(..FIRST_LINE_BYTES_MAX).unwrap_or(core)));
+                let core = without_secrets(core, redactor);
+                return Some(named_by(path, core.get(..FIRST_LINE_BYTES_MAX).unwrap_or(&core)));
             }
             let line = Object::parse(std::str::from_utf8(core).ok()?)?;
             match format {
@@ -154,6 +160,15 @@ impl Hashed {
 pub(crate) fn with_time(bits: u128, time: Option<Timestamp>) -> EventId {
     let millis = time.map_or(0, Timestamp::id_millis);
     EventId::from_u128(u128::from(millis) << 80 | bits)
+}
+
+/// A line as a redactor leaves it.
+fn without_secrets<'a>(core: &'a [u8], redactor: Option<&dyn Redactor>) -> Cow<'a, [u8]> {
+    let redacted = redactor.and_then(|redactor| match scan::check(core) {
+        Ok(json) => redactor.redact(json),
+        Err(_) => redact_text(redactor, &String::from_utf8_lossy(core)),
+    });
+    redacted.map_or(Cow::Borrowed(core), |redacted| Cow::Owned(redacted.json.into_bytes()))
 }
 
 fn stem_of(path: &Path) -> String {

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -16,15 +17,16 @@ use super::error::{BadLine, ImportError};
 use super::facts::{Facts, Known};
 use super::format::{Format, detect};
 use super::identity::{Identity, Ids, Kind, with_time};
-use super::layout::{Builder, CortexHead, LayoutNote};
+use super::layout::{Builder, CortexHead, Finished, LayoutNote};
 use super::object::Object;
 use super::scan::{self, Parts, Scanner};
-use super::{TAG_LAYOUT, TAG_REPEATED_ID, TAG_SKIPPED, claude_code, codex, jsonl, openhands, swe_agent};
+use super::{TAG_LAYOUT, TAG_REDACTED, TAG_REPEATED_ID, TAG_SKIPPED, claude_code, codex, jsonl, openhands, swe_agent};
 use crate::event::{Draft, Payload, Timestamp};
 use crate::ledger::LedgerReader;
+use crate::redact::{Redacted, Redactor, Replaced, redact_text};
 
 /// How a transcript is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The format; else it is told from the content, see [`detect`].
     pub format: Option<Format>,
@@ -33,11 +35,18 @@ pub struct Settings {
     /// Bytes of the longest line; a longer one is a bad line. By default 16 MiB less 64 KiB, so that an event with
     /// such a payload fits into the longest line of a ledger with default options. Keep it below that of the ledger.
     pub line_bytes_max: usize,
+    /// What takes secrets out of lines before they become drafts, and out of what ids are made of. None: lines are as they
+    /// are, and so are ids.
+    pub redactor: Option<Arc<dyn Redactor>>,
+    /// Whether the redactor is used for ids alone, and lines are recorded as they are. A transcript that was imported the other
+    /// way round before has the same ids, so that the ledger answers `Conflict` for lines with secrets instead of recording
+    /// them twice.
+    pub keep_secrets: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { format: None, skip_bad: false, line_bytes_max: (16 << 20) - (64 << 10) }
+        Settings { format: None, skip_bad: false, line_bytes_max: (16 << 20) - (64 << 10), redactor: None, keep_secrets: false }
     }
 }
 
@@ -76,6 +85,8 @@ pub struct TranscriptReader {
     bytes_total: u64,
     skipped: u64,
     last_time: Option<Timestamp>,
+    /// What the redactor found in the last draft.
+    replaced: Vec<Replaced>,
     /// How often a line was there, by what its first id has besides the time.
     seen: HashMap<u128, u64>,
     known: Known,
@@ -103,14 +114,16 @@ impl TranscriptReader {
             None => detect(path)?,
         };
         let (file, mut bytes_total) = scan::open(path)?;
+        let redactor = settings.redactor.as_deref();
         let mut adoption = None;
         let (identity, input) = if format == Format::SweAgent {
             let trajectory = swe_agent::load(path, file, bytes_total)?;
             let first = trajectory.steps.first().and_then(|step| Payload::from_json(step.get()).ok());
             let steps = Input::Steps { steps: trajectory.steps.into_iter(), read: 0, model: trajectory.model };
-            (Identity::of_steps(path, first.as_ref().map(Payload::as_str)), steps)
+            let first = first.map(|first| redact(redactor, first.as_str()).map_or(first.as_str().to_owned(), |redacted| redacted.json));
+            (Identity::of_steps(path, first.as_deref()), steps)
         } else {
-            let identity = Identity::of_file(path, format)?;
+            let identity = Identity::of_file(path, format, redactor)?;
             let mut bytes_max = u64::MAX;
             if format == Format::Cortex {
                 let adopted = Adoption::check(path, &file, &[&identity.tag(), &identity.format_tag()], settings)?;
@@ -118,7 +131,8 @@ impl TranscriptReader {
                 adoption = Some(Box::new(adopted));
             }
             let scanner = Box::new(Scanner::new(file, bytes_max, settings.line_bytes_max));
-            (identity, Input::Lines { scanner, layout: Builder::new(settings.line_bytes_max) })
+            let layout = Builder::new(settings.line_bytes_max, redactor.is_some() && !settings.keep_secrets);
+            (identity, Input::Lines { scanner, layout })
         };
         Ok(TranscriptReader {
             path: path.to_owned(),
@@ -131,6 +145,7 @@ impl TranscriptReader {
             bytes_total,
             skipped: 0,
             last_time: None,
+            replaced: Vec::new(),
             seen: HashMap::new(),
             known: Known::default(),
             adoption,
@@ -151,6 +166,11 @@ impl TranscriptReader {
     /// The tag of all its drafts, `transcript:<16 hex>`.
     pub fn tag(&self) -> &str {
         &self.tag
+    }
+
+    /// What the redactor found in the draft that came last, by rule: replaced in it, unless secrets are kept.
+    pub fn replaced(&self) -> &[Replaced] {
+        &self.replaced
     }
 
     /// How far it has come.
@@ -183,6 +203,7 @@ impl TranscriptReader {
     #[allow(clippy::should_implement_trait)] // it is fallible, as Lines::next_event is
     pub fn next(&mut self) -> Result<Option<Draft>, ImportError> {
         let Progress { bytes, lines, .. } = self.progress();
+        self.replaced.clear();
         match std::mem::replace(&mut self.input, Input::Done { bytes, lines }) {
             Input::Lines { scanner, layout } => match self.adoption.take() {
                 Some(adoption) => self.next_row(scanner, layout, adoption),
@@ -209,13 +230,20 @@ impl TranscriptReader {
             let record = if is_whole { scan::check(parts.core) } else { Err(BadLine::TooLong { bytes: line.len, max: line_bytes_max }) };
             let draft = match record {
                 Ok(record) => {
-                    // It has just been found to be one JSON value.
-                    let payload = Payload::from_valid(record.to_owned());
-                    layout.line(&parts, payload.as_str() != record);
-                    self.line_draft(record, payload)
+                    let redacted = self.find_secrets(record);
+                    let redacted = redacted.as_ref().map(|redacted| redacted.json.as_str());
+                    let is_redacted = redacted.is_some() && !self.settings.keep_secrets;
+                    let kept = redacted.filter(|_| is_redacted).unwrap_or(record);
+                    // The record has just been found to be one JSON value; what a redactor makes of it has not.
+                    let payload = if is_redacted { to_payload(kept) } else { Ok(Payload::from_valid(kept.to_owned())) };
+                    let payload = payload.map_err(|reason| ImportError::BadLine { path: self.path.clone(), line: number, reason })?;
+                    layout.line(&Parts { core: kept.as_bytes(), ..parts }, payload.as_str() != kept, is_redacted);
+                    let draft = self.line_draft(redacted.unwrap_or(record), payload);
+                    if is_redacted { draft.tag(TAG_REDACTED) } else { draft }
                 }
                 Err(reason) if self.settings.skip_bad => {
-                    layout.skipped(&parts, is_whole);
+                    let redactor = self.settings.redactor.as_deref().filter(|_| !self.settings.keep_secrets);
+                    layout.skipped(&parts, is_whole, redactor);
                     self.skipped_draft(number, line.len, &parts, &reason)
                 }
                 Err(reason) => return Err(ImportError::BadLine { path: self.path.clone(), line: number, reason }),
@@ -242,15 +270,20 @@ impl TranscriptReader {
             let record = scan::check(parts.core).map_err(|_| changed(&self.path, line.number))?;
             let (row, is_repeated) = adoption.row(&self.path, &line, record)?;
             self.last_time = row.facts.observed_at.or(self.last_time);
-            let payload = Payload::from_valid(record.to_owned());
-            layout.line(&parts, payload.as_str() != record);
-            let draft = if is_repeated {
-                let id = self.ids.hash(record.as_bytes()).id(self.last_time, Kind::Line(0));
-                row.draft(id, &[&self.tag, &self.format_tag, TAG_REPEATED_ID], payload)
-            } else {
-                let id = row.id;
-                row.draft(id, &[&self.tag, &self.format_tag], payload)
+            let redacted = self.find_secrets(record);
+            let redacted = redacted.as_ref().map(|redacted| redacted.json.as_str());
+            let is_redacted = redacted.is_some() && !self.settings.keep_secrets;
+            let kept = redacted.filter(|_| is_redacted).unwrap_or(record);
+            let payload = if is_redacted { to_payload(kept) } else { Ok(Payload::from_valid(kept.to_owned())) };
+            let payload = payload.map_err(|reason| ImportError::BadLine { path: self.path.clone(), line: line.number, reason })?;
+            layout.line(&Parts { core: kept.as_bytes(), ..parts }, payload.as_str() != kept, is_redacted);
+            let id = match is_repeated {
+                true => self.ids.hash(redacted.unwrap_or(record).as_bytes()).id(self.last_time, Kind::Line(0)),
+                false => row.id,
             };
+            let own = [(true, self.tag.as_str()), (true, &self.format_tag), (is_repeated, TAG_REPEATED_ID), (is_redacted, TAG_REDACTED)];
+            let own: Vec<&str> = own.into_iter().filter_map(|(is_so, tag)| is_so.then_some(tag)).collect();
+            let draft = row.draft(id, &own, payload);
             self.adoption = Some(adoption);
             self.input = Input::Lines { scanner, layout };
             return Ok(Some(draft));
@@ -272,8 +305,13 @@ impl TranscriptReader {
         let draft = match payload {
             // The payload rather than the step's bytes: another indentation of the file is the same step.
             Ok(payload) => {
-                let record = payload.as_str().to_owned();
-                self.draft(swe_agent::read(&model), &record, payload)
+                let redacted = self.find_secrets(payload.as_str());
+                let record = redacted.map_or_else(|| payload.as_str().to_owned(), |redacted| redacted.json);
+                let is_redacted = !self.replaced.is_empty() && !self.settings.keep_secrets;
+                let payload = if is_redacted { to_payload(&record) } else { Ok(payload) };
+                let payload = payload.map_err(|reason| ImportError::BadLine { path: self.path.clone(), line: number, reason })?;
+                let draft = self.draft(swe_agent::read(&model), &record, payload);
+                if is_redacted { draft.tag(TAG_REDACTED) } else { draft }
             }
             Err(reason) if self.settings.skip_bad => {
                 let parts = Parts { lead: b"", core: step.get().as_bytes(), trail: b"", end: "" };
@@ -283,6 +321,13 @@ impl TranscriptReader {
         };
         self.input = Input::Steps { steps, read: number, model };
         Ok(Some(draft))
+    }
+
+    /// The record as the redactor leaves it, where that is not as it is.
+    fn find_secrets(&mut self, record: &str) -> Option<Redacted> {
+        let redacted = redact(self.settings.redactor.as_deref(), record)?;
+        self.replaced.clone_from(&redacted.replaced);
+        Some(redacted)
     }
 
     fn line_draft(&mut self, record: &str, payload: Payload) -> Draft {
@@ -348,7 +393,12 @@ impl TranscriptReader {
             import_skipped: Skipped<'a>,
         }
         self.skipped += 1;
-        let blake3 = blake3::hash(parts.core).to_hex().to_string();
+        // What was skipped is hashed without its secrets, as all is.
+        let text = String::from_utf8_lossy(parts.core);
+        let redacted = self.settings.redactor.as_deref().and_then(|redactor| redact_text(redactor, &text));
+        let core = redacted.as_ref().map_or(parts.core, |redacted| redacted.json.as_bytes());
+        let blake3 = blake3::hash(core).to_hex().to_string();
+        self.replaced = redacted.map(|redacted| redacted.replaced).unwrap_or_default();
         let skipped = Skipped { file: &self.name, line: number, reason: reason.to_string(), bytes, blake3 };
         // Texts and numbers always make a payload.
         let payload = Payload::from_serialize(&Wrapped { import_skipped: skipped }).unwrap_or_else(|_| Payload::null());
@@ -362,15 +412,19 @@ impl TranscriptReader {
     }
 
     fn layout_note(&self, scanner: &Scanner, layout: Builder, cortex: Option<CortexHead>) -> Draft {
-        let (layout, complete) = layout.finish();
+        let Finished { runs: layout, complete, redacted } = layout.finish();
+        let (redacted, bytes, hash) = redacted.unwrap_or_else(|| (0, scanner.bytes(), scanner.hash()));
+        // An adopted ledger is told by the bytes that it has, and its rows bring their own hashes along.
+        let (bytes, hash) = if cortex.is_some() { (scanner.bytes(), scanner.hash()) } else { (bytes, hash) };
         let note = LayoutNote {
             format: self.identity.format.name().to_owned(),
             transcript: self.identity.text.clone(),
             name: self.name.clone(),
             lines: scanner.lines(),
-            bytes: scanner.bytes(),
-            blake3: scanner.hash().to_hex().to_string(),
+            bytes,
+            blake3: hash.to_hex().to_string(),
             complete,
+            redacted,
             layout,
             cortex,
         };
@@ -379,6 +433,11 @@ impl TranscriptReader {
         let facts = Facts::note();
         self.tagged(Draft::new(facts.event_type, facts.source)).tag(TAG_LAYOUT).id(id).with_payload(payload)
     }
+}
+
+fn redact(redactor: Option<&dyn Redactor>, record: &str) -> Option<Redacted> {
+    // A redactor that names no rule has changed nothing that it could tell of.
+    redactor?.redact(record).filter(|redacted| !redacted.replaced.is_empty())
 }
 
 fn to_payload(record: &str) -> Result<Payload, BadLine> {

@@ -146,7 +146,7 @@ mod tests {
     fn a_key_introduces_itself() {
         let key = PublicKey::from_bytes([3; 32]);
         let draft = KeyChange::Added { key, reason: Default::default() }.draft().unwrap();
-        let draft = draft.check(&Limits { line_bytes_max: 1 << 20 }).unwrap();
+        let draft = draft.check(&Limits { line_bytes_max: 1 << 20, redactor: None }).unwrap();
         let allows = |key| Policy::trusted().decide_fast(&Appending::new(&draft, LedgerId::from_u128(7), Timestamp::EPOCH).signed(key));
         assert!(allows(KeyStanding::Unknown(key.key_id())));
         assert!(!allows(KeyStanding::Unknown(PublicKey::from_bytes([4; 32]).key_id())));
@@ -165,7 +165,7 @@ mod tests {
         let mut allowed = 0;
         for policy in [Policy::default(), Policy::local(), Policy::trusted()] {
             for source in [Source::User, Source::Runtime, Source::tool("bash")] {
-                let draft = Draft::new(EventType::SYSTEM_NOTE, source).check(&Limits { line_bytes_max: 1 << 20 }).unwrap();
+                let draft = Draft::new(EventType::SYSTEM_NOTE, source).check(&Limits { line_bytes_max: 1 << 20, redactor: None }).unwrap();
                 for (key, parity) in keys.iter().flat_map(|key| lags.map(|parity| (*key, parity))) {
                     let appending = Appending::new(&draft, LedgerId::from_u128(7), Timestamp::EPOCH).signed(key).parity_is(parity);
                     let votes = gates.map(|gate| gate.vote(&policy.seen(&appending)));

@@ -127,6 +127,9 @@ pub struct AppendArgs {
     /// All payloads as one batch: all of them are recorded, or none
     #[arg(long)]
     pub atomic: bool,
+    /// Replace well-known shapes of secrets in payloads before they are hashed and written
+    #[arg(long)]
+    pub redact: bool,
     /// Only if the last event of the session has this session_seq (one payload, or --atomic)
     #[arg(long, value_name = "N", requires = "session")]
     pub expect_session_seq: Option<u64>,
@@ -162,6 +165,9 @@ pub struct ImportArgs {
     /// Record a note for a bad line and go on, rather than stop the file there
     #[arg(long)]
     pub skip_bad: bool,
+    /// Record lines as they are; else well-known shapes of secrets are replaced before they are hashed and written
+    #[arg(long)]
+    pub keep_secrets: bool,
     /// Print each event's receipt as it comes, before the counts
     #[arg(long)]
     pub receipts: bool,

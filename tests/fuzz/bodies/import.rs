@@ -77,7 +77,7 @@ fn read(path: &Path, settings: &Settings) -> Result<Read, String> {
     };
     assert!(matches!(reader.next(), Ok(None)), "nothing follows the end");
     for draft in &drafts {
-        let limits = Limits { line_bytes_max: settings.line_bytes_max.max(1 << 16) + (64 << 10) };
+        let limits = Limits { line_bytes_max: settings.line_bytes_max.max(1 << 16) + (64 << 10), redactor: None };
         draft.clone().check(&limits).expect("a draft can be recorded");
     }
     Ok((reader.format(), drafts, error))
