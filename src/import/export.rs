@@ -126,7 +126,7 @@ impl Found {
 /// What an event is to the export.
 enum Role {
     Line { is_redacted: bool },
-    Layout(LayoutNote),
+    Layout(Box<LayoutNote>),
 }
 
 /// The transcript that an event belongs to, and what it is there.
@@ -146,7 +146,7 @@ fn role(event: &Event<'_>) -> Option<(String, Role)> {
     }
     let note = LayoutNote::from_payload(event.payload()?)?;
     // A note that is not of the transcript that it is tagged with was not written by an import.
-    has(&transcript_tag(&note.format, &note.transcript)).then_some((transcript, Role::Layout(note)))
+    has(&transcript_tag(&note.format, &note.transcript)).then_some((transcript, Role::Layout(Box::new(note))))
 }
 
 fn find(reader: &LedgerReader) -> Result<Vec<Found>, ImportError> {
@@ -264,7 +264,7 @@ impl Writing {
 fn load_note(reader: &LedgerReader, seq: Seq) -> Result<Option<LayoutNote>, LedgerError> {
     let mut lines = reader.lines_from(seq)?;
     Ok(lines.next_event()?.and_then(|(_, event)| match role(&event) {
-        Some((_, Role::Layout(note))) => Some(note),
+        Some((_, Role::Layout(note))) => Some(*note),
         _ => None,
     }))
 }
