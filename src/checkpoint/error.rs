@@ -66,7 +66,7 @@ pub enum CheckpointError {
         durable: EventHash,
     },
     /// The store's own last checkpoint is not what it says.
-    #[error("{path}: {reason}, so nothing more is signed; restore that file from a backup")]
+    #[error("{path}: {reason}; so nothing more is signed: restore that file from a backup")]
     OwnCheckpoint {
         /// The file.
         path: PathBuf,

@@ -298,14 +298,17 @@ impl Checkpointer {
     }
 
     /// Makes it durable in the store, before anybody is given it.
-    fn store(&self, checkpoint: &Checkpoint) -> Result<(), LedgerError> {
+    fn store(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let (storage, path) = (self.options.storage.as_ref(), notes::signed_path(&self.dir));
         let write = || {
             self.options.at(failpoint::CHECKPOINT_WRITE)?;
             notes::append(storage, &path, checkpoint, || self.options.at(failpoint::CHECKPOINT_SYNC))?;
             self.options.at(failpoint::CHECKPOINT_SYNCED)
         };
-        write().map_err(LedgerError::io("writing", &path))
+        write().map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => CheckpointError::OwnCheckpoint { path: path.clone(), reason: error.to_string() },
+            _ => LedgerError::io("writing", &path)(error).into(),
+        })
     }
 
     /// Hands it to the anchors that lack it. Of those that an anchor has missed only the newest is left for it: that covers them.

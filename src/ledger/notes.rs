@@ -109,10 +109,10 @@ pub(crate) fn append(
         return storage.sync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")));
     };
     if let Some(origin) = end.foreign {
-        return wrong(format!("it has checkpoints of {origin}; give each ledger a file of its own"));
+        return wrong(format!("it has checkpoints of {origin}, and each ledger needs a file of its own"));
     }
     if !end.is_torn(checkpoint.origin()) {
-        return wrong("it ends in something that is no checkpoint; name another file, or take that away".to_owned());
+        return wrong("it ends in something that is no checkpoint, which is nobody's to write over".to_owned());
     }
     let mut file = storage.open_write(path)?;
     if !end.rest.is_empty() {
