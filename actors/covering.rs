@@ -1,6 +1,7 @@
 //! How LedgerActor's writer looks up ids and streams that it has forgotten: in the mirror, where that has them.
 
-use crate::{EventId, Lookup, LookupError, MirrorReader, Stored};
+use crate::keys::KeyEvent;
+use crate::{EventId, Lookup, LookupError, MirrorReader, Seq, Stored};
 
 /// Looks up in the mirror, where it covers what the writer has forgotten.
 pub(crate) struct Covering<'a> {
@@ -25,5 +26,8 @@ impl Lookup for Covering<'_> {
     }
     fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
         self.reader()?.id_max()
+    }
+    fn key_events(&mut self, through: Seq) -> Result<Vec<KeyEvent>, LookupError> {
+        self.reader()?.key_events(through)
     }
 }

@@ -14,6 +14,8 @@ use super::message::{Append, AppendReply, Durability, Message, Reply};
 use super::parity::Doubt;
 use super::shared::{Phase, Shared, Status};
 use super::supervisor::{Inner, SupervisorActor, SupervisorArgs};
+use crate::attest::Attestor;
+use crate::keys::KeyChange;
 use crate::store::{FoundMirror, Prepared, prepare};
 use crate::{
     AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerError, LedgerReader, Manifest, MirrorReader,
@@ -154,6 +156,14 @@ impl Ledger {
         let append = Append { fresh, patient: false, ..Append::new(drafts.clone(), permit) };
         let reply = self.send(append).await;
         one(reply.map_err(|error| with_drafts(error, &drafts)))
+    }
+
+    /// Records a change to the ledger's keys, signed with this one.
+    ///
+    /// # Errors
+    /// As [`Ledger::append`]; [`AppendError::Key`] where the change does not follow from the keys that the ledger has.
+    pub async fn change_key(&self, change: &KeyChange, attestor: Arc<dyn Attestor>) -> Result<Receipt, AppendError> {
+        self.append(change.draft()?.sign_with(attestor)).await
     }
 
     /// Appends a batch: all of it or none, across any crash; returns once it is durable in the ledger.

@@ -21,14 +21,16 @@ use super::flusher::Flusher;
 use super::gather::{self, Gather, Verdict};
 use super::message::{Append, Durability};
 use super::parity::Doubt;
+use super::shared::MirrorHealth;
 use super::sqlite::SqliteMsg;
 use super::supervisor::{Context, Exit, Inner};
 use super::to_mirror::ToMirror;
 use super::waiting::{self, Waiting};
 use crate::canary::{self, Canary};
+use crate::policy::ParityState;
 use crate::{
-    AppendError, Flight, Group, Head, LedgerError, LookupError, MirrorError, MirrorFault, MirrorReader, Seq, Stage, Staged, Writer,
-    failpoint,
+    AppendError, Flight, Group, Head, LedgerError, LookupError, MirrorError, MirrorFault, MirrorReader, NotSigned, Receipt, Seq, Stage,
+    Staged, Writer, failpoint,
 };
 
 /// What LedgerActor knows of the mirror, by the supervisor.
@@ -251,8 +253,7 @@ impl LedgerState {
         }
         match staged {
             Ok(Stage::Staged(Staged { receipts, durable: false })) => {
-                let Append { durability, permit, reply, .. } = append;
-                let waiting = Waiting { receipts, durability, permit, reply };
+                let waiting = Waiting::new(append, receipts, self.writer.is_signing());
                 // Duplicates may be of events that are in flight already.
                 match self.writer.in_flight() {
                     Some(flying) if waiting.receipts.iter().all(|receipt| receipt.seq <= flying.seq) => self.flying.push(waiting),
@@ -260,11 +261,10 @@ impl LedgerState {
                 }
             }
             Ok(Stage::Staged(Staged { receipts, durable: true })) => {
-                let Append { durability, permit, reply, .. } = append;
-                if durability == Durability::Mirrored {
+                if append.durability == Durability::Mirrored {
                     self.context.shared.outbox.hurry();
                 }
-                self.answer(vec![Waiting { receipts, durability, permit, reply }]);
+                self.answer(vec![Waiting::new(append, receipts, false)]);
             }
             Ok(Stage::GroupFull) => append.reply.send(Err(AppendError::Busy)),
             Err(error @ (AppendError::Rebuilding { .. } | AppendError::MirrorTooFarBehind { .. })) => match &self.failed {
@@ -277,7 +277,21 @@ impl LedgerState {
         Ok(None)
     }
 
+    /// How the mirror stands to the ledger, for the store's policy: by what the actors know, not by what a caller says.
+    fn parity_state(&self) -> ParityState {
+        let live = self.context.shared.live.borrow();
+        let is_mismatched = live.last_content_parity.as_ref().is_some_and(|report| !report.is_consistent());
+        match (&live.mirror, self.writer.unmirrored() as u64) {
+            (MirrorHealth::Failed { .. }, _) => ParityState::Mismatched,
+            _ if is_mismatched => ParityState::Mismatched,
+            (MirrorHealth::Rebuilding { .. }, _) => ParityState::Rebuilding,
+            (_, 0) => ParityState::Consistent,
+            (_, events) => ParityState::Lagging { events },
+        }
+    }
+
     fn try_stage(&mut self, append: &Append) -> Result<Stage, AppendError> {
+        self.writer.parity_is(self.parity_state());
         let mut lookup = Covering {
             reader: self.lookup.as_mut().filter(|_| self.covered),
             done: self.context.shared.mirrored.borrow().get(),
@@ -431,8 +445,30 @@ impl LedgerState {
         self.land(flight)
     }
 
+    /// Has the open group signed. Appends of events that could not be signed are told so, those behind them are staged again.
+    fn sign(&mut self) -> Result<(), Exit> {
+        while let Err(NotSigned { from, failed }) = self.writer.sign() {
+            let is_cut = |receipt: &Receipt| receipt.seq >= from;
+            let (cut, kept) = std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.receipts.iter().any(is_cut));
+            self.waiting = kept;
+            let cut: Vec<Waiting> = cut;
+            for waiting in cut {
+                let error = failed.iter().find(|(seq, _)| waiting.receipts.iter().any(|receipt| receipt.seq == *seq));
+                if let Some((_, error)) = error {
+                    tracing::warn!(actor = "ledger", %error, "an event is left out");
+                    waiting.reply.send(Err(AppendError::Attest(error.clone())));
+                } else if let Some(append) = waiting.into_append() {
+                    let deferred = self.stage(append)?;
+                    self.deferred.extend(deferred);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Closes the open group, and with it the list of those who wait for it.
     fn depart(&mut self) -> Result<Option<Flight>, Exit> {
+        self.sign()?;
         if canary::on(Canary::AcknowledgeFirst) {
             let waiting = std::mem::take(&mut self.waiting);
             self.answer(waiting);

@@ -6,11 +6,11 @@ use std::time::Instant;
 use ractor::ActorRef;
 
 use super::answers::all_on;
-use super::message::{Durability, Message, Reply};
+use super::message::{Append, Durability, Message, Reply};
 use super::permits::Permit;
 use super::shared::Shared;
 use super::supervisor::Inner;
-use crate::{LedgerError, MirrorAck, Receipt};
+use crate::{CheckedDraft, Conditions, LedgerError, MirrorAck, Receipt};
 
 /// An append that is sealed.
 pub(crate) struct Waiting {
@@ -18,12 +18,38 @@ pub(crate) struct Waiting {
     pub durability: Durability,
     pub permit: Permit,
     pub reply: Reply,
+    /// What it takes to seal it once more: where its group is being signed, one before it may be left out.
+    pub again: Option<Again>,
+}
+
+/// An append as it came, but for what [`Waiting`] has of it.
+pub(crate) struct Again {
+    pub drafts: Arc<Vec<CheckedDraft>>,
+    pub conditions: Conditions,
+    pub fresh: bool,
+    pub patient: bool,
+}
+
+impl Waiting {
+    /// Of an append that is sealed.
+    pub(crate) fn new(append: Append, receipts: Vec<Receipt>, is_signing: bool) -> Waiting {
+        let Append { drafts, conditions, durability, fresh, patient, permit, reply } = append;
+        let again = is_signing.then_some(Again { drafts, conditions, fresh, patient });
+        Waiting { receipts, durability, permit, reply, again }
+    }
+
+    /// The append that it was; nothing where that was not kept.
+    pub(crate) fn into_append(self) -> Option<Append> {
+        let Waiting { durability, permit, reply, again, .. } = self;
+        let Again { drafts, conditions, fresh, patient } = again?;
+        Some(Append { drafts, conditions, durability, fresh, patient, permit, reply })
+    }
 }
 
 /// Answers appends whose events are durable; those that ask for the mirror are answered once it has them.
 pub(crate) fn answer(shared: &Arc<Shared>, supervisor: &ActorRef<Message>, waiting: Vec<Waiting>) {
     // Permits by this thread, so that those who wait for one wake in their order, wherever the answers are given.
-    let sealed = waiting.into_iter().map(|Waiting { receipts, durability, permit, reply }| {
+    let sealed = waiting.into_iter().map(|Waiting { receipts, durability, permit, reply, .. }| {
         drop(permit);
         (receipts, durability, reply)
     });

@@ -63,6 +63,11 @@ impl Error {
         matches!(self, Error::Append(AppendError::Conflict { .. } | AppendError::BatchConflict { .. }))
     }
 
+    /// Whether the store's policy, or what it knows of keys, refused the append.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Error::Append(AppendError::Policy(_) | AppendError::Key(_)))
+    }
+
     /// Whether the same append, tried again later, can succeed.
     pub fn is_retryable(&self) -> bool {
         let wait = matches!(

@@ -43,6 +43,7 @@ ledger.close().await?;
 //! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
 //!   and makes them equal.
 //! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
+//! - [`policy`]: gates that say what may be appended, and what is recorded of that.
 //! - [`mod@import`]: transcripts of agents.
 //! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
 //!
@@ -60,11 +61,13 @@ mod event;
 #[doc(hidden)]
 pub mod failpoint;
 pub mod import;
+pub mod keys;
 mod ledger;
 mod mirror;
 pub mod note;
 mod options;
 mod parity;
+pub mod policy;
 mod store;
 mod verify;
 
@@ -79,9 +82,9 @@ pub use event::{
 };
 pub use ledger::{
     AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FileIdentity, Flight, FsStorage, Group, Head, LedgerError, LedgerLine,
-    LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, RawLine, Receipt, RecoveryReport, Reformed,
-    Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark, Writer,
-    claim, compress, decompress, io_advice, writer_of,
+    LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, NotSigned, RawLine, Receipt, RecoveryReport,
+    Reformed, Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark,
+    Writer, claim, compress, decompress, io_advice, writer_of,
 };
 pub use mirror::{
     Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, WalHeld, insert_event, mirror_path,
@@ -94,7 +97,7 @@ pub use parity::{
 };
 pub use rusqlite;
 pub use store::{FullReplay, OpenReport, Store, forecast, replay_store};
-pub use verify::{Failure, Unfinished, VerifyReport, verify};
+pub use verify::{Failure, KeyUse, SignatureReport, SignatureRules, Unfinished, VerifyReport, verify, verify_signed};
 #[doc(hidden)]
 pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};
 

@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::attest::Attestor;
 use crate::event::{Limits, Timestamp};
 use crate::ledger::storage::{FsStorage, Storage};
+use crate::policy::Policy;
 
 /// Where times come from.
 pub trait Clock: Send + Sync {
@@ -83,6 +85,15 @@ pub struct Options {
     /// readers of this crate skip them). They are cut off when the segment is sealed and when the store is closed. Off: space is
     /// reserved all the same, but the file ends with its last line.
     pub preallocate: bool,
+    /// What may be appended: gates that vote, and rules that must have. By default the mirror's state alone is looked at; see
+    /// [`Policy::local`] and [`Policy::trusted`].
+    pub policy: Policy,
+    /// What signs each event that does not bring a signer of its own ([`Draft::sign_with`](crate::Draft::sign_with)). None: those
+    /// are not signed.
+    pub attestor: Option<Arc<dyn Attestor>>,
+    /// How long a signer that may wait for something has for a signature; then its event is left out. 2 s: a TPM or a service that
+    /// is well answers within a tenth of that, and the group waits for as long.
+    pub sign_deadline: Duration,
     /// Whether opening may create a store where there is none.
     pub create: bool,
     /// Where times come from.
@@ -108,6 +119,9 @@ impl Default for Options {
             mirror_busy_timeout: Duration::from_millis(250),
             mirror_wal_bytes_max: 64 << 20,
             preallocate: false,
+            policy: Policy::default(),
+            attestor: None,
+            sign_deadline: Duration::from_secs(2),
             create: true,
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds::default()),

@@ -4,19 +4,23 @@
 //! of its own. Each append here is a group of its own; the actors are what makes groups form.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::Error;
+use crate::attest::Attestor;
 use crate::event::{Draft, Seq};
+use crate::keys::{KeyChange, KeyEvent};
 use crate::ledger::{
     AppendError, Claim, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror,
-    Receipt, RecoveryReport, Reformed, Refusal, Sealed, Stage, Staged, StoreLock, Stored, Watermark, Writer, claim, compress, recovery,
-    segment,
+    NotSigned, Receipt, RecoveryReport, Reformed, Refusal, Sealed, Stage, Staged, StoreLock, Stored, Watermark, Writer, claim, compress,
+    recovery, segment,
 };
 use crate::mirror::{Mirror, MirrorError, MirrorFault, MirrorReader, set_aside};
 use crate::options::Options;
 use crate::parity::{ParityReport, Replay, ReplayError, ReplayReport};
+use crate::policy::ParityState;
 
 /// What opening found and did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -243,10 +247,16 @@ impl Store {
     pub fn append_batch(&mut self, drafts: Vec<Draft>, conditions: &Conditions) -> Result<Vec<Receipt>, Error> {
         let limits = self.options.limits();
         let drafts = drafts.into_iter().map(|draft| draft.check(&limits)).collect::<Result<Vec<_>, _>>()?;
+        let behind = self.writer.unmirrored() as u64;
+        self.writer.parity_is(if behind == 0 { ParityState::Consistent } else { ParityState::Lagging { events: behind } });
         let mut lookup = Covering { floor: self.writer.floor(), total: self.writer.head().seq, mirror: &mut self.mirror };
         let Stage::Staged(Staged { mut receipts, durable }) = self.writer.stage(&drafts, conditions, false, &mut lookup)? else {
             return Ok(Vec::new()); // the group is empty before each append, so it is never too full
         };
+        if let Err(NotSigned { mut failed, .. }) = self.writer.sign() {
+            let error = failed.drain(..).next().map(|(_, error)| AppendError::Attest(error));
+            return Err(error.unwrap_or(AppendError::EmptyBatch).into());
+        }
         #[cfg(counterfoil_canary)]
         if crate::canary::on(crate::canary::Canary::MirrorFirst)
             && let Some(group) = self.writer.unwritten_group()
@@ -270,6 +280,14 @@ impl Store {
             receipt.mirror = if receipt.seq <= through { MirrorAck::Mirrored } else { MirrorAck::MirrorBehind };
         }
         Ok(receipts)
+    }
+
+    /// Records a change to the ledger's keys, signed with this one.
+    ///
+    /// # Errors
+    /// As [`Store::append`]; [`AppendError::Key`] where the change does not follow from the keys that the ledger has.
+    pub fn change_key(&mut self, change: &KeyChange, attestor: Arc<dyn Attestor>) -> Result<Receipt, Error> {
+        self.append(change.draft()?.sign_with(attestor))
     }
 
     /// Replays into the mirror what it lacks.
@@ -366,6 +384,10 @@ impl Lookup for Covering<'_, Mirror> {
     fn session_seq(&mut self, session_id: &str) -> Result<Option<u64>, LookupError> {
         self.check()?;
         self.mirror.session_seq(session_id)
+    }
+    fn key_events(&mut self, through: Seq) -> Result<Vec<KeyEvent>, LookupError> {
+        self.check()?;
+        self.mirror.key_events(through)
     }
     fn id_max(&mut self) -> Result<Option<crate::event::EventId>, LookupError> {
         self.check()?;

@@ -18,7 +18,7 @@ use common::*;
 use counterfoil::*;
 
 fn plan(threads: usize, chunk_bytes: usize, positions_max: usize) -> Plan {
-    Plan { threads, chunk_bytes, positions_max, cancelled: None }
+    Plan { threads, chunk_bytes, positions_max, ..Plan::default() }
 }
 
 fn plans() -> [Plan; 5] {
@@ -186,6 +186,9 @@ impl Lookup for Lying {
     }
     fn session_seq(&mut self, _: &str) -> Result<Option<u64>, LookupError> {
         Ok(Some(7))
+    }
+    fn key_events(&mut self, _: counterfoil::Seq) -> Result<Vec<counterfoil::keys::KeyEvent>, counterfoil::LookupError> {
+        Ok(Vec::new())
     }
     fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
         Ok(None)

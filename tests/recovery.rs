@@ -166,6 +166,9 @@ impl Lookup for Positions {
     fn session_seq(&mut self, session_id: &str) -> Result<Option<u64>, LookupError> {
         Ok((session_id == "s-1").then_some(self.0))
     }
+    fn key_events(&mut self, _: counterfoil::Seq) -> Result<Vec<counterfoil::keys::KeyEvent>, counterfoil::LookupError> {
+        Ok(Vec::new())
+    }
     fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
         Ok(Some(EventId::from_u128(u128::MAX)))
     }

@@ -10,10 +10,3 @@ mod signer;
 pub use file::{KeyFileError, generate_key_file, read_key_file, read_public_key};
 pub use key::{KeyId, PreparedKey, PublicKey, Signature};
 pub use signer::{AttestError, Attestor, MemoryKey};
-
-use crate::event::{EventHash, LedgerId};
-
-/// The bytes that the signature of an event is over, as FORMAT.md's section "Hashes" says.
-pub fn signing_input(ledger_id: LedgerId, event_hash: EventHash) -> Vec<u8> {
-    format!("counterfoil event signature v1\n{ledger_id}\n{event_hash}\n").into_bytes()
-}

@@ -26,13 +26,13 @@ pub enum AttestError {
         /// How long it had.
         deadline_ms: u64,
     },
-    /// So many calls of signers have not come back that no more are begun.
-    #[error("{key_id} was not asked, since {stuck} calls of signers have not come back; the event is not recorded: see to the signer")]
+    /// The signer was not asked: it has not yet come back from a call whose deadline is past.
+    #[error(
+        "{key_id} was not asked to sign, since it has not come back from an earlier call; the event is not recorded: see to the signer, and append it again"
+    )]
     Stuck {
         /// Its key.
         key_id: KeyId,
-        /// How many.
-        stuck: usize,
     },
     /// What it has given is no signature of these bytes by its key.
     #[error("{key_id} has given a signature that does not verify; the event is not recorded: the signer has another key than it says")]
@@ -44,7 +44,8 @@ pub enum AttestError {
 
 /// Signs with one Ed25519 key, which may be in memory, in a file, in a TPM, or in a service elsewhere.
 ///
-/// Called on threads of the ledger's own, never on that of an actor, unless [`Attestor::is_local`] says that it may.
+/// Called on threads of the ledger's own, so that one that waits for something holds up no other; on the writer's own thread only
+/// where [`Attestor::is_local`] says that it may be.
 pub trait Attestor: Send + Sync {
     /// The key that its signatures verify with. Always the same.
     fn public_key(&self) -> PublicKey;

@@ -13,7 +13,7 @@ use crate::attest::PublicKey;
 use crate::event::Seq;
 use crate::ledger::{FsStorage, Head, LedgerError, LedgerReader, notes};
 use crate::note::{self, NoteError, SignatureFault, TreeHash};
-use crate::verify::{VerifyReport, verify_watched};
+use crate::verify::{SignatureRules, VerifyReport, verify_watched};
 
 /// Checkpoints that are checked at once: 4 million, which take 200 MB. One a minute makes half a million a year.
 const CHECKPOINTS_MAX: usize = 1 << 22;
@@ -261,17 +261,18 @@ impl Roots {
     }
 }
 
-/// Verifies the ledger, as [`crate::verify()`], and holds it against these checkpoints in the same pass.
+/// Verifies the ledger, as [`crate::verify()`] (or with rules about signatures as [`crate::verify_signed`]), and holds it against these checkpoints in the same pass.
 ///
 /// # Errors
 /// [`LedgerError`] where the ledger can't be read. What is wrong is in the reports.
 pub fn verify_anchored(
     reader: &LedgerReader,
     anchored: Anchored,
+    rules: Option<SignatureRules>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(VerifyReport, AnchorReport), LedgerError> {
     let mut roots = Roots::new(anchored);
-    let report = verify_watched(reader, &mut roots, progress)?;
+    let report = verify_watched(reader, &mut roots, rules, progress)?;
     let anchors = roots.finish(&report);
     Ok((report, anchors))
 }

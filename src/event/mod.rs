@@ -16,7 +16,7 @@ mod source;
 mod timestamp;
 mod types;
 
-pub(crate) use draft::Place;
+pub(crate) use draft::{Brought, Place};
 pub use draft::{CheckedDraft, ContentDigest, Draft, DraftError, Limits};
 pub use ids::{EventHash, EventId, IdError, LedgerId, PayloadHash, Seq, TraceId};
 pub(crate) use ids::{as_text, parse_hex32, push_hex};

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::memory::LookupError;
 use super::recovery::Refusal;
+use crate::attest::{AttestError, KeyId};
 use crate::event::{DraftError, EventHash, EventId, LineError, Seq};
+use crate::keys::KeyFault;
+use crate::policy::PolicyError;
 
 /// Why the ledger can't be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,12 @@ pub enum LedgerError {
     #[error("the group up to seq {seq} is in flight; call `Writer::land` with it first")]
     InFlight {
         /// Its last event.
+        seq: Seq,
+    },
+    /// The open group has events that are to be signed yet.
+    #[error("seq {seq} is not signed yet; call `Writer::sign` first")]
+    NotSigned {
+        /// The first of them.
         seq: Seq,
     },
     /// ledger.json is damaged, or not a counterfoil's.
@@ -197,6 +206,18 @@ pub enum LineFault {
     /// Its payload is erased, but no erasure event names it.
     #[error("the payload is marked erased, but no counterfoil.erasure.v1 event names it")]
     NotErased,
+    /// Its signature is not one of the key that it names.
+    #[error("the signature is none of this event by {key_id}")]
+    Signature {
+        /// The key that it names.
+        key_id: KeyId,
+    },
+    /// Its key may not sign here, or it changes keys as it may not.
+    #[error("not signed as it may be: {0}")]
+    Key(#[from] KeyFault),
+    /// It is not signed, though it must be.
+    #[error("the event is not signed")]
+    NotSigned,
     /// Its group began before the one that it follows, or after itself.
     #[error("group_seq {found} does not fit the line before it")]
     Group {
@@ -206,6 +227,13 @@ pub enum LineFault {
     /// A batch is not whole, or its lines are not in a row.
     #[error("the line does not continue the batch before it")]
     Batch,
+}
+
+impl LineFault {
+    /// Whether the line is what was written, and it is only a question of who signed it.
+    pub(crate) fn is_of_signature(&self) -> bool {
+        matches!(self, LineFault::Signature { .. } | LineFault::Key(_) | LineFault::NotSigned)
+    }
 }
 
 /// Why an append was refused. Unless it says otherwise, nothing was written.
@@ -269,6 +297,15 @@ pub enum AppendError {
     /// A condition on a stream, but the draft belongs to none.
     #[error("a condition on a stream needs a draft with a session id; give the draft one, or drop the condition")]
     NoSession,
+    /// The store's policy refuses it; the whole decision is in there.
+    #[error(transparent)]
+    Policy(#[from] Box<PolicyError>),
+    /// The event could not be signed.
+    #[error(transparent)]
+    Attest(#[from] AttestError),
+    /// A change to the keys that does not follow from those that the ledger has.
+    #[error(transparent)]
+    Key(#[from] KeyFault),
     /// The id or the stream can't be looked up while the mirror is being rebuilt.
     #[error("the mirror is being rebuilt ({done} of {total} events), and this append needs it; try again in a moment")]
     Rebuilding {

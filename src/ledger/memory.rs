@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::recovery::TailEvent;
 use super::{Head, SealedEnds};
 use crate::event::{Event, EventId, Seq};
+use crate::keys::KeyEvent;
 
 /// An event that the ledger has, as idempotency needs it.
 #[derive(Clone, Debug)]
@@ -34,6 +35,11 @@ pub trait Lookup {
     /// # Errors
     /// [`LookupError`].
     fn id_max(&mut self) -> Result<Option<EventId>, LookupError>;
+    /// Changes to the keys of the ledger up to this seq, in order.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    fn key_events(&mut self, through: Seq) -> Result<Vec<KeyEvent>, LookupError>;
     /// Sealed segments whose ends were read before, by first seq. It saves reads, so it may know nothing.
     fn sealed_ends(&mut self) -> Vec<SealedEnds> {
         Vec::new()
@@ -73,6 +79,9 @@ impl Lookup for NoMirror {
         Err(LookupError::Rebuilding { done: 0, total: self.total })
     }
     fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
+        Err(LookupError::Rebuilding { done: 0, total: self.total })
+    }
+    fn key_events(&mut self, _: Seq) -> Result<Vec<KeyEvent>, LookupError> {
         Err(LookupError::Rebuilding { done: 0, total: self.total })
     }
 }

@@ -10,7 +10,8 @@
 //! - `stream` the same, decoded on other threads · `place` whether a line is right where it stands (`positions` of streams) · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
 //! - `notes` files of signed notes, whose last one is evidence of what was durable
-//! - `memory` ids and streams not mirrored yet · `writer` seal, group, rotate · `flight` write, fsync · `room` space ahead
+//! - `memory` ids and streams not mirrored yet · `keys` who may sign · `signing` what a group is to have signed, `signers` the threads that do it
+//! - `writer` seal, group, rotate · `flight` write, fsync · `room` space ahead
 
 mod append;
 mod claim;
@@ -18,6 +19,7 @@ pub(crate) mod compress;
 mod dry_run;
 mod error;
 mod flight;
+mod keys;
 pub(crate) mod lock;
 mod manifest;
 mod memory;
@@ -29,6 +31,8 @@ pub(crate) mod recovery;
 mod room;
 mod sealed;
 pub(crate) mod segment;
+mod signers;
+mod signing;
 pub mod storage;
 pub(crate) mod stream;
 pub(crate) mod tail;
@@ -49,6 +53,7 @@ pub use reader::{LedgerLine, LedgerReader, LedgerSize, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};
 pub use sealed::SealedEnds;
 pub use segment::{RawLine, Segment};
+pub use signing::NotSigned;
 pub use storage::{FileIdentity, FsStorage, Storage, StorageFile, StorageLock};
 #[doc(hidden)]
 pub use stream::Plan;

@@ -7,6 +7,7 @@ use super::positions::{Positions, SessionKey};
 use super::storage::{self, Storage};
 use super::{Head, LedgerError, LineFault};
 use crate::event::{Body, Event, EventHash, EventId, PayloadHash, Seq};
+use crate::keys::Signed;
 
 /// Looks up the position of a stream before the first event that a check has seen.
 pub(crate) type SessionBase<'a> = dyn FnMut(&str) -> Option<u64> + 'a;
@@ -22,7 +23,8 @@ pub(crate) struct Standing {
     pub batch: Option<(u32, u32)>,
     pub session: Option<(SessionKey, u64)>,
     pub payload_is_right: bool,
-    pub signed: bool,
+    /// Its signature, as far as it was looked at.
+    pub signed: Signed,
     /// Nothing of it lies outside its line, and it says nothing of other lines.
     pub is_plain: bool,
 }
@@ -39,12 +41,14 @@ impl Standing {
             batch: event.batch,
             session: event.session.as_ref().map(|(session_id, seq)| (SessionKey::of(session_id), *seq)),
             payload_is_right: event.payload_is_right() != Some(false),
-            signed: event.signature.is_some(),
-            is_plain: is_inline && event.attachments_json.is_none() && event.event_type != ERASURE,
+            signed: Signed::unchecked(event),
+            is_plain: is_inline && event.attachments_json.is_none() && !event.event_type.starts_with(RESERVED),
         }
     }
 }
 
+/// What the types of events begin with that the ledger itself writes.
+const RESERVED: &str = "counterfoil.";
 /// The type of events that name erased ones.
 pub(crate) const ERASURE: &str = "counterfoil.erasure.v1";
 

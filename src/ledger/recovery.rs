@@ -16,6 +16,7 @@ use super::{Head, LedgerError, LineFault, Lookup, Manifest};
 use crate::canary::{self, Canary};
 use crate::event::{ContentDigest, Event, EventHash, EventId, Seq, Timestamp, line};
 use crate::failpoint;
+use crate::keys::KeyEvent;
 use crate::options::Options;
 
 /// A seq that is known to be durable, and where its line is: the mirror's watermark.
@@ -205,6 +206,8 @@ pub(crate) struct Recovered {
     /// All events above this one are in `tail`.
     pub floor: Seq,
     pub id_max: Option<EventId>,
+    /// Changes to keys among the tail.
+    pub keys: Vec<KeyEvent>,
     /// Of sealed segments, those that are worth being kept: see [`sealed::check`].
     pub ends: Vec<SealedEnds>,
     pub report: RecoveryReport,
@@ -250,7 +253,16 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
             return Err(lost(segment::segment_path(cx.dir, Seq::FIRST), 0, Seq::ZERO, durable, evidence));
         }
         let report = RecoveryReport { head: genesis, torn: None, rewritten_bytes: 0 };
-        return Ok(Recovered { head: genesis, active: None, tail: Vec::new(), floor: Seq::ZERO, id_max: None, ends: Vec::new(), report });
+        return Ok(Recovered {
+            head: genesis,
+            active: None,
+            tail: Vec::new(),
+            floor: Seq::ZERO,
+            id_max: None,
+            keys: Vec::new(),
+            ends: Vec::new(),
+            report,
+        });
     };
     if active.is_compressed() {
         return recover_sealed(cx, &segments, genesis, lookup);
@@ -275,7 +287,7 @@ fn recover_sealed(cx: &Context<'_>, segments: &[Segment], genesis: Head, lookup:
     // For its check of the watermark: there is nothing to scan.
     scan_start(cx, segments, &next, head)?;
     let report = RecoveryReport { head, torn: None, rewritten_bytes: 0 };
-    Ok(Recovered { head, active: None, tail: Vec::new(), floor: head.seq, id_max: None, ends, report })
+    Ok(Recovered { head, active: None, tail: Vec::new(), floor: head.seq, id_max: None, keys: Vec::new(), ends, report })
 }
 
 /// Makes the names of the manifest and the segments durable: the process that made them may have been killed before it
@@ -429,7 +441,7 @@ fn recover_active(
     let mut kept: Vec<TailEvent> = Vec::new();
     let mut batch_offset = start.offset;
     let (mut valid_end, mut lf_missing) = (start.offset, false);
-    let mut id_max = None;
+    let (mut id_max, mut keys) = (None, Vec::new());
     while let Some(raw) = reader.next().map_err(reading())? {
         let Ok(event) = line::decode(raw.bytes) else {
             break;
@@ -455,6 +467,7 @@ fn recover_active(
             batch_offset = valid_end;
         }
         kept.push(TailEvent::of(&event));
+        keys.extend(KeyEvent::of(&event));
         id_max = id_max.max(Some(event.id));
         (valid_end, lf_missing) = (raw.end(), !raw.terminated);
     }
@@ -478,6 +491,7 @@ fn recover_active(
         }
         (cut, lf_missing, has_torn) = (batch_offset, false, true);
         kept.truncate(kept.len().saturating_sub(i as usize));
+        keys.retain(|change: &KeyEvent| change.seq < Seq::new(first));
         head = kept.last().map_or(start.head, |last| Head { seq: last.receipt.seq, event_hash: last.receipt.event_hash });
     }
     let at = |point| cx.options.at(point).map_err(LedgerError::io("recovering", path));
@@ -505,6 +519,7 @@ fn recover_active(
         tail: kept,
         floor: start.head.seq,
         id_max,
+        keys,
         ends: Vec::new(),
         report: RecoveryReport { head, torn, rewritten_bytes },
     })

@@ -16,6 +16,7 @@ use super::positions::POSITIONS_MAX;
 use super::segment::{self, RawLine, Segment};
 use super::{LedgerError, LineFault, Lines};
 use crate::event::{LineError, Seq, line};
+use crate::keys::KnownKeys;
 
 /// How a check goes about its work. Not part of the promise: for tests, which want small ones.
 #[doc(hidden)]
@@ -27,6 +28,8 @@ pub struct Plan {
     pub chunk_bytes: usize,
     /// Positions of streams that are kept in memory.
     pub positions_max: usize,
+    /// What signatures are checked with; without it they are not.
+    pub keys: Option<Arc<KnownKeys>>,
     /// Once it is set, the check ends with an error.
     pub cancelled: Option<Arc<AtomicBool>>,
 }
@@ -56,7 +59,8 @@ impl Default for Plan {
         // Asked once: the system looks it up in files.
         static PROCESSORS: OnceLock<usize> = OnceLock::new();
         let threads = *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX));
-        Plan { threads: if threads > 1 { threads } else { 0 }, chunk_bytes: 512 << 10, positions_max: POSITIONS_MAX, cancelled: None }
+        let threads = if threads > 1 { threads } else { 0 };
+        Plan { threads, chunk_bytes: 512 << 10, positions_max: POSITIONS_MAX, keys: None, cancelled: None }
     }
 }
 
@@ -162,9 +166,15 @@ impl Chunk {
         matches!(self.stop, Stop::Full) && self.bytes.len() <= LONG_BYTES.max(plan.chunk_bytes.saturating_mul(2))
     }
 
-    fn decode(&mut self) {
+    fn decode(&mut self, plan: &Plan) {
         let bytes = |line: &ChunkLine| self.bytes.get(line.from..line.to).unwrap_or_default();
-        self.decoded.extend(self.lines.iter().map(|line| line::decode(bytes(line)).map(|event| Standing::of(&event))));
+        let standing = |line: &ChunkLine| {
+            line::decode(bytes(line)).map(|event| match &plan.keys {
+                Some(keys) => Standing { signed: keys.check(&event), ..Standing::of(&event) },
+                None => Standing::of(&event),
+            })
+        };
+        self.decoded.extend(self.lines.iter().map(standing));
     }
 }
 
@@ -234,7 +244,7 @@ impl Stream {
         match &mut self.source {
             Source::Here(cursor) => {
                 self.chunk.fill(cursor, self.through, &self.plan);
-                self.chunk.decode();
+                self.chunk.decode(&self.plan);
                 if self.chunk.may_run_ahead(&self.plan) && self.plan.threads > 0 {
                     self.source = match std::mem::replace(&mut self.source, Source::Lost) {
                         Source::Here(cursor) => Threads::start(*cursor, self.through, &self.plan),
@@ -283,7 +293,8 @@ impl Threads {
         for _ in 0..plan.threads {
             let (to_worker, to_decode) = sync_channel::<Chunk>(1);
             let (to_caller, decoded) = sync_channel::<Chunk>(1);
-            match spawn(move || work(&to_decode, &to_caller)) {
+            let plan = plan.clone();
+            match spawn(move || work(&to_decode, &to_caller, &plan)) {
                 Ok(handle) => threads.handles.push(handle),
                 Err(_) => return Source::Here(Box::new(cursor)),
             }
@@ -348,9 +359,9 @@ fn read(mut cursor: Lines, through: Seq, plan: &Plan, to_fill: &Receiver<Chunk>,
     }
 }
 
-fn work(to_decode: &Receiver<Chunk>, to_caller: &SyncSender<Chunk>) {
+fn work(to_decode: &Receiver<Chunk>, to_caller: &SyncSender<Chunk>, plan: &Plan) {
     while let Ok(mut chunk) = to_decode.recv() {
-        chunk.decode();
+        chunk.decode(plan);
         if to_caller.send(chunk).is_err() {
             return;
         }

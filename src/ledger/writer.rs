@@ -9,18 +9,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::flight::Flight;
+use super::keys::LedgerKeys;
 use super::memory::Memory;
 use super::notes;
 use super::recovery::{self, Active, Context, TailEvent};
 use super::room::Room;
 use super::segment::{self, Segment};
+use super::signing::{Signing, Unsigned};
 use super::{
-    AppendError, Conditions, Head, LedgerError, Lookup, LookupError, Manifest, Receipt, RecoveryReport, SealedEnds, Stored, Watermark,
+    AppendError, Conditions, Head, LedgerError, Lookup, LookupError, Manifest, NotSigned, Receipt, RecoveryReport, SealedEnds, Stored,
+    Watermark,
 };
+use crate::attest::KeyId;
 use crate::canary::{self, Canary};
-use crate::event::{CheckedDraft, EventId, Place, Seq, line};
+use crate::event::{Brought, CheckedDraft, DraftError, EventId, LedgerId, Place, Seq, Timestamp, line};
 use crate::failpoint;
+use crate::keys::{KeyChange, KeyEvent};
 use crate::options::Options;
+use crate::policy::{Appending, KeyStanding, ParityState};
 
 /// Buffers of groups that are kept to be filled again: one is open, one in flight, the others wait for the mirror.
 const SPARES_MAX: usize = 4;
@@ -31,6 +37,7 @@ const SPARE_BYTES_MAX: usize = 4 << 20;
 pub struct Writer {
     options: Options,
     dir: PathBuf,
+    ledger_id: LedgerId,
     head: Head,
     /// The segment that is appended to; with the group in flight while there is one.
     active: Option<Active>,
@@ -39,6 +46,9 @@ pub struct Writer {
     /// The last event of the group in flight.
     flying: Option<Head>,
     memory: Memory,
+    signing: Signing,
+    keys: LedgerKeys,
+    parity: ParityState,
     id_max: Option<EventId>,
     spares: Vec<Vec<u8>>,
     /// Of sealed segments, as recovery has read them, until somebody keeps them.
@@ -51,6 +61,8 @@ pub struct Writer {
 struct OpenGroup {
     bytes: Vec<u8>,
     events: usize,
+    /// Those that are being signed, in order.
+    unsigned: Vec<Unsigned>,
 }
 
 /// A group that is durable: what the mirror is to commit.
@@ -115,12 +127,16 @@ impl Writer {
         let writer = Writer {
             options: options.clone(),
             dir: dir.to_owned(),
+            ledger_id: manifest.ledger_id,
             head: recovered.head,
             active: recovered.active,
             room: Room::new(options),
             group: OpenGroup::default(),
             flying: None,
             memory: Memory::new(recovered.floor, recovered.tail),
+            signing: Signing::new(manifest.ledger_id, options),
+            keys: LedgerKeys::new(recovered.floor, recovered.keys),
+            parity: ParityState::Consistent,
             id_max,
             spares: Vec::new(),
             ends: recovered.ends,
@@ -159,7 +175,8 @@ impl Writer {
         self.memory.mirrored_through(seq.min(self.head.seq));
     }
 
-    /// Seals drafts into the open group; more than one make an atomic batch. Ids come first, then conditions.
+    /// Seals drafts into the open group; more than one make an atomic batch. Ids come first, then conditions, then the store's
+    /// policy.
     /// `fresh` says that their ids were just made and can't be known.
     ///
     /// # Errors
@@ -187,12 +204,22 @@ impl Writer {
             return Ok(Stage::Staged(staged));
         }
         self.check_conditions(conditions, lookup)?;
+        self.check_keys(drafts, lookup)?;
         let waiting = self.unmirrored();
         if waiting + drafts.len() > self.options.unmirrored_events_max {
             return Err(AppendError::MirrorTooFarBehind { waiting });
         }
         if self.group.events > 0 && (self.group.bytes.len() + bytes > bytes_max || self.group.events + drafts.len() > events_max) {
             return Ok(Stage::GroupFull);
+        }
+        let recorded_at = self.options.clock.now();
+        let decisions = self.decide(drafts, recorded_at, lookup)?;
+        let policy_bytes = decisions.iter().flatten().map(String::len).sum::<usize>();
+        if policy_bytes > 0 {
+            self.check_room(drafts, &decisions)?;
+            if self.group.events > 0 && self.group.bytes.len() + bytes + policy_bytes > bytes_max {
+                return Ok(Stage::GroupFull);
+            }
         }
         let mut positions = Vec::with_capacity(drafts.len());
         for draft in drafts {
@@ -201,26 +228,90 @@ impl Writer {
                 Some(session_id) => Some(self.session_seq(session_id, lookup)?),
             });
         }
-        Ok(Stage::Staged(self.seal(drafts, positions)))
+        Ok(Stage::Staged(self.seal(drafts, positions, decisions, recorded_at)))
+    }
+
+    /// What the store's policy says of these drafts: for each the text that its event has of it, where it has one; nothing at all
+    /// where nobody has anything to say.
+    fn decide(&mut self, drafts: &[CheckedDraft], now: Timestamp, lookup: &mut dyn Lookup) -> Result<Vec<Option<String>>, AppendError> {
+        let policy = &self.options.policy;
+        let mut decisions = Vec::new();
+        for (index, draft) in drafts.iter().enumerate() {
+            let key = match self.signing.of(draft) {
+                Some(attestor) if policy.looks_at_keys() => KeyStanding::of(self.keys.ring(lookup)?, Some(attestor.key_id())),
+                Some(attestor) => KeyStanding::Unknown(attestor.key_id()),
+                None => KeyStanding::Unsigned,
+            };
+            let appending = Appending::new(draft, self.ledger_id, now).signed(key).parity_is(self.parity);
+            let brought = draft.draft().brought();
+            if brought.is_none() && policy.decide_fast(&appending) {
+                continue;
+            }
+            let Brought { decision, authorisation } = brought.cloned().unwrap_or_default();
+            let decision = policy.decide(&appending, decision, authorisation.as_ref()).map_err(Box::new)?;
+            if let Some(json) = decision.policy_json() {
+                decisions.resize(index, None);
+                decisions.push(Some(json));
+            }
+        }
+        Ok(decisions)
+    }
+
+    /// Whether the lines have room for what the policy adds to them.
+    fn check_room(&self, drafts: &[CheckedDraft], decisions: &[Option<String>]) -> Result<(), AppendError> {
+        let mut bytes = drafts.iter().zip(decisions).map(|(draft, json)| draft.line_bytes_max() + json.as_ref().map_or(0, String::len));
+        let max = self.options.line_bytes_max;
+        match bytes.find(|bytes| *bytes > max) {
+            Some(bytes) => Err(DraftError::LineTooLong { bytes, max }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note of how the mirror stands to the ledger, for the policy.
+    pub fn parity_is(&mut self, parity: ParityState) {
+        self.parity = parity;
     }
 
     /// Seals drafts whose streams were at these positions before the first of them.
-    fn seal(&mut self, drafts: &[CheckedDraft], positions: Vec<Option<u64>>) -> Staged {
+    fn seal(
+        &mut self,
+        drafts: &[CheckedDraft],
+        positions: Vec<Option<u64>>,
+        decisions: Vec<Option<String>>,
+        recorded_at: Timestamp,
+    ) -> Staged {
         let group_seq = self.flying.unwrap_or(self.head).seq.next();
-        let recorded_at = self.options.clock.now();
         let mut receipts = Vec::with_capacity(drafts.len());
         let mut last = self.last_staged();
+        let (first, start) = (last.seq.next(), self.group.bytes.len());
         for (index, (draft, position)) in drafts.iter().zip(positions).enumerate() {
             let id = draft.id().unwrap_or_else(|| EventId::from_u128(self.options.ids.next(recorded_at)));
             let batch = (drafts.len() > 1).then(|| (index as u32 + 1, drafts.len() as u32));
             // A stream that the batch has moved on is where the memory has it.
             let position = if index == 0 { position } else { draft.session_id().and_then(|id| self.memory.session_seq(id)).or(position) };
             let session_seq = position.map(|last| last + 1);
-            let place = Place { seq: last.seq.next(), id, recorded_at, session_seq, group_seq, batch, prev: last.event_hash };
+            let attestor = self.signing.of(draft).cloned();
+            let signed_by = attestor.as_ref().map(|attestor| attestor.key_id().to_string());
+            let signed_by = signed_by.as_deref();
+            let policy = decisions.get(index).and_then(Option::as_deref);
+            let prev = last.event_hash;
+            let place = Place { seq: last.seq.next(), id, recorded_at, session_seq, group_seq, batch, prev, signed_by, policy };
             let mut event = draft.place(&place);
-            line::seal(&mut event, &mut self.group.bytes);
+            let signature_at = line::seal(&mut event, &mut self.group.bytes);
             self.group.bytes.push(b'\n');
             self.group.events += 1;
+            if let Some((attestor, at)) = attestor.zip(signature_at) {
+                self.group.unsigned.push(Unsigned {
+                    first,
+                    start,
+                    seq: event.seq,
+                    at,
+                    asked: self.signing.ask(&attestor, event.event_hash),
+                });
+            }
+            if let Some(change) = KeyEvent::of(&event) {
+                self.keys.staged(change);
+            }
             last = Head { seq: event.seq, event_hash: event.event_hash };
             let remembered = TailEvent::with_content(&event, draft.content());
             receipts.push(remembered.receipt.clone());
@@ -228,6 +319,59 @@ impl Writer {
             self.memory.remember(remembered);
         }
         Staged { receipts, durable: false }
+    }
+
+    /// Waits for the signatures of the open group, and puts them into their lines. To be called before a group that
+    /// [`Writer::is_signing`] is written.
+    ///
+    /// # Errors
+    /// [`NotSigned`]: some could not be had. The open group ends before the first append that is concerned; those behind it are to
+    /// be staged again, but for those that could not be signed.
+    pub fn sign(&mut self) -> Result<(), NotSigned> {
+        let unsigned = std::mem::take(&mut self.group.unsigned);
+        if unsigned.is_empty() {
+            return Ok(());
+        }
+        let failed = self.signing.fill_in(&unsigned, &mut self.group.bytes);
+        let Some((seq, _)) = failed.first() else { return Ok(()) };
+        let Some(Unsigned { first, start, .. }) = unsigned.iter().find(|event| event.seq == *seq) else { return Ok(()) };
+        let (from, last) = (*first, self.last_staged().seq);
+        self.group.bytes.truncate(*start);
+        self.group.events = self.group.events.saturating_sub((last.get() + 1 - from.get()) as usize);
+        self.forget_above(from.previous());
+        Err(NotSigned { from, failed })
+    }
+
+    /// Whether events of the open group are being signed.
+    pub fn is_signing(&self) -> bool {
+        !self.group.unsigned.is_empty()
+    }
+
+    /// Takes back what was staged above this seq.
+    fn forget_above(&mut self, seq: Seq) {
+        self.memory.forget_above(seq);
+        self.keys.forget_above(seq);
+    }
+
+    /// Whether those who are to sign can be asked, and changes to keys follow from those that the ledger has.
+    fn check_keys(&mut self, drafts: &[CheckedDraft], lookup: &mut dyn Lookup) -> Result<(), AppendError> {
+        let mut changed = None;
+        for draft in drafts {
+            let attestor = self.signing.of(draft).cloned();
+            if let Some(attestor) = &attestor {
+                self.signing.check(attestor.as_ref())?;
+            }
+            let event_type = draft.draft().event_type().as_str();
+            if let Some(change) = KeyChange::of(event_type, draft.draft().payload_bytes()) {
+                let ring = match &mut changed {
+                    Some(ring) => ring,
+                    none => none.insert(self.keys.ring(lookup)?.clone()),
+                };
+                let signed_by: Option<KeyId> = attestor.map(|attestor| attestor.key_id());
+                ring.apply(self.last_staged().seq.next(), &change, signed_by)?;
+            }
+        }
+        Ok(())
     }
 
     fn last_staged(&self) -> Head {
@@ -310,7 +454,7 @@ impl Writer {
     /// Writes the open group and makes it durable. Nothing where it is empty.
     ///
     /// # Errors
-    /// [`LedgerError::InFlight`] where a flight is out; else as [`Writer::depart`] and [`Writer::land`].
+    /// [`LedgerError::InFlight`] where a flight is out, [`LedgerError::NotSigned`]; else as [`Writer::depart`] and [`Writer::land`].
     pub fn flush(&mut self) -> Result<Option<Group>, LedgerError> {
         self.check_landed()?;
         match self.depart()? {
@@ -327,16 +471,20 @@ impl Writer {
     ///
     /// # Errors
     /// [`LedgerError::DiskFull`] and failures to create a segment: the group is dropped, nothing of it was
-    /// written, and the writer is well. [`LedgerError::Poisoned`].
+    /// written, and the writer is well. [`LedgerError::NotSigned`]: nothing has happened. [`LedgerError::Poisoned`].
     pub fn depart(&mut self) -> Result<Option<Flight>, LedgerError> {
         self.check_well()?;
         if self.group.events == 0 || self.flying.is_some() {
             return Ok(None);
         }
+        if let Some(unsigned) = self.group.unsigned.first() {
+            return Err(LedgerError::NotSigned { seq: unsigned.seq });
+        }
         let last = self.last_staged();
-        let bytes = std::mem::replace(&mut self.group, OpenGroup { bytes: self.spares.pop().unwrap_or_default(), events: 0 }).bytes;
+        let empty = OpenGroup { bytes: self.spares.pop().unwrap_or_default(), ..OpenGroup::default() };
+        let bytes = std::mem::replace(&mut self.group, empty).bytes;
         if let Err(error) = self.make_room(bytes.len() as u64) {
-            self.memory.forget_above(self.head.seq);
+            self.forget_above(self.head.seq);
             return Err(error);
         }
         let Some(active) = self.active.take() else {

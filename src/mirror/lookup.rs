@@ -6,8 +6,9 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::error::fault_of;
 use super::row::Row;
-use super::{Mirror, MirrorFault, MirrorReader, SELECT, ends};
-use crate::event::EventId;
+use super::{Mirror, MirrorError, MirrorFault, MirrorReader, SELECT, ends};
+use crate::event::{EventId, Seq};
+use crate::keys::{KEY_EVENTS, KeyEvent, KeyRing};
 use crate::ledger::recovery::TailEvent;
 use crate::ledger::{Lookup, LookupError, SealedEnds, Stored};
 
@@ -47,6 +48,23 @@ fn id_max(conn: &Connection) -> Result<Option<EventId>, LookupError> {
     last.map(|id| id.parse().map_err(broken)).transpose()
 }
 
+/// Changes to keys that are read at most: as many keys as a ledger may have, each of which can come, go, and be revoked.
+const KEY_EVENTS_MAX: usize = 3 * 4096;
+
+fn key_events(conn: &Connection, through: Seq) -> Result<Vec<KeyEvent>, LookupError> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        let types = KEY_EVENTS.map(|name| format!("'{name}'")).join(",");
+        format!("{SELECT} WHERE event_type IN ({types}) AND seq <= ?1 ORDER BY seq LIMIT {}", KEY_EVENTS_MAX + 1)
+    });
+    let mut statement = conn.prepare_cached(&SQL).map_err(failed)?;
+    let mut rows = statement.query([through.get().cast_signed()]).map_err(failed)?;
+    let mut events = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        events.extend(KeyEvent::of(&Row(row).event().map_err(broken)?));
+    }
+    if events.len() > KEY_EVENTS_MAX { Err(broken(format!("more than {KEY_EVENTS_MAX} changes to keys"))) } else { Ok(events) }
+}
+
 macro_rules! lookup {
     ($on:ty) => {
         impl Lookup for $on {
@@ -59,6 +77,9 @@ macro_rules! lookup {
             fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
                 id_max(&self.conn)
             }
+            fn key_events(&mut self, through: Seq) -> Result<Vec<KeyEvent>, LookupError> {
+                key_events(&self.conn, through)
+            }
             fn sealed_ends(&mut self) -> Vec<SealedEnds> {
                 ends::read(&self.conn)
             }
@@ -68,3 +89,21 @@ macro_rules! lookup {
 
 lookup!(Mirror);
 lookup!(MirrorReader);
+
+impl MirrorReader {
+    /// The keys of the ledger, as its events say. That the events themselves are right is for verify.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub fn keys(&self) -> Result<KeyRing, MirrorError> {
+        let reading =
+            |error| MirrorError::Io { action: "reading the keys in", path: self.path().to_owned(), source: std::io::Error::other(error) };
+        let mut ring = KeyRing::new();
+        for event in key_events(&self.conn, Seq::MAX).map_err(reading)? {
+            if let Err(fault) = ring.apply_event(&event) {
+                tracing::warn!(seq = event.seq.get(), %fault, "a change to the keys does not follow, and counts for nothing");
+            }
+        }
+        Ok(ring)
+    }
+}

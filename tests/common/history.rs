@@ -89,6 +89,9 @@ impl Lookup for ModelMirror {
         let stream = self.rows.iter().rev().find_map(|row| row.stream.as_ref().filter(|(id, _)| id == session_id));
         Ok(stream.map(|(_, seq)| *seq))
     }
+    fn key_events(&mut self, _: counterfoil::Seq) -> Result<Vec<counterfoil::keys::KeyEvent>, counterfoil::LookupError> {
+        Ok(Vec::new())
+    }
     fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
         Ok(self.rows.iter().map(|row| row.id).max())
     }

@@ -86,6 +86,9 @@ impl Lookup for NoMirror {
     fn session_seq(&mut self, _: &str) -> Result<Option<u64>, LookupError> {
         Ok(None)
     }
+    fn key_events(&mut self, _: counterfoil::Seq) -> Result<Vec<counterfoil::keys::KeyEvent>, counterfoil::LookupError> {
+        Ok(Vec::new())
+    }
     fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
         Ok(None)
     }

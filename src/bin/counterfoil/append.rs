@@ -6,10 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use counterfoil::actors::{AppendReply, CloseReport, Durability, Ledger};
-use counterfoil::{Conditions, Draft, MirrorAck, Payload, Receipt};
+use counterfoil::attest::read_key_file;
+use counterfoil::policy::Policy;
+use counterfoil::{Conditions, Draft, MirrorAck, Options, Payload, Receipt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::args::{AppendArgs, DurabilityArg};
+use crate::args::{AppendArgs, DurabilityArg, PolicyArg};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::out::{self, Out};
@@ -33,8 +35,17 @@ pub fn run(args: AppendArgs, context: &Context, out: &mut Out) -> Result<Exit, F
     let payloads = if from_stdin { Vec::new() } else { args.payloads.iter().map(|json| payload(json)).collect::<Result<_, _>>()? };
     // So is what all drafts have in common, before a store is created for them.
     draft(&args, Payload::null()).check(&context.options.limits())?;
+    let mut options = context.options.clone();
+    if let Some(path) = &args.sign {
+        options.attestor = Some(Arc::new(read_key_file(path)?));
+    }
+    match args.policy {
+        Some(PolicyArg::Local) => options.policy = Policy::local(),
+        Some(PolicyArg::Trusted) => options.policy = Policy::trusted(),
+        None => {}
+    }
     runtime()?.block_on(async {
-        let ledger = open(context, out).await?;
+        let ledger = open(context, options, out).await?;
         let appended = if args.atomic {
             let payloads = if from_stdin { read_all(context, out).await } else { Ok(payloads) };
             atomic(payloads, &args, conditions, &ledger, out).await
@@ -58,9 +69,9 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 /// Opens the store to append, creating it where there is none.
-pub async fn open(context: &Context, out: &Out) -> Result<Ledger, Failure> {
+pub async fn open(context: &Context, options: Options, out: &Out) -> Result<Ledger, Failure> {
     let created = !context.store.join("ledger.json").exists();
-    let ledger = Ledger::open_with(&context.store, context.options.clone()).await?;
+    let ledger = Ledger::open_with(&context.store, options).await?;
     if created {
         out::note(out, format_args!("created the store {}", context.store.display()));
     }

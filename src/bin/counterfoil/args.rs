@@ -36,6 +36,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // there is one of it
 pub enum Command {
     /// Show what it is for: a scripted agent session, a killed actor, a damaged copy
     Demo(DemoArgs),
@@ -57,8 +58,8 @@ pub enum Command {
     Query(QueryArgs),
     /// Count events and bytes
     Stats,
-    /// Check the whole chain and every payload's hash
-    Verify,
+    /// Check the whole chain, every payload's hash, and who signed
+    Verify(VerifyArgs),
     /// Compare ledger and mirror
     Parity(ParityArgs),
     /// Replay the whole ledger into the mirror; makes a missing or corrupt mirror anew
@@ -70,6 +71,9 @@ pub enum Command {
         after_help = "What `zstd` itself has compressed is read too, but decoded whole at each open; compress makes it\nanew, with a table that lets a line be read without the rest."
     )]
     Compress(CompressArgs),
+    /// Make keys that sign events, and record in the ledger which may
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Check everything at a glance, with the command that mends each finding
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -114,6 +118,12 @@ pub struct AppendArgs {
     /// What a receipt waits for
     #[arg(long, value_enum, default_value_t = DurabilityArg::Ledger)]
     pub durability: DurabilityArg,
+    /// Sign them with the private key in this file (PKCS#8 PEM, mode 600)
+    #[arg(long, value_name = "KEYFILE")]
+    pub sign: Option<PathBuf>,
+    /// What may be appended: `local` warns of what is not signed, `trusted` takes only what a current key of the ledger signs
+    #[arg(long, value_enum)]
+    pub policy: Option<PolicyArg>,
     /// All payloads as one batch: all of them are recorded, or none
     #[arg(long)]
     pub atomic: bool,
@@ -123,6 +133,14 @@ pub struct AppendArgs {
     /// Only if the session has no event yet (one payload, or --atomic)
     #[arg(long, requires = "session", conflicts_with = "expect_session_seq")]
     pub expect_new_session: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PolicyArg {
+    /// Warn, in the event itself
+    Local,
+    /// Refuse
+    Trusted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -196,6 +214,75 @@ pub struct QueryArgs {
     /// How many rows a table shows at most; 0 shows all. JSON is never cut
     #[arg(long, default_value_t = 1000)]
     pub limit: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Check who signed: each signature must lead back to this key, by the ledger's own record of its keys. A key file, or 64 hex digits
+    #[arg(long, value_name = "KEY")]
+    pub root: Option<String>,
+    /// Every event must be signed
+    #[arg(long, requires = "root")]
+    pub require_signatures: bool,
+    /// Every event from this seq on must be signed
+    #[arg(long, value_name = "SEQ", requires = "root", conflicts_with = "require_signatures")]
+    pub require_signatures_from: Option<u64>,
+}
+
+/// What `keys` does.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key: FILE gets the private half (mode 600), FILE.pub the public one. Touches no store
+    Generate {
+        /// Where it goes; nothing is written over
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// List the keys that the ledger knows
+    List,
+    /// Let a key sign. A ledger's first key lets itself in: it is the root that others verify from
+    Add {
+        /// The key to let in, a file or 64 hex digits; the signing key itself if left out
+        #[arg(value_name = "KEY")]
+        new: Option<String>,
+        #[command(flatten)]
+        by: SignedChange,
+    },
+    /// Hand over to another key; the old one signs this, and nothing after it
+    Rotate {
+        /// The key that signs from now on, a file or 64 hex digits
+        #[arg(long, value_name = "KEY")]
+        to: String,
+        #[command(flatten)]
+        by: SignedChange,
+    },
+    /// Let a key sign no more
+    Retire {
+        /// Its id, as in key_0123…, or the key
+        #[arg(value_name = "KEY")]
+        which: String,
+        #[command(flatten)]
+        by: SignedChange,
+    },
+    /// Let a key sign no more, since it is in other hands, or may be
+    Revoke {
+        /// Its id, as in key_0123…, or the key
+        #[arg(value_name = "KEY")]
+        which: String,
+        #[command(flatten)]
+        by: SignedChange,
+    },
+}
+
+/// Who signs a change to the keys, and why it is made.
+#[derive(Debug, Args)]
+pub struct SignedChange {
+    /// File of the private key that signs the change: one that may sign now
+    #[arg(long = "key", value_name = "KEYFILE")]
+    pub key: PathBuf,
+    /// Why, for those who read the ledger
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
 }
 
 #[derive(Debug, Args)]

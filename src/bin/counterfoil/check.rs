@@ -1,14 +1,16 @@
 //! `verify` and `parity`: checks that only read, but for `parity --since-clean`, which keeps in the mirror what it found right
 //! where nobody writes to the store. Beside a live writer the mirror may be behind; that is lag, no inconsistency.
 
-use counterfoil::{Finding, LedgerReader, ParityKind, ParityReport, Seq, parity_full, parity_incremental, parity_quick};
+use counterfoil::{
+    Finding, LedgerReader, ParityKind, ParityReport, Seq, SignatureRules, parity_full, parity_incremental, parity_quick, verify_signed,
+};
 use serde::Serialize;
 
-use crate::args::ParityArgs;
+use crate::args::{ParityArgs, VerifyArgs};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
-use crate::progress;
+use crate::{keys, progress};
 
 #[derive(Serialize)]
 struct Judged<T: Serialize> {
@@ -17,10 +19,17 @@ struct Judged<T: Serialize> {
     report: T,
 }
 
-pub fn verify(context: &Context, out: &mut Out) -> Result<Exit, Failure> {
+pub fn verify(args: &VerifyArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
     let ledger = context.ledger()?;
     let bar = progress::bytes("verifying", ledger.size()?.plain_bytes);
-    let report = counterfoil::verify(&ledger, &mut |bytes| bar.set_position(bytes))?;
+    let mut done = |bytes| bar.set_position(bytes);
+    let report = match &args.root {
+        None => counterfoil::verify(&ledger, &mut done)?,
+        Some(root) => {
+            let required_from = args.require_signatures.then_some(Seq::FIRST).or(args.require_signatures_from.map(Seq::new));
+            verify_signed(&ledger, SignatureRules { root: keys::public_key(root)?, required_from }, &mut done)?
+        }
+    };
     bar.finish_and_clear();
     let clean = report.is_clean();
     if out.is_json() {

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use counterfoil::attest::KeyFileError;
 use counterfoil::import::ImportError;
 use counterfoil::{AppendError, DraftError, Error, LedgerError, MirrorError, QueryError, RepairError, io_advice};
 
@@ -108,6 +109,12 @@ macro_rules! from {
 }
 
 from!(LedgerError, MirrorError, QueryError, AppendError, DraftError, RepairError);
+
+impl From<KeyFileError> for Failure {
+    fn from(error: KeyFileError) -> Failure {
+        Failure::other(error.to_string())
+    }
+}
 
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Failure {

@@ -105,7 +105,7 @@ pub fn run(args: ImportArgs, context: &Context, out: &mut Out) -> Result<Exit, F
         return print(&reports, Seq::ZERO, false, context, out);
     }
     runtime()?.block_on(async {
-        let ledger = open(context, out).await?;
+        let ledger = open(context, context.options.clone(), out).await?;
         let import = Import::start(&args, &reports, &ledger, context);
         let done = import.run(&mut reports, args.receipts.then_some(&mut *out)).await;
         let closed = ledger.close().await;

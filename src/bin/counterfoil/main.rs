@@ -15,6 +15,7 @@ mod export;
 mod failure;
 mod import;
 mod init;
+mod keys;
 mod mend;
 mod out;
 mod progress;
@@ -62,11 +63,12 @@ fn run(command: Command, context: &Context, out: &mut Out) -> Result<Exit, Failu
         Command::Sessions(args) => query::sessions(&args, context, out),
         Command::Query(args) => query::query(&args, context, out),
         Command::Stats => stats::run(context, out),
-        Command::Verify => check::verify(context, out),
+        Command::Verify(args) => check::verify(&args, context, out),
         Command::Parity(args) => check::parity(&args, context, out),
         Command::Replay => mend::replay(context, out),
         Command::Repair(args) => mend::repair(&args, context, out),
         Command::Compress(args) => compress::run(&args, context, out),
+        Command::Keys(command) => keys::run(command, context, out),
         Command::Doctor(args) => doctor::run(&args, context, out),
         Command::Completions(args) => completions(args.shell, out),
     }

@@ -131,16 +131,18 @@ pub(crate) fn push_material(event: &Event<'_>, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Appends what follows the hashed bytes, without LF.
-pub(crate) fn push_rest(event: &Event<'_>, out: &mut Vec<u8>) {
+/// Appends what follows the hashed bytes, without LF; answers where the signature begins, where there is one.
+pub(crate) fn push_rest(event: &Event<'_>, out: &mut Vec<u8>) -> Option<usize> {
     out.extend_from_slice(chain::HASH_MARK);
     event.event_hash.push_to(out);
     out.push(b'"');
-    if let Some(signature) = event.signature {
+    let signature = event.signature.map(|signature| {
         out.extend_from_slice(b",\"signature\":\"");
+        let at = out.len();
         out.extend_from_slice(signature.as_bytes());
         out.push(b'"');
-    }
+        at
+    });
     match event.body {
         Body::Inline(payload) => {
             out.extend_from_slice(b",\"payload\":");
@@ -154,6 +156,7 @@ pub(crate) fn push_rest(event: &Event<'_>, out: &mut Vec<u8>) {
         Body::Erased => out.extend_from_slice(b",\"erased\":true"),
     }
     out.push(b'}');
+    signature
 }
 
 /// Appends an event's line, without LF, with the event hash that the event has (right or not).
@@ -162,12 +165,13 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
     push_rest(event, out);
 }
 
-/// Seals: computes the event hash over the header, puts it into the event, and appends the line without LF.
-pub(crate) fn seal(event: &mut Event<'_>, out: &mut Vec<u8>) {
+/// Seals: computes the event hash over the header, puts it into the event, and appends the line without LF. Answers where in
+/// `out` its signature belongs, where it is to have one.
+pub(crate) fn seal(event: &mut Event<'_>, out: &mut Vec<u8>) -> Option<usize> {
     let start = out.len();
     push_material(event, out);
     event.event_hash = chain::event_hash(out.get(start..).unwrap_or_default());
-    push_rest(event, out);
+    push_rest(event, out)
 }
 
 impl fmt::Display for Event<'_> {

@@ -25,6 +25,9 @@ impl Lookup for Nothing {
     fn session_seq(&mut self, _: &str) -> Result<Option<u64>, LookupError> {
         Ok(None)
     }
+    fn key_events(&mut self, _: counterfoil::Seq) -> Result<Vec<counterfoil::keys::KeyEvent>, counterfoil::LookupError> {
+        Ok(Vec::new())
+    }
     fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
         Ok(None)
     }
@@ -49,6 +52,7 @@ pub fn ledger(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
                     return Err("a group has no room for so many".into());
                 };
             }
+            writer.sign().map_err(|unsigned| format!("{unsigned:?}"))?;
             writer.flush()?;
             let head = writer.head().seq;
             writer.mirrored_through(head);

@@ -60,6 +60,8 @@ const OURS: &[(&str, &[usize])] = &[
     ("actors", ALL),
     ("actors+preallocate", ALL),
     ("actors+mirrored", ALL),
+    ("core-ledger+signed", ALL),
+    ("actors+signed", ALL),
     ("actors+ledger-only", ALL),
     ("actors+ledger-only+preallocate", ALL),
     ("sqlite-own", ALL),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use counterfoil::actors::LedgerOptions;
+use counterfoil::attest::MemoryKey;
 use counterfoil::{FsStorage, Options, Storage, StorageFile, StorageLock};
 
 /// Options of the store and of the actors, and what counts the store's syncs.
@@ -26,6 +27,9 @@ pub fn settings(has: impl Fn(&str) -> bool) -> Settings {
     let mut store = Options::default();
     store.storage = Arc::new(Counting(syncs.clone()));
     store.preallocate = has("preallocate");
+    if has("signed") {
+        store.attestor = Some(Arc::new(MemoryKey::from_seed(&[7; 32])));
+    }
     let mut ledger = LedgerOptions::from(store);
     ledger.mirrored_deadline = PATIENCE;
     if has("ledger-only") {

@@ -73,6 +73,9 @@ impl Lookup for Known {
         let sessions = self.places()?.iter().filter_map(|place| place.session.as_ref());
         Ok(sessions.filter(|(id, _)| id == session_id).map(|(_, seq)| *seq).max())
     }
+    fn key_events(&mut self, _: counterfoil::Seq) -> Result<Vec<counterfoil::keys::KeyEvent>, counterfoil::LookupError> {
+        Ok(Vec::new())
+    }
     fn id_max(&mut self) -> Result<Option<EventId>, LookupError> {
         Ok(self.places()?.iter().map(|place| place.id).max())
     }

@@ -2,13 +2,19 @@
 //!
 //! Called by the CLI and by repair. Only reads; needs no lock, and runs beside a live writer.
 
+mod signatures;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use self::signatures::Signatures;
+pub use self::signatures::{KeyUse, SignatureReport, SignatureRules};
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::checkpoint::Roots;
 use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
+use crate::keys::Signed;
 use crate::ledger::place::{ERASURE, Expected, Standing, check_blob};
 use crate::ledger::stream::{Plan, Stream, StreamLine, cancelled};
 use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, lock, place};
@@ -54,7 +60,7 @@ pub struct Unfinished {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// Lines that are right.
+    /// Lines that are right, whoever signed them.
     pub events: u64,
     /// Segments that were read.
     pub segments: u64,
@@ -64,10 +70,15 @@ pub struct VerifyReport {
     pub head: Head,
     /// Events whose payload was erased, as an erasure event says.
     pub erased: u64,
-    /// Events that carry a signature. Their form was checked; who signed is not verified here.
+    /// Events that carry a signature of the right form. Who signed is in `signatures`, where that was asked for.
     pub signed: u64,
+    /// Who signed, by the rules that were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signatures: Option<SignatureReport>,
     /// How many lines are wrong.
     pub failures_count: u64,
+    /// How many of those are right as lines, but are not signed as they should be.
+    pub signature_failures_count: u64,
     /// The first ten thousand of them.
     pub failures: Vec<Failure>,
     /// What a live writer has begun to write.
@@ -82,6 +93,7 @@ impl VerifyReport {
 
     fn fail(&mut self, failure: Failure) {
         self.failures_count += 1;
+        self.signature_failures_count += u64::from(failure.reason.is_of_signature());
         if self.failures.len() < LISTED_MAX {
             self.failures.push(failure);
         }
@@ -90,15 +102,25 @@ impl VerifyReport {
 
 impl std::fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "verify: {}", if self.is_clean() { "every line is right" } else { "DAMAGED" })?;
+        let is_whole = self.failures_count == self.signature_failures_count;
+        let verdict = match (self.is_clean(), is_whole) {
+            (true, _) => "every line is right",
+            (false, true) => "the chain is whole, but NOT SIGNED AS IT SHOULD BE",
+            (false, false) => "DAMAGED",
+        };
+        writeln!(f, "verify: {verdict}")?;
         let plural = if self.segments == 1 { "" } else { "s" };
         writeln!(f, "  events    {} in {} segment{plural}, {} bytes", self.events, self.segments, self.bytes)?;
         writeln!(f, "  head      seq {} {}", self.head.seq, self.head.event_hash)?;
         if self.erased > 0 {
             writeln!(f, "  erased    {}", self.erased)?;
         }
-        if self.signed > 0 {
-            writeln!(f, "  signed    {} (form checked, signers not)", self.signed)?;
+        match &self.signatures {
+            Some(signatures) => write!(f, "{signatures}")?,
+            None if self.signed > 0 => {
+                writeln!(f, "  signed    {} (form checked; `verify --root KEY` checks who signed)", self.signed)?;
+            }
+            None => {}
         }
         if let Some(unfinished) = &self.unfinished {
             writeln!(
@@ -127,8 +149,14 @@ impl std::fmt::Display for VerifyReport {
         if self.failures_count > self.failures.len() as u64 {
             writeln!(f, "    and {} more", self.failures_count - self.failures.len() as u64)?;
         }
-        if self.failures_count > 0 {
+        if !is_whole {
             writeln!(f, "  run `counterfoil parity --full` to see what the mirror still has, then `counterfoil repair --from mirror`")?;
+        }
+        if self.signature_failures_count > 0 {
+            writeln!(
+                f,
+                "  no repair makes a signature; ask who holds these keys, and see that the root is the right one (`counterfoil keys list`)"
+            )?;
         }
         Ok(())
     }
@@ -169,6 +197,16 @@ pub fn verify(reader: &LedgerReader, progress: &mut dyn FnMut(u64)) -> Result<Ve
     verify_by(reader, None, &Plan::default(), progress)
 }
 
+/// The same, and who signed: each signature must be right, by a key that the ledger's changes to keys lead to from the root
+/// that is given, and that was current where it signed.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_signed(reader: &LedgerReader, rules: SignatureRules, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
+    let plan = Plan::default();
+    run(Verifier::new(reader, Seq::MAX, &plan).signed(Some(rules)), plan, progress)
+}
+
 /// The same by a plan, on which the report does not depend; up to a seq that is known to be durable, where a writer is at work.
 #[doc(hidden)]
 pub fn verify_by(
@@ -177,21 +215,23 @@ pub fn verify_by(
     plan: &Plan,
     progress: &mut dyn FnMut(u64),
 ) -> Result<VerifyReport, LedgerError> {
-    run(Verifier::new(reader, through.unwrap_or(Seq::MAX), plan), plan, progress)
+    run(Verifier::new(reader, through.unwrap_or(Seq::MAX), plan), plan.clone(), progress)
 }
 
 /// The same, and has the tree of checkpoints grow by each line that is right.
 pub(crate) fn verify_watched(
     reader: &LedgerReader,
     roots: &mut Roots,
+    rules: Option<SignatureRules>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<VerifyReport, LedgerError> {
     let plan = Plan::default();
-    run(Verifier { roots: Some(roots), ..Verifier::new(reader, Seq::MAX, &plan) }, &plan, progress)
+    run(Verifier { roots: Some(roots), ..Verifier::new(reader, Seq::MAX, &plan).signed(rules) }, plan, progress)
 }
 
-fn run(mut verifier: Verifier<'_>, plan: &Plan, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
+fn run(mut verifier: Verifier<'_>, mut plan: Plan, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, LedgerError> {
     let (reader, through) = (verifier.reader, verifier.through);
+    plan.keys = verifier.signatures.as_ref().map(|signatures| signatures.known.clone());
     let mut lines = Stream::new(reader.lines_from(Seq::FIRST)?, through, plan.clone());
     let (mut count, mut readings) = (0u64, 0);
     while verifier.expected.head().seq < through && lines.advance()? {
@@ -235,6 +275,7 @@ struct Verifier<'r> {
     line_number: u64,
     /// Erased events that no erasure has named yet.
     waiting: BTreeMap<Seq, (PayloadHash, Failure)>,
+    signatures: Option<Signatures>,
 }
 
 impl Verifier<'_> {
@@ -247,7 +288,9 @@ impl Verifier<'_> {
             head: genesis,
             erased: 0,
             signed: 0,
+            signatures: None,
             failures_count: 0,
+            signature_failures_count: 0,
             failures: Vec::new(),
             unfinished: None,
         };
@@ -263,7 +306,13 @@ impl Verifier<'_> {
             segment: Seq::ZERO,
             line_number: 0,
             waiting: BTreeMap::new(),
+            signatures: None,
         }
+    }
+
+    fn signed(self, rules: Option<SignatureRules>) -> Self {
+        let ledger_id = self.reader.manifest().ledger_id;
+        Verifier { signatures: rules.map(|rules| Signatures::new(ledger_id, rules)), ..self }
     }
 
     /// Whether the ledger ends here: in fill, or in what a live writer has begun to write.
@@ -333,9 +382,14 @@ impl Verifier<'_> {
             None => {
                 self.report.events += 1;
                 self.report.head = self.expected.head();
-                self.report.signed += u64::from(standing.signed);
+                self.report.signed += u64::from(standing.signed != Signed::No);
                 if let Some(roots) = &mut self.roots {
                     roots.event(self.report.head);
+                }
+                let event = || line::decode_again(found.raw.bytes).ok();
+                let signatures = self.signatures.as_mut();
+                if let Some(reason) = signatures.and_then(|all| all.check(standing.seq, standing.signed, &event, !standing.is_plain)) {
+                    self.report.fail(self.failure(found, standing.seq, Some(standing.id), reason));
                 }
             }
             Some(reason) => {
@@ -388,6 +442,7 @@ impl Verifier<'_> {
         for (_, failure) in self.waiting.into_values() {
             self.report.fail(failure);
         }
+        self.report.signatures = self.signatures.map(Signatures::report);
         self.report
     }
 }
