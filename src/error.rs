@@ -1,5 +1,6 @@
 //! The one error that the store and the handle give.
 
+use crate::checkpoint::CheckpointError;
 use crate::event::DraftError;
 use crate::ledger::{AppendError, LedgerError};
 use crate::mirror::{MirrorError, QueryError};
@@ -30,6 +31,9 @@ pub enum Error {
     /// A repair was refused.
     #[error(transparent)]
     Repair(#[from] RepairError),
+    /// No checkpoint was signed.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
 }
 
 impl Error {
@@ -38,7 +42,8 @@ impl Error {
             Error::Ledger(error)
             | Error::Append(AppendError::Ledger(error))
             | Error::Replay(ReplayError::Ledger(error))
-            | Error::Repair(RepairError::Ledger(error)) => Some(error),
+            | Error::Repair(RepairError::Ledger(error))
+            | Error::Checkpoint(CheckpointError::Ledger(error)) => Some(error),
             _ => None,
         }
     }

@@ -46,7 +46,7 @@ pub fn store_of(dir: &Path, options: &Options, count: u64) -> Store {
     store
 }
 
-pub fn signer(store: &Store, dir: &Path, options: &Options, anchors: Vec<Box<dyn Anchor>>) -> Checkpointer {
+pub fn signer(store: &Store, dir: &Path, options: &Options, anchors: Vec<Arc<dyn Anchor>>) -> Checkpointer {
     Checkpointer::new(dir, store.manifest(), options, key(), anchors)
 }
 

@@ -27,8 +27,8 @@ struct Report<'r> {
 
 pub fn run(args: &CheckpointArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
     let key = Arc::new(read_key_file(&args.key)?);
-    let files = args.anchors.iter().map(|path| Box::new(FileAnchor::new(path)) as Box<dyn Anchor>);
-    let commands = args.commands.iter().map(|command| Box::new(CommandAnchor::new("sh", ["-c", command])) as Box<dyn Anchor>);
+    let files = args.anchors.iter().map(|path| Arc::new(FileAnchor::new(path)) as Arc<dyn Anchor>);
+    let commands = args.commands.iter().map(|command| Arc::new(CommandAnchor::new("sh", ["-c", command])) as Arc<dyn Anchor>);
     let anchors = files.chain(commands).collect();
     let mut options = context.options.clone();
     options.create = false;
