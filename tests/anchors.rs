@@ -77,7 +77,11 @@ fn what_is_as_it_was_fits() {
     let (mut store, _) = Store::open(&dir, &options).unwrap();
     grow(&mut store, 2);
     store.close().unwrap();
-    insta::assert_snapshot!(held_against(&dir, &[&anchor, &dir.join("checkpoints/signed.txt")]), @"");
+    insta::assert_snapshot!(held_against(&dir, &[&anchor, &dir.join("checkpoints/signed.txt")]), @"
+    anchors: the ledger fits every checkpoint
+      checkpoints 6 (signatures verified)
+      covered     12 events
+    ");
 }
 
 #[test]
@@ -252,7 +256,14 @@ fn commands() {
     let first = signer.sign(store.head()).unwrap();
     let said: String = first.anchors.iter().map(|anchor| format!("{} {}: {}\n", anchor.size, anchor.anchor, anchor.error.clone().unwrap_or_default())).collect();
     let said = said.replace(&temp.path().display().to_string(), "<temp>").replace("y; ", "");
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @"
+    3 sh -c cat >> <temp>/taken: 
+    0 sh -c test -e <temp>/there || { echo it is not there >&2; exit 3; }: it ended with exit status: 3; it says: it is not there
+    0 sh -c sleep 600: it has not ended within 50 ms, and was killed; see what it waits for
+    0 /no/such/command x: it could not be started: No such file or directory (os error 2); see that the command is there
+    3 sh -c sleep 2 & exit 0: 
+    0 sh -c yes | head -c 200000 >&2; exit 1: it ended with exit status: 1; it says: y
+    ");
     fs::write(&there, "").unwrap();
     grow(&mut store, 1);
     let second = signer.sign(store.head()).unwrap();

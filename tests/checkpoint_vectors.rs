@@ -174,7 +174,19 @@ fn texts_that_are_no_checkpoint() {
     for case in &cases {
         said += &format!("{}\n", Checkpoint::parse(case.as_bytes()).unwrap_err());
     }
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @"
+    its second line is no size
+    its second line is no size
+    its second line is no size
+    a hash is not the base64 of 32 bytes
+    it has less than three lines
+    a line of it is empty
+    no empty line stands between a text and its signatures
+    its last line has no end
+    its last line has no end
+    it has control characters
+    it is longer than 65536 bytes
+    ");
     // Lines behind the root are others' business, but signed.
     let more = format!("{origin}\n{size}\n{root}\nmore\n\n{signature}");
     let checkpoint = Checkpoint::parse(more.as_bytes()).unwrap();
