@@ -193,7 +193,7 @@ async fn a_signer_that_panics_or_fails_is_asked_again() {
     let ledger = Ledger::open_with(temp.path(), with).await.unwrap();
     append(&ledger, 1).await;
     until("a failure", || status(&ledger).failed.is_some()).await;
-    insta::assert_snapshot!(status(&ledger).failed.unwrap(), @"");
+    insta::assert_snapshot!(status(&ledger).failed.unwrap(), @"key_0871f3aabc26e4582c508af5c03884e6 has not signed the checkpoint: no token; see to the signer, and sign again");
     append(&ledger, 1).await;
     flaky.works.store(true, SeqCst);
     until("a checkpoint", || status(&ledger).size == 2).await;

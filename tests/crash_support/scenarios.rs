@@ -302,7 +302,7 @@ fn with_store(dir: &Path, options: &Options, submissions: &Submissions, patience
 
 /// Where checkpoints of a store are handed to.
 fn anchor(dir: &Path) -> PathBuf {
-    dir.with_extension("anchor")
+    dir.with_file_name(format!("{}.anchor", dir.file_name().unwrap().display()))
 }
 
 fn signer(store: &Store, dir: &Path, options: &Options) -> Checkpointer {
