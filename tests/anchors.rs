@@ -120,7 +120,9 @@ fn nothing_is_signed_for_it() {
                     let error = signer.sign(store.head()).unwrap_err();
                     assert!(error.is_inconsistent(), "{error}");
                     let kept = |path: &Path| path.ends_with("anchor") || path.ends_with("signed.txt");
-                    let notes = |files: std::collections::BTreeMap<PathBuf, Vec<u8>>| files.into_iter().filter(|(path, _)| kept(path)).collect::<Vec<_>>();
+                    let notes = |files: std::collections::BTreeMap<PathBuf, Vec<u8>>| {
+                        files.into_iter().filter(|(path, _)| kept(path)).collect::<Vec<_>>()
+                    };
                     assert_eq!(notes(files(temp.path())), notes(before));
                     error.to_string()
                 }
@@ -147,7 +149,9 @@ fn recovery_takes_it_as_evidence() {
         assert_eq!(files(&dir), before, "a refused open changed something");
         // One that covers no more than there is refuses nothing; nor does one of another ledger, nor what a crash left.
         let notes = String::from_utf8(kept).unwrap();
-        let foreign = notes.replace("ldg_", "ldg_0").replace("ldg_001", "ldg_001");
+        let id = LedgerReader::open(&dir, &options).unwrap().manifest().ledger_id.to_string();
+        let foreign = notes.replace(&id, &id.replace("ldg_01", "ldg_02"));
+        assert_ne!(foreign, notes);
         for fine in [String::new(), foreign, notes[..30].to_owned()] {
             fs::write(&checkpoints, fine).unwrap();
             Store::open(&dir, &options).unwrap().0.close().unwrap();
@@ -226,7 +230,8 @@ fn a_file_that_is_not_an_anchors_is_not_touched() {
     }
     // Once it can take one it gets the newest, without a new event.
     fs::remove_file(&path).unwrap();
-    let mut signer = signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(temp.path().join("no/anchor"))), Arc::new(FileAnchor::new(&path))]);
+    let mut signer =
+        signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(temp.path().join("no/anchor"))), Arc::new(FileAnchor::new(&path))]);
     let signed = signer.sign(store.head()).unwrap();
     assert!(signed.anchors[0].error.is_some() && signed.anchors[1].error.is_none() && signer.has_unanchored());
     fs::create_dir(temp.path().join("no")).unwrap();
@@ -254,7 +259,11 @@ fn commands() {
     ];
     let mut signer = signer(&store, &dir, &options, anchors);
     let first = signer.sign(store.head()).unwrap();
-    let said: String = first.anchors.iter().map(|anchor| format!("{} {}: {}\n", anchor.size, anchor.anchor, anchor.error.clone().unwrap_or_default())).collect();
+    let said: String = first
+        .anchors
+        .iter()
+        .map(|anchor| format!("{} {}: {}\n", anchor.size, anchor.anchor, anchor.error.clone().unwrap_or_default()))
+        .collect();
     let said = said.replace(&temp.path().display().to_string(), "<temp>").replace("y; ", "");
     insta::assert_snapshot!(said, @"
     3 sh -c cat >> <temp>/taken: 

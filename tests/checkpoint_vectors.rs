@@ -75,7 +75,10 @@ fn published_notes() {
     assert_eq!(Note::parse(other.as_bytes()).unwrap().verify("PeterNeumann", &[key]), Err(SignatureFault::Wrong));
 
     let checkpoint = Checkpoint::parse(C2SP_CHECKPOINT.as_bytes()).unwrap();
-    assert_eq!((checkpoint.origin(), checkpoint.size(), checkpoint.to_string().as_str()), ("example.com/behind-the-sofa", 20852163, C2SP_CHECKPOINT));
+    assert_eq!(
+        (checkpoint.origin(), checkpoint.size(), checkpoint.to_string().as_str()),
+        ("example.com/behind-the-sofa", 20852163, C2SP_CHECKPOINT)
+    );
 }
 
 #[test]

@@ -104,7 +104,11 @@ fn a_tree_that_is_lost_or_damaged_is_made_anew() {
     assert_eq!(right.len() as u64, 32 * (2 * 5 - 2));
     let mut wrongs = vec![None, Some(Vec::new()), Some(right[..right.len() - 1].to_vec()), Some(vec![0; right.len()])];
     // The hash over the first 1,024 events, which is at the right edge, and the file of another tree.
-    wrongs.push(Some({ let mut wrong = right.clone(); wrong[32 * 6] ^= 1; wrong }));
+    wrongs.push(Some({
+        let mut wrong = right.clone();
+        wrong[32 * 6] ^= 1;
+        wrong
+    }));
     wrongs.push(Some(right.iter().rev().copied().collect()));
     for wrong in wrongs {
         match &wrong {

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use cli_support::*;
 
 /// PKCS#8 of the key with the seed of 32 bytes of 0x07, as `openssl` writes it.
-const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH\n-----END PRIVATE KEY-----\n";
+const KEY: &str =
+    "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH\n-----END PRIVATE KEY-----\n";
 
 struct Place {
     temp: tempfile::TempDir,
@@ -92,7 +93,7 @@ fn proving() {
         place.shown(&["check-proof", &proof, "--key", &key, "--checkpoint", &old]),
         place.shown(&["check-proof", &proof, "--key", &"0".repeat(64)]),
         place.shown(&["prove", "--from", "12", "-o", &proof]),
-        place.shown(&["check-proof", &proof, "--key", &key, "--checkpoint", &old]),
+        place.shown(&["check-proof", &proof, "--key", &key, "--checkpoint", &anchor]),
         place.shown(&["check-proof", &proof, "--key", &key]),
         place.shown(&["check-proof", &proof, "--key", &key, "--json"]),
         place.shown(&["check-proof", &key, "--key", &key]),

@@ -41,7 +41,7 @@ fn all_pairs() {
             assert_eq!(proof.check(None, &[public()]), Ok(public()), "{what}");
             assert_eq!(proof.check(Some(to), &[public()]), Ok(public()), "{what}");
             let (index, event) = (from.size() - 1, leaves[from.size() as usize - 1]);
-            assert_eq!(proof.claim(), Claim::Includes { seq: Seq::new(from.size()), event_hash: event });
+            assert_eq!(proof.claim(), Statement::Includes { seq: Seq::new(from.size()), event_hash: event });
             let theirs = tlog_tiles::record_hash(event.as_bytes());
             tlog_tiles::check_record(&proof_hashes(&proof), size, hash, index, theirs).unwrap();
             // No other place, size, root or event.
@@ -170,7 +170,8 @@ fn what_is_held_against_something_else() {
     }
     let fork = |size| stored_checkpoint(&fork.reader().unwrap(), Some(size)).unwrap().unwrap();
     let mut said = String::new();
-    for (proof, known) in [(0, Some(&old)), (0, Some(&foreign)), (0, Some(&fork(21))), (1, None), (1, Some(&foreign)), (1, Some(&fork(11)))] {
+    for (proof, known) in [(0, Some(&old)), (0, Some(&foreign)), (0, Some(&fork(21))), (1, None), (1, Some(&foreign)), (1, Some(&fork(11)))]
+    {
         said += &format!("{}\n", proofs[proof].check(known, &[public()]).unwrap_err());
     }
     said = said.replace(&store.manifest().ledger_id.to_string(), "<one>").replace(&two.manifest().ledger_id.to_string(), "<two>");
@@ -182,7 +183,7 @@ fn what_is_held_against_something_else() {
     the proof is about counterfoil/<one>, and the checkpoint about counterfoil/<two>
     its hashes do not lead to the root that was signed
     ");
-    let Claim::Includes { event_hash, .. } = proofs[0].claim() else { panic!() };
+    let Statement::Includes { event_hash, .. } = proofs[0].claim() else { panic!() };
     assert_eq!(proofs[0].check_event(event_hash), Ok(()));
     let another = leaves(&temp.path().join("one"))[9];
     assert!(matches!(proofs[0].check_event(another), Err(ProofFault::OtherEvent { .. })));

@@ -261,7 +261,8 @@ impl Roots {
 
     fn finish(mut self, verified: &VerifyReport) -> AnchorReport {
         let size = self.edge.size();
-        let is_whole = verified.is_clean() || verified.head.seq.get() == size && verified.failures.iter().all(|failure| failure.seq.get() <= size);
+        let is_whole =
+            verified.is_clean() || verified.head.seq.get() == size && verified.failures.iter().all(|failure| failure.seq.get() <= size);
         for kept in self.anchored.all.iter().skip(self.passed).copied().collect::<Vec<_>>() {
             let reason = match is_whole {
                 true => AnchorFault::Shorter { found: size },

@@ -338,7 +338,12 @@ impl Checkpointer {
             match anchor.publish(checkpoint) {
                 Ok(()) => (*size, *error) = (checkpoint.size(), None),
                 Err(failed) => {
-                    tracing::warn!(anchor = failed.anchor, reason = failed.reason, size = checkpoint.size(), "an anchor has not taken a checkpoint");
+                    tracing::warn!(
+                        anchor = failed.anchor,
+                        reason = failed.reason,
+                        size = checkpoint.size(),
+                        "an anchor has not taken a checkpoint"
+                    );
                     *error = Some(failed.reason);
                 }
             }

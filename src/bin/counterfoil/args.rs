@@ -10,12 +10,12 @@ use counterfoil::{EventId, EventType, Source, Timestamp, TraceId};
 const AFTER_HELP: &str = "\
 Exit codes:
   0  fine
-  1  inconsistency found (verify, parity, replay, repair, doctor, demo)
+  1  inconsistency found (verify, parity, replay, repair, doctor, demo, checkpoint, check-proof)
   2  usage: wrong arguments, payloads that are no JSON, bad types or ids, refused SQL
   3  locked: another process writes to the store
   4  refused, or any other failure
 
-Commands that only read (export, tail, show, sessions, query, stats, verify, parity, doctor)
+Commands that only read (export, tail, show, sessions, query, stats, verify, parity, doctor, prove)
 work beside a live writer. `parity --since-clean` keeps in the mirror what it found right, where
 nobody holds the lock; the others never write.
 COUNTERFOIL_LOG=info (or debug, trace) logs to standard error.
@@ -279,7 +279,7 @@ pub struct CheckProofArgs {
     /// A public key that checkpoints are signed by, a file or 64 hex digits; may be repeated
     #[arg(long = "key", value_name = "KEY", required = true)]
     pub keys: Vec<String>,
-    /// A checkpoint that you have from elsewhere: the one that the proof leads to or, with `prove --from`, on from
+    /// Checkpoints that you have from elsewhere: the one that the proof leads to or, with `prove --from`, on from
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
     /// A file with the event's line, which the proof must be about

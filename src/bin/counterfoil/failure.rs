@@ -115,6 +115,7 @@ impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Failure {
         match error {
             CheckpointError::Ledger(error) => error.into(),
+            error if error.is_inconsistent() => Failure::Told { code: INCONSISTENT, message: error.to_string() },
             error => Failure::other(error.to_string()),
         }
     }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use counterfoil::attest::{KeyId, PublicKey};
-use counterfoil::checkpoint::{Claim, Proof, TreeHash, prove_event, prove_from, read_checkpoint};
+use counterfoil::checkpoint::{Proof, Statement, TreeHash, prove_event, prove_from, read_checkpoint};
 use counterfoil::{EventHash, Seq, line};
 use serde::Serialize;
 
@@ -34,8 +34,8 @@ impl About {
     fn of(proof: &Proof) -> About {
         let checkpoint = proof.checkpoint();
         let (claim, seq, event_hash, from) = match proof.claim() {
-            Claim::Includes { seq, event_hash } => ("includes", Some(seq), Some(event_hash), None),
-            Claim::Extends { from } => ("extends", None, None, Some(from)),
+            Statement::Includes { seq, event_hash } => ("includes", Some(seq), Some(event_hash), None),
+            Statement::Extends { from } => ("extends", None, None, Some(from)),
         };
         About { claim, seq, event_hash, from, origin: checkpoint.origin().to_owned(), size: checkpoint.size(), root: checkpoint.root() }
     }
@@ -87,9 +87,10 @@ pub fn check(args: &CheckProofArgs, out: &mut Out) -> Result<Exit, Failure> {
     let keys = args.keys.iter().map(|key| keys::public_key(key)).collect::<Result<Vec<_>, _>>()?;
     let path = &args.proof;
     let proof = Proof::parse(&read(path)?).map_err(|error| Failure::other(format!("{} is no proof: {error}", path.display())))?;
-    let known = args.checkpoint.as_deref().map(|path| read_checkpoint(path).map_err(|error| Failure::io("reading", path, &error)));
+    let known = |path: &Path| read_checkpoint(path, proof.needs()).map_err(|error| Failure::io("reading", path, &error));
+    let known = args.checkpoint.as_deref().map(known).transpose()?;
     let event = args.event.as_deref().map(event_hash).transpose()?;
-    let checked = proof.check(known.transpose()?.as_ref(), &keys);
+    let checked = proof.check(known.as_ref(), &keys);
     let checked = checked.and_then(|key| event.map_or(Ok(()), |event| proof.check_event(event)).map(|()| key));
     let (about, right) = (About::of(&proof), checked.is_ok());
     if out.is_json() {
