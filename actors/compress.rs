@@ -6,12 +6,10 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use ractor::concurrency::JoinHandle;
 use ractor::thread_local::ThreadLocalActor;
-use ractor::{ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
+use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
-use super::children::{no_thread, spawner};
-use super::message::Message;
+use super::side::backed_off;
 use super::supervisor::Context;
 use crate::ledger::compress::{Form, give_other_form, is_its_own, next_to_compress, reform};
 use crate::{Error, LedgerError, Reformed, Sealed, Seq};
@@ -20,8 +18,6 @@ use crate::{Error, LedgerError, Reformed, Sealed, Seq};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long it waits after the disk has said no.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
-/// The longest that it waits, however often that was.
-const BACKOFF_MAX: Duration = Duration::from_secs(3600);
 /// The longest rest after a frame. A frame is some milliseconds of work, where the disk is not slow.
 const REST_MAX: Duration = Duration::from_millis(50);
 
@@ -132,79 +128,6 @@ impl CompressState {
         match shared.refusal() {
             Some(refusal) => Err(refusal.into()),
             None => Ok(done),
-        }
-    }
-}
-
-/// How long to wait after the nth failure in a row: twice as long each time, up to an hour.
-fn backed_off(first: Duration, times: u32) -> Duration {
-    first.saturating_mul(1 << times.saturating_sub(1).min(12)).min(BACKOFF_MAX.max(first))
-}
-
-/// The CompressActor that there is, if one was needed.
-#[derive(Default)]
-pub(crate) struct Compressor {
-    running: Option<Running>,
-    /// How often it has ended by itself, or could not be started.
-    ends: u32,
-}
-
-struct Running {
-    actor: ActorRef<CompressMsg>,
-    starting: JoinHandle<Result<JoinHandle<()>, SpawnErr>>,
-}
-
-impl Compressor {
-    /// Spawns it where it is not there, and casts; answers whether it is there now.
-    pub fn cast(&mut self, me: &ActorRef<Message>, context: &Context, message: CompressMsg) -> bool {
-        if self.running.is_none() {
-            match spawner() {
-                Ok(spawner) => {
-                    let spawned = CompressActor::spawn_linked_instant(None, context.clone(), me.get_cell(), spawner);
-                    self.running = spawned.ok().map(|(actor, starting)| Running { actor, starting });
-                }
-                Err(error) => {
-                    tracing::warn!(actor = "supervisor", %error, "no thread could be started for CompressActor");
-                    if let CompressMsg::Run(_, reply) = message {
-                        let _ = reply.send(Err(no_thread(&context.dir, &error)));
-                    }
-                    return false;
-                }
-            }
-        }
-        // A reply that is dropped tells its caller that it has ended.
-        if let Some(running) = &self.running {
-            let _ = running.actor.cast(message);
-        }
-        self.is_there()
-    }
-
-    /// How long to wait before it is started by the policy again.
-    pub fn back_off(&mut self, first: Duration) -> Duration {
-        self.ends = self.ends.saturating_add(1);
-        backed_off(first, self.ends)
-    }
-
-    pub fn is_there(&self) -> bool {
-        self.running.is_some()
-    }
-
-    /// Takes note that it has ended by itself; answers whether it was this one.
-    pub fn ended(&mut self, id: ActorId) -> bool {
-        let is_it = self.running.as_ref().is_some_and(|running| running.actor.get_id() == id);
-        if is_it {
-            self.running = None;
-        }
-        is_it
-    }
-
-    /// Stops it and awaits its thread's letting go: until then it holds the store's lock.
-    pub async fn end(self) {
-        if let Some(Running { actor, starting }) = self.running {
-            actor.get_cell().stop(None);
-            if let Ok(Ok(thread)) = starting.await {
-                let _ = thread.await;
-            }
         }
     }
 }

@@ -15,6 +15,7 @@ use super::parity::Doubt;
 use super::shared::{Phase, Shared, Status};
 use super::supervisor::{Inner, SupervisorActor, SupervisorArgs};
 use crate::attest::Attestor;
+use crate::checkpoint::{CheckpointError, Signed};
 use crate::keys::KeyChange;
 use crate::store::{FoundMirror, Prepared, prepare};
 use crate::{
@@ -358,6 +359,18 @@ impl Ledger {
     pub async fn verify(&self) -> Result<Arc<VerifyReport>, Error> {
         let report = ractor::call!(self.inner.supervisor, |reply| Inner::Check(Check::verify(reply)).into());
         report.map_err(|_| Error::Append(self.inner.shared.refusal().unwrap_or(AppendError::Closed)))?
+    }
+
+    /// Signs a checkpoint now, and hands it to the anchors, as [`LedgerOptions::checkpoint`] says.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`]. An anchor that fails is no error: it is in the answer, and gets the next one.
+    pub async fn checkpoint(&self) -> Result<Signed, Error> {
+        if self.inner.shared.options.checkpoint.is_none() {
+            return Err(CheckpointError::NoSigner.into());
+        }
+        let signed = ractor::call!(self.inner.supervisor, |reply| Inner::Checkpoint(reply).into());
+        signed.map_err(|_| self.inner.shared.refusal().map_or(CheckpointError::Unanswered.into(), Error::Append))?
     }
 
     /// Compresses sealed segments, beside the appends; answers with those that it was done to. Readers take both forms.

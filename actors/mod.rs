@@ -9,17 +9,19 @@
 //!   seal, group,        commit rows,    replays what is missing, reports, ends
 //!   write, fsync, ack   move watermark
 //!                                       CompressActor, where it is asked for: compresses sealed segments
+//!                                       CheckpointActor, likewise: signs how far the ledger is, for anchors elsewhere
 //! ```
 //!
 //! - `handle` [`Ledger`], what callers hold · `message` the append message · `inbox` on its way · `permits` what bounds that
 //! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`, `waiting`, `covering`, `to_mirror`), `outbox` between it and `sqlite`,
-//!   `parity` (with `checks`: which of them look, and in which turn), `compress` the actors · `shared` what they share outside
+//!   `parity` (with `checks`: which of them look, and in which turn), `compress` and `checkpoint` (by `side`) the actors · `shared` what they share outside
 //!   messages · `answers` who gives them · `options`
 //!
 //! Each actor's `handle` is one match with a function an arm; what it does is in the core, which needs no actor to
 //! be tested. LedgerActor, SqliteActor and ParityActor do blocking I/O, so each has an OS thread of its own.
 
 mod answers;
+mod checkpoint;
 mod checks;
 mod children;
 mod compress;
@@ -35,11 +37,13 @@ mod outbox;
 mod parity;
 mod permits;
 mod shared;
+mod side;
 mod sqlite;
 mod supervisor;
 mod to_mirror;
 mod waiting;
 
+pub use checkpoint::{CheckpointOptions, CheckpointStatus};
 pub use handle::{Children, CloseReport, Ledger};
 pub use message::{Append, AppendReply, Durability, Message};
 pub use options::LedgerOptions;

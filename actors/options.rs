@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::checkpoint::CheckpointOptions;
 use crate::Options;
 
 /// How the actors run. Take [`LedgerOptions::default`] and change what you need.
@@ -45,6 +46,8 @@ pub struct LedgerOptions {
     /// Sealed segments that stay plain, the newest ones; older ones are compressed beside the appends, one after the other.
     /// None: they are compressed on request alone.
     pub compress_sealed: Option<usize>,
+    /// How checkpoints are signed and where they are handed to. None: they are signed by `counterfoil checkpoint` alone.
+    pub checkpoint: Option<CheckpointOptions>,
     /// Restarts that may happen within `restart_window` before the supervisor gives up and fails upward.
     pub restarts_max: usize,
     /// See `restarts_max`.
@@ -72,6 +75,7 @@ impl Default for LedgerOptions {
             parity_segments_max: 1,
             verify_after_open: false,
             compress_sealed: None,
+            checkpoint: None,
             restarts_max: 10,
             restart_window: Duration::from_secs(60),
             restart_backoff_max: Duration::from_secs(1),

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::LedgerOptions;
 use super::answers::{Answers, all_on};
+use super::checkpoint::CheckpointStatus;
 use super::inbox::Inbox;
 use super::message::Reply;
 use super::outbox::Outbox;
@@ -112,6 +113,8 @@ pub struct Status {
     pub recovery: Option<RecoveryReport>,
     /// Where the mirror that was of no use is now, if one was set aside since (or when) the store was opened.
     pub mirror_set_aside: Option<PathBuf>,
+    /// How checkpoints are, once they were looked at; nothing where none are asked for.
+    pub checkpoint: Option<CheckpointStatus>,
 }
 
 fn as_report<S: serde::Serializer>(report: &Option<Arc<VerifyReport>>, to: S) -> Result<S::Ok, S::Error> {
@@ -168,6 +171,7 @@ pub(crate) struct Shared {
     pub checks_cancelled: Arc<AtomicBool>,
     /// The sealed segment that the timer's comparison has read last.
     pub parity_behind: AtomicU64,
+    checkpoint: Mutex<Option<CheckpointStatus>>,
     /// What LedgerActor has read of sealed segments, until ParityActor keeps it in the mirror.
     sealed_ends: Mutex<Vec<SealedEnds>>,
 }
@@ -201,6 +205,7 @@ impl Shared {
             check: Mutex::new(None),
             checks_cancelled: Arc::default(),
             parity_behind: AtomicU64::new(0),
+            checkpoint: Mutex::default(),
             sealed_ends: Mutex::default(),
             options,
         }
@@ -220,6 +225,14 @@ impl Shared {
 
     pub(crate) fn set_check(&self, check: Option<CheckProgress>) {
         *self.check.lock().unwrap_or_else(PoisonError::into_inner) = check;
+    }
+
+    pub(crate) fn checkpoint_status(&self) -> Option<CheckpointStatus> {
+        self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_checkpoint(&self, change: impl FnOnce(&mut CheckpointStatus)) {
+        change(self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default());
     }
 
     pub(crate) fn put_sealed_ends(&self, ends: Vec<SealedEnds>) {
@@ -286,6 +299,7 @@ impl Shared {
             check: *self.check.lock().unwrap_or_else(PoisonError::into_inner),
             recovery: live.recovery,
             mirror_set_aside: live.mirror_set_aside,
+            checkpoint: self.checkpoint_status(),
         }
     }
 

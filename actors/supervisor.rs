@@ -19,15 +19,18 @@ use ractor::thread_local::ThreadLocalActor;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, RpcReplyPort, SupervisionEvent};
 use tokio::sync::oneshot;
 
+use super::checkpoint::{CheckpointMsg, Signer};
 use super::checks::{Check, Checks};
 use super::children::{Child, StartError, close_children, no_thread, spawn, spawner};
-use super::compress::{CompressMsg, Compressor};
+use super::compress::{CompressActor, CompressMsg};
 use super::handle::{Children, CloseReport};
 use super::ledger::{LedgerActor, LedgerMsg, MirrorLink};
 use super::message::{Append, Message};
 use super::parity::{Doubt, ParityActor, ParityMsg, ParityTask};
 use super::shared::{MirrorHealth, Phase, Shared};
+use super::side::Side;
 use super::sqlite::{SqliteActor, SqliteMsg};
+use crate::checkpoint::Signed;
 use crate::mirror::Checked;
 use crate::{
     AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, Reformed, ReplayError, ReplayReport, Sealed, Seq, StoreLock,
@@ -80,8 +83,10 @@ pub(crate) enum Inner {
     Interval,
     /// Compress these segments.
     Compress(Sealed, RpcReplyPort<Result<Vec<Reformed>, Error>>),
-    /// See that sealed segments are compressed as the options say.
-    SeeToCompression,
+    /// See that sealed segments are compressed, and checkpoints signed, as the options say.
+    SeeToSides,
+    /// Sign a checkpoint now.
+    Checkpoint(RpcReplyPort<Result<Signed, Error>>),
     /// Which actors there are.
     Children(RpcReplyPort<Children>),
     /// Flush, catch up, release the lock, end.
@@ -128,7 +133,8 @@ pub(crate) struct SupervisorState {
     sqlite: Option<Child<SqliteMsg>>,
     /// The ParityActor that replays. Those that check are in `checks`.
     parity: Option<Child<ParityMsg>>,
-    compressor: Compressor,
+    compressor: Side<CompressActor>,
+    signer: Signer,
     replayed: Option<Result<ReplayReport, ReplayError>>,
     /// Checks that wait or are under way.
     checks: Checks,
@@ -167,7 +173,8 @@ impl Actor for SupervisorActor {
             ledger: None,
             sqlite: None,
             parity: None,
-            compressor: Compressor::default(),
+            compressor: Side::default(),
+            signer: Signer::default(),
             replayed: None,
             checks: Checks::default(),
             replay_begun: false,
@@ -211,7 +218,8 @@ impl Actor for SupervisorActor {
                 .into_iter()
                 .for_each(|check| state.check(&me, check)),
             Inner::Compress(which, reply) => state.compress(&me, CompressMsg::Run(which, reply)),
-            Inner::SeeToCompression => state.see_to_compression(&me),
+            Inner::SeeToSides => state.see_to_sides(&me),
+            Inner::Checkpoint(reply) => state.checkpoint(&me, CheckpointMsg::Run(reply)),
             Inner::Children(reply) => state.children(reply),
             Inner::Close(reply) => state.close(&me, reply),
             Inner::ChildrenClosed(report) => state.children_closed(&me, report),
@@ -232,10 +240,9 @@ impl Actor for SupervisorActor {
         }
         // The event is dropped here, and the child's join handle awaited, before anything is respawned.
         if let SupervisionEvent::ActorFailed(who, _) | SupervisionEvent::ActorTerminated(who, ..) = &event
-            && state.compressor.ended(who.get_id())
+            && let Some(after) = state.side_ended(who.get_id())
         {
-            tracing::warn!(actor = "supervisor", "CompressActor has ended");
-            state.see_to_compression_later(&me);
+            me.send_after(after, || Inner::SeeToSides.into());
             return Ok(());
         }
         match event {
@@ -314,7 +321,7 @@ impl SupervisorState {
                 self.check(me, Check::Verify(Vec::new()));
             }
         }
-        self.see_to_compression(me);
+        self.see_to_sides(me);
     }
 
     fn tell_ledger(&self, link: MirrorLink) {
@@ -591,31 +598,65 @@ impl SupervisorState {
         });
     }
 
-    fn see_to_compression(&mut self, me: &Me) {
+    fn see_to_sides(&mut self, me: &Me) {
         if self.shared.options.compress_sealed.is_some() && !self.compressor.is_there() {
             self.compress(me, CompressMsg::Look);
         }
-    }
-
-    fn see_to_compression_later(&mut self, me: &Me) {
-        if self.shared.options.compress_sealed.is_some() {
-            let after = self.compressor.back_off(self.shared.options.restart_backoff_max);
-            me.send_after(after, || Inner::SeeToCompression.into());
+        if self.shared.options.checkpoint.is_some() && !self.signer.is_there() {
+            self.checkpoint(me, CheckpointMsg::Look);
         }
     }
 
+    /// Whether this was a child that works beside the others: when to see to it again.
+    fn side_ended(&mut self, id: ActorId) -> Option<Duration> {
+        let first = self.shared.options.restart_backoff_max;
+        if self.compressor.ended(id) {
+            tracing::warn!(actor = "supervisor", "CompressActor has ended");
+            return Some(self.compressor.back_off(first));
+        }
+        if self.signer.ended(id) {
+            tracing::warn!(actor = "supervisor", "CheckpointActor has ended");
+            return Some(self.signer.back_off(first));
+        }
+        None
+    }
+
+    /// Whether children that work beside the others are given work.
+    fn sides_may_work(&self) -> bool {
+        self.closing.is_none() && self.ready.is_none() && self.shared.refusal().is_none()
+    }
+
     fn compress(&mut self, me: &Me, message: CompressMsg) {
-        match (&self.context, message) {
-            (Some(context), message) if self.closing.is_none() && self.ready.is_none() && self.shared.refusal().is_none() => {
-                let is_look = matches!(message, CompressMsg::Look);
-                if !self.compressor.cast(me, context, message) && is_look {
-                    self.see_to_compression_later(me);
+        let refusal = self.shared.refusal().unwrap_or(AppendError::Closed).into();
+        let (message, error) = match &self.context {
+            Some(context) if self.sides_may_work() => match self.compressor.cast(me, context, message) {
+                Ok(()) => return,
+                Err((message, error)) => {
+                    me.send_after(self.compressor.back_off(self.shared.options.restart_backoff_max), || Inner::SeeToSides.into());
+                    (message, no_thread(&context.dir, &error))
                 }
-            }
-            (_, CompressMsg::Run(_, reply)) => {
-                let _ = reply.send(Err(self.shared.refusal().unwrap_or(AppendError::Closed).into()));
-            }
-            (_, CompressMsg::Look) => {}
+            },
+            _ => (message, refusal),
+        };
+        if let CompressMsg::Run(_, reply) = message {
+            let _ = reply.send(Err(error));
+        }
+    }
+
+    fn checkpoint(&mut self, me: &Me, message: CheckpointMsg) {
+        let refusal = self.shared.refusal().unwrap_or(AppendError::Closed).into();
+        let (message, error) = match &self.context {
+            Some(context) if self.sides_may_work() => match self.signer.cast(me, context, message) {
+                Ok(()) => return,
+                Err((message, error)) => {
+                    me.send_after(self.signer.back_off(self.shared.options.restart_backoff_max), || Inner::SeeToSides.into());
+                    (message, no_thread(&context.dir, &error))
+                }
+            },
+            _ => (message, refusal),
+        };
+        if let CheckpointMsg::Run(reply) = message {
+            let _ = reply.send(Err(error));
         }
     }
 
@@ -651,8 +692,11 @@ impl SupervisorState {
         self.closing_children = true;
         let (ledger, sqlite, parity) = (self.ledger.take(), self.sqlite.take(), self.parity.take());
         let (me, shared, compressor) = (me.clone(), self.shared.clone(), std::mem::take(&mut self.compressor));
+        let signer = std::mem::take(&mut self.signer);
         ractor::concurrency::spawn(async move {
             let (report, ()) = tokio::join!(close_children(ledger, sqlite, parity, &shared), compressor.end());
+            // The ledger's last group is durable now.
+            signer.close().await;
             let _ = me.cast(Inner::ChildrenClosed(report).into());
         });
     }

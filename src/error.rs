@@ -1,5 +1,6 @@
 //! The one error that the store and the handle give.
 
+use crate::checkpoint::CheckpointError;
 use crate::erase::EraseError;
 use crate::event::DraftError;
 use crate::ledger::{AppendError, LedgerError};
@@ -34,6 +35,9 @@ pub enum Error {
     /// Nothing was erased.
     #[error(transparent)]
     Erase(#[from] EraseError),
+    /// No checkpoint was signed.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
 }
 
 impl Error {
@@ -43,7 +47,8 @@ impl Error {
             | Error::Append(AppendError::Ledger(error))
             | Error::Replay(ReplayError::Ledger(error))
             | Error::Repair(RepairError::Ledger(error))
-            | Error::Erase(EraseError::Ledger(error)) => Some(error),
+            | Error::Erase(EraseError::Ledger(error))
+            | Error::Checkpoint(CheckpointError::Ledger(error)) => Some(error),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 //! no append ever waits for it.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,7 +17,7 @@ use crate::ledger::{FsStorage, io_advice, notes};
 use crate::note::Checkpoint;
 
 /// A place outside the store.
-pub trait Anchor: Send {
+pub trait Anchor: Send + Sync {
     /// What it is called in reports.
     fn name(&self) -> String;
 
@@ -24,7 +25,7 @@ pub trait Anchor: Send {
     ///
     /// # Errors
     /// [`AnchorError`] where it should be able to say, and is not.
-    fn last(&mut self, origin: &str) -> Result<Option<Checkpoint>, AnchorError> {
+    fn last(&self, origin: &str) -> Result<Option<Checkpoint>, AnchorError> {
         let _ = origin;
         Ok(None)
     }
@@ -33,7 +34,13 @@ pub trait Anchor: Send {
     ///
     /// # Errors
     /// [`AnchorError`]. It is given this or a later one again.
-    fn publish(&mut self, checkpoint: &Checkpoint) -> Result<(), AnchorError>;
+    fn publish(&self, checkpoint: &Checkpoint) -> Result<(), AnchorError>;
+}
+
+impl fmt::Debug for dyn Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "anchor {}", self.name())
+    }
 }
 
 /// A file that checkpoints are appended to, fsynced: on another disk, or a share that this user may append to only.
@@ -62,11 +69,11 @@ impl Anchor for FileAnchor {
         self.0.display().to_string()
     }
 
-    fn last(&mut self, origin: &str) -> Result<Option<Checkpoint>, AnchorError> {
+    fn last(&self, origin: &str) -> Result<Option<Checkpoint>, AnchorError> {
         Ok(notes::end_of(&FsStorage, &self.0, origin).map_err(|error| self.failed(&error))?.and_then(|end| end.last))
     }
 
-    fn publish(&mut self, checkpoint: &Checkpoint) -> Result<(), AnchorError> {
+    fn publish(&self, checkpoint: &Checkpoint) -> Result<(), AnchorError> {
         notes::append(&FsStorage, &self.0, checkpoint, || Ok(())).map_err(|error| self.failed(&error))
     }
 }
@@ -138,7 +145,7 @@ impl Anchor for CommandAnchor {
         words.collect::<Vec<_>>().join(" ")
     }
 
-    fn publish(&mut self, checkpoint: &Checkpoint) -> Result<(), AnchorError> {
+    fn publish(&self, checkpoint: &Checkpoint) -> Result<(), AnchorError> {
         self.run(checkpoint).map_err(|reason| AnchorError { anchor: self.name(), reason })
     }
 }

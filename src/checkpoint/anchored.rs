@@ -61,6 +61,13 @@ pub enum AnchorFault {
     },
 }
 
+impl AnchorFault {
+    /// Whether the checkpoint is right, and the ledger is not.
+    fn is_the_ledgers(&self) -> bool {
+        matches!(self, AnchorFault::Shorter { .. } | AnchorFault::Diverged { .. } | AnchorFault::Damaged { .. })
+    }
+}
+
 /// A checkpoint that the ledger does not fit, or that is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -115,7 +122,13 @@ impl AnchorReport {
 impl fmt::Display for AnchorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = |count: u64| if count == 1 { "" } else { "s" };
-        writeln!(f, "anchors: {}", if self.is_clean() { "the ledger fits every checkpoint" } else { "THE LEDGER IS NOT WHAT WAS SIGNED" })?;
+        let is_ledgers = |failure: &AnchorFailure| failure.reason.is_the_ledgers();
+        let says = match self.is_clean() {
+            true => "the ledger fits every checkpoint",
+            false if self.failures.iter().any(is_ledgers) => "THE LEDGER IS NOT WHAT WAS SIGNED",
+            false => "NOT ALL OF THAT IS A SIGNED CHECKPOINT OF THIS LEDGER",
+        };
+        writeln!(f, "anchors: {says}")?;
         let signed = if self.signatures_verified { "signatures verified" } else { "signatures not verified: no key was given" };
         writeln!(f, "  checkpoints {} ({signed})", self.checkpoints)?;
         writeln!(f, "  covered     {} event{}", self.covered, plural(self.covered))?;

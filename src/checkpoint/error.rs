@@ -17,6 +17,12 @@ pub enum CheckpointError {
     /// There is nothing to sign.
     #[error("the ledger has no event yet, so there is nothing to sign; append some")]
     Empty,
+    /// The actors were given no key for checkpoints.
+    #[error("this store was opened without a signer of checkpoints; set `LedgerOptions::checkpoint`, or use `counterfoil checkpoint`")]
+    NoSigner,
+    /// The actor that signs has ended before it answered.
+    #[error("the actor that signs checkpoints has ended before it answered; ask again")]
+    Unanswered,
     /// The signer did not sign.
     #[error("{key_id} has not signed the checkpoint: {reason}; see to the signer, and sign again")]
     Signer {
@@ -66,7 +72,7 @@ pub enum CheckpointError {
         durable: EventHash,
     },
     /// The store's own last checkpoint is not what it says.
-    #[error("{path}: {reason}, so nothing more is signed; restore that file from a backup")]
+    #[error("{path}: {reason}; so nothing more is signed: restore that file from a backup")]
     OwnCheckpoint {
         /// The file.
         path: PathBuf,

@@ -22,7 +22,7 @@ pub(crate) use anchored::Roots;
 pub use anchored::{AnchorFailure, AnchorFault, AnchorReport, Anchored, verify_anchored};
 pub use error::{AnchorError, CheckpointError, ProofError, ProofFault};
 pub(crate) use nodes::tree_path;
-pub use proof::{Claim, Proof, prove_event, prove_from, read_checkpoint, stored_checkpoint};
+pub use proof::{Proof, Statement, prove_event, prove_from, read_checkpoint, stored_checkpoint};
 pub use sign::{Anchoring, Checkpointer, Signed};
 #[doc(hidden)]
 pub use tree::{Edge, extends, includes, leaf_hash, node_hash};

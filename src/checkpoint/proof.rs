@@ -28,14 +28,14 @@ const PROOF_BYTES_MAX: usize = NOTE_BYTES_MAX + 4096;
 /// A proof, and the checkpoint that it leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
-    claim: Claim,
+    claim: Statement,
     hashes: Vec<TreeHash>,
     checkpoint: Checkpoint,
 }
 
 /// What a proof is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum Statement {
     /// The event with this seq and hash is among those that the checkpoint covers.
     Includes {
         /// The event.
@@ -52,13 +52,18 @@ pub enum Claim {
 
 impl Proof {
     /// What it is about.
-    pub fn claim(&self) -> Claim {
+    pub fn claim(&self) -> Statement {
         self.claim
     }
 
     /// The checkpoint that it leads to.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
+    }
+
+    /// The size of the checkpoint that it is to be held against: the one that it leads on from, or the one that it leads to.
+    pub fn needs(&self) -> u64 {
+        if let Statement::Extends { from } = self.claim { from } else { self.checkpoint.size() }
     }
 
     /// Reads a proof of either kind.
@@ -79,11 +84,11 @@ impl Proof {
                 let hash = extra.parse::<TreeHash>().map_err(|_| Malformed("what it names is no event_hash"))?;
                 let index = lines.next().and_then(|line| parse_number(line.strip_prefix("index ")?));
                 let seq = Seq::new(index.ok_or(Malformed("it has no index"))?).next();
-                Claim::Includes { seq, event_hash: EventHash::from_bytes(*hash.as_bytes()) }
+                Statement::Includes { seq, event_hash: EventHash::from_bytes(*hash.as_bytes()) }
             }
             Some(first) => {
                 let from = first.strip_prefix("old ").and_then(parse_number);
-                Claim::Extends { from: from.ok_or(Malformed("its first line is that of no proof"))? }
+                Statement::Extends { from: from.ok_or(Malformed("its first line is that of no proof"))? }
             }
             None => return Err(Malformed("it is empty")),
         };
@@ -113,9 +118,8 @@ impl Proof {
                 let (expected, found) = (known.origin().to_owned(), self.checkpoint.origin().to_owned());
                 return Err(ProofFault::Origin { expected, found });
             }
-            let expected = if let Claim::Extends { from } = self.claim { from } else { self.checkpoint.size() };
-            if known.size() != expected {
-                return Err(ProofFault::Size { expected, found: known.size() });
+            if known.size() != self.needs() {
+                return Err(ProofFault::Size { expected: self.needs(), found: known.size() });
             }
             if known.size() == self.checkpoint.size() && known.root() != self.checkpoint.root() {
                 return Err(ProofFault::TwoRoots { size: known.size() });
@@ -123,9 +127,9 @@ impl Proof {
         }
         let to = (self.checkpoint.size(), self.checkpoint.root());
         let leads_there = match (self.claim, known) {
-            (Claim::Includes { seq, event_hash }, _) => includes(to.0, to.1, seq.previous().get(), event_hash, &self.hashes),
-            (Claim::Extends { from }, None) => return Err(ProofFault::NeedsOld { old: from }),
-            (Claim::Extends { .. }, Some(known)) => extends((known.size(), known.root()), to, &self.hashes),
+            (Statement::Includes { seq, event_hash }, _) => includes(to.0, to.1, seq.previous().get(), event_hash, &self.hashes),
+            (Statement::Extends { from }, None) => return Err(ProofFault::NeedsOld { old: from }),
+            (Statement::Extends { .. }, Some(known)) => extends((known.size(), known.root()), to, &self.hashes),
         };
         if leads_there { Ok(key) } else { Err(ProofFault::Hashes) }
     }
@@ -136,7 +140,9 @@ impl Proof {
     /// [`ProofFault::OtherEvent`].
     pub fn check_event(&self, event: EventHash) -> Result<(), ProofFault> {
         match self.claim {
-            Claim::Includes { event_hash, .. } if event_hash != event => Err(ProofFault::OtherEvent { expected: event, found: event_hash }),
+            Statement::Includes { event_hash, .. } if event_hash != event => {
+                Err(ProofFault::OtherEvent { expected: event, found: event_hash })
+            }
             _ => Ok(()),
         }
     }
@@ -145,10 +151,10 @@ impl Proof {
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.claim {
-            Claim::Includes { seq, event_hash } => {
+            Statement::Includes { seq, event_hash } => {
                 writeln!(f, "{INCLUSION}\nextra {}\nindex {}", BASE64_STANDARD.encode(event_hash.as_bytes()), seq.previous())?;
             }
-            Claim::Extends { from } => writeln!(f, "old {from}")?,
+            Statement::Extends { from } => writeln!(f, "old {from}")?,
         }
         self.hashes.iter().try_for_each(|hash| writeln!(f, "{hash}"))?;
         write!(f, "\n{}", self.checkpoint)
@@ -197,7 +203,7 @@ pub fn prove_event(reader: &LedgerReader, seq: Seq, size: Option<u64>) -> Result
     let parts = inclusion_parts(index, checkpoint.size());
     let leads_there = |hashes: &[TreeHash]| includes(checkpoint.size(), checkpoint.root(), index, event_hash, hashes);
     let hashes = proof_hashes(reader, &parts, &leads_there)?.ok_or(CheckpointError::NotSigned { size: checkpoint.size() })?;
-    Ok(Proof { claim: Claim::Includes { seq, event_hash }, hashes, checkpoint })
+    Ok(Proof { claim: Statement::Includes { seq, event_hash }, hashes, checkpoint })
 }
 
 /// Proves that the events that the store's checkpoint of this size covers, or its newest, begin with the first `from`.
@@ -221,7 +227,7 @@ pub fn prove_from(reader: &LedgerReader, from: u64, size: Option<u64>) -> Result
     };
     let mut hashes = proof_hashes(reader, &wanted, &leads_there)?.ok_or(CheckpointError::NotSigned { size: to.0 })?;
     hashes.pop();
-    Ok(Proof { claim: Claim::Extends { from }, hashes, checkpoint })
+    Ok(Proof { claim: Statement::Extends { from }, hashes, checkpoint })
 }
 
 fn checkpoint_for(reader: &LedgerReader, size: Option<u64>, none: impl FnOnce() -> CheckpointError) -> Result<Checkpoint, CheckpointError> {
@@ -249,17 +255,19 @@ fn proof_hashes(
     Ok(None)
 }
 
-/// Reads a checkpoint from a file: the last one in it.
+/// Reads a checkpoint from a file: the one of this size, or else the last one in it.
 ///
 /// # Errors
 /// What the disk says; `InvalidData` where it has none.
-pub fn read_checkpoint(path: &Path) -> std::io::Result<Checkpoint> {
-    let mut last = None;
+pub fn read_checkpoint(path: &Path, size: u64) -> std::io::Result<Checkpoint> {
+    let mut best: Option<Checkpoint> = None;
     notes::each(&crate::ledger::FsStorage, path, |_, found| {
-        if let notes::Found::Checkpoint(checkpoint) = found {
-            last = Some(checkpoint);
+        if let notes::Found::Checkpoint(checkpoint) = found
+            && best.as_ref().is_none_or(|best| best.size() != size)
+        {
+            best = Some(checkpoint);
         }
         Ok(())
     })?;
-    last.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "it has no checkpoint"))
+    best.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "it has no checkpoint"))
 }

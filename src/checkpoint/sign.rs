@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
@@ -59,7 +58,7 @@ pub struct Checkpointer {
 }
 
 struct Anchored {
-    anchor: Box<dyn Anchor>,
+    anchor: Arc<dyn Anchor>,
     size: u64,
     error: Option<String>,
 }
@@ -98,7 +97,7 @@ impl Known {
 
 impl Checkpointer {
     /// A signer of checkpoints for the store in this directory. Reads nothing yet.
-    pub fn new(dir: &Path, manifest: &Manifest, options: &Options, attestor: Arc<dyn Attestor>, anchors: Vec<Box<dyn Anchor>>) -> Self {
+    pub fn new(dir: &Path, manifest: &Manifest, options: &Options, attestor: Arc<dyn Attestor>, anchors: Vec<Arc<dyn Anchor>>) -> Self {
         Checkpointer {
             dir: dir.to_owned(),
             reader: LedgerReader::of(dir, manifest.clone(), options),
@@ -112,9 +111,17 @@ impl Checkpointer {
     }
 
     /// Reads on this thread alone, and ends with an error once that is set.
-    #[cfg_attr(not(feature = "actors"), allow(dead_code))]
-    pub(crate) fn beside_appends(mut self, cancelled: Arc<AtomicBool>) -> Checkpointer {
+    #[cfg(feature = "actors")]
+    pub(crate) fn beside_appends(mut self, cancelled: Arc<std::sync::atomic::AtomicBool>) -> Checkpointer {
         self.plan = Plan { threads: 0, cancelled: Some(cancelled), ..Plan::default() };
+        self
+    }
+
+    /// Ends no more before its time.
+    #[cfg(feature = "actors")]
+    pub(crate) fn uncancelled(mut self) -> Checkpointer {
+        self.plan.cancelled = None;
+        self.grown = None;
         self
     }
 
@@ -128,10 +135,8 @@ impl Checkpointer {
         if durable.seq == Seq::ZERO {
             return Err(CheckpointError::Empty);
         }
-        let state = match self.grown.take() {
-            Some(state) => state,
-            None => self.begin(durable)?,
-        };
+        self.check(durable)?;
+        let Some(state) = self.grown.take() else { return Err(CheckpointError::Empty) };
         let (state, checkpoint, is_new) = self.grow_and_sign(state, durable)?;
         self.grown = Some(State { last: Some(checkpoint.clone()), ..state });
         self.hand_on(&checkpoint)?;
@@ -139,9 +144,22 @@ impl Checkpointer {
         Ok(Signed { checkpoint, is_new, anchors })
     }
 
-    /// Whether an anchor lacks the newest checkpoint that there is.
+    /// Holds the ledger, as far as this durable event, against what was signed before, where that was not done yet. Answers with
+    /// the last checkpoint.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::sign`].
+    pub fn check(&mut self, durable: Head) -> Result<Option<&Checkpoint>, CheckpointError> {
+        if self.grown.is_none() {
+            self.grown = Some(self.begin(durable)?);
+        }
+        Ok(self.grown.as_ref().and_then(|state| state.last.as_ref()))
+    }
+
+    /// Whether an anchor is known to lack the newest checkpoint that there is.
     pub fn has_unanchored(&self) -> bool {
-        self.anchors.iter().any(|anchored| anchored.error.is_some())
+        let newest = self.grown.as_ref().and_then(|state| state.last.as_ref()).map_or(0, Checkpoint::size);
+        self.anchors.iter().any(|anchored| anchored.error.is_some() || (1..newest).contains(&anchored.size))
     }
 
     /// Which anchors have what.
@@ -298,14 +316,17 @@ impl Checkpointer {
     }
 
     /// Makes it durable in the store, before anybody is given it.
-    fn store(&self, checkpoint: &Checkpoint) -> Result<(), LedgerError> {
+    fn store(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let (storage, path) = (self.options.storage.as_ref(), notes::signed_path(&self.dir));
         let write = || {
             self.options.at(failpoint::CHECKPOINT_WRITE)?;
             notes::append(storage, &path, checkpoint, || self.options.at(failpoint::CHECKPOINT_SYNC))?;
             self.options.at(failpoint::CHECKPOINT_SYNCED)
         };
-        write().map_err(LedgerError::io("writing", &path))
+        write().map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => CheckpointError::OwnCheckpoint { path: path.clone(), reason: error.to_string() },
+            _ => LedgerError::io("writing", &path)(error).into(),
+        })
     }
 
     /// Hands it to the anchors that lack it. Of those that an anchor has missed only the newest is left for it: that covers them.

@@ -81,7 +81,12 @@ impl Edge {
 
     /// Adds an event.
     pub fn push(&mut self, event: EventHash) {
-        self.push_leaf(leaf_hash(event.as_bytes()), &mut |_, _| ());
+        self.push_data(event.as_bytes());
+    }
+
+    /// Adds a leaf with this data: for the test vectors, whose leaves are no events.
+    pub fn push_data(&mut self, data: &[u8]) {
+        self.push_leaf(leaf_hash(data), &mut |_, _| ());
     }
 
     /// Adds a leaf, by its hash. `complete` is told each subtree that it makes complete, the smallest first.

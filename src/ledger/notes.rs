@@ -15,6 +15,9 @@ const END_BYTES: u64 = 2 * NOTE_BYTES_MAX as u64;
 /// Bytes that are read at a time where all of it is read.
 const STEP_BYTES: usize = 1 << 20;
 
+/// How every origin begins.
+const ORIGINS: &[u8] = b"counterfoil/";
+
 /// The store's own.
 pub(crate) fn signed_path(dir: &Path) -> PathBuf {
     dir.join("checkpoints").join("signed.txt")
@@ -36,10 +39,15 @@ pub(crate) struct End {
 impl End {
     /// Whether what follows the last note is what a crash leaves of one.
     fn is_torn(&self, origin: &str) -> bool {
-        let written = self.rest.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-        let rest = self.rest.get(..written).unwrap_or_default();
-        rest.starts_with(origin.as_bytes()) || origin.as_bytes().starts_with(rest)
+        begins_a_note(&self.rest, origin.as_bytes())
     }
+}
+
+/// Whether these bytes, which may have zeros behind them, are the beginning of a note whose origin begins so.
+fn begins_a_note(bytes: &[u8], origin: &[u8]) -> bool {
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    let written = bytes.get(..written).unwrap_or_default();
+    written.starts_with(origin) || origin.starts_with(written)
 }
 
 /// Reads the end of such a file; nothing where there is none.
@@ -81,9 +89,9 @@ pub(crate) fn end_of(storage: &dyn Storage, path: &Path, origin: &str) -> io::Re
 /// Where a note may begin that begins at `at` or behind it: at a line that begins as an origin does.
 fn next_start(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
-    match memchr::memmem::find(rest, b"\ncounterfoil/") {
-        _ if rest.starts_with(b"counterfoil/") => at,
-        Some(found) => at + found + 1,
+    match memchr::memmem::find_iter(rest, ORIGINS).find(|at| *at > 0 && rest.get(at - 1) == Some(&b'\n')) {
+        _ if rest.starts_with(ORIGINS) => at,
+        Some(found) => at + found,
         None => bytes.len(),
     }
 }
@@ -109,10 +117,10 @@ pub(crate) fn append(
         return storage.sync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")));
     };
     if let Some(origin) = end.foreign {
-        return wrong(format!("it has checkpoints of {origin}; give each ledger a file of its own"));
+        return wrong(format!("it has checkpoints of {origin}, and each ledger needs a file of its own"));
     }
     if !end.is_torn(checkpoint.origin()) {
-        return wrong("it ends in something that is no checkpoint; name another file, or take that away".to_owned());
+        return wrong("it ends in something that is no checkpoint, which is nobody's to write over".to_owned());
     }
     let mut file = storage.open_write(path)?;
     if !end.rest.is_empty() {
@@ -166,7 +174,8 @@ pub(crate) fn each(storage: &dyn Storage, path: &Path, mut take: impl FnMut(u64,
                 take(offset, Found::Other(NoteError::Malformed("these bytes are no checkpoint")))?;
                 at = next_start(&bytes, at + len);
             }
-            Piece::Unfinished => return take(offset, Found::Unfinished),
+            Piece::Unfinished if begins_a_note(rest, ORIGINS) => return take(offset, Found::Unfinished),
+            Piece::Unfinished => return take(offset, Found::Other(NoteError::Malformed("these bytes are no checkpoint"))),
         }
     }
 }

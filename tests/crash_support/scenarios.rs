@@ -1,9 +1,12 @@
 //! Pieces of work that a process does to a store while it is made to end or to fail, and the stores that it does them to.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use counterfoil::attest::{Attestor, MemoryKey};
+use counterfoil::checkpoint::{AnchorFailure, AnchorFault, Anchored, Checkpoint, Checkpointer, FileAnchor, verify_anchored};
 use counterfoil::*;
 
 use super::common::{self, small_segments};
@@ -26,6 +29,8 @@ pub enum Scenario {
     RepairFromLedger,
     /// Compresses the sealed segments but the newest, gives one its plain form back, appends what is there already, closes.
     Compress,
+    /// As `Torn`, and signs checkpoints in between, handed to an anchor.
+    Checkpoints,
     /// As `Torn`, with the actors.
     #[cfg(feature = "actors")]
     Actors,
@@ -39,6 +44,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::RepairFromMirror,
     Scenario::RepairFromLedger,
     Scenario::Compress,
+    Scenario::Checkpoints,
     #[cfg(feature = "actors")]
     Scenario::Actors,
 ];
@@ -131,6 +137,7 @@ impl Scenario {
         match self {
             Scenario::RepairFromMirror => patience.until_done(|| repair_from_mirror(dir, options, &mut |_| ()))?,
             Scenario::RepairFromLedger => patience.until_done(|| repair_from_ledger(dir, options, &mut |_| ()))?,
+            Scenario::Checkpoints => return with_checkpoints(dir, options, &self.submissions(), &mut patience),
             Scenario::Compress => {
                 patience.until_done(|| compress(dir, options, &Sealed::AllBut(1), &mut |_| ()))?;
                 patience.until_done(|| decompress(dir, options, &Sealed::Holding(vec![Seq::FIRST]), &mut |_| ()))?;
@@ -151,6 +158,9 @@ impl Scenario {
         let set_aside = asides > usize::from(self == Scenario::BrokenMirror);
         if !set_aside && !matches!(self, Scenario::RepairFromLedger | Scenario::RepairFromMirror) {
             check_rows(dir, &all, what);
+        }
+        if self == Scenario::Checkpoints {
+            check_checkpoints(dir, what);
         }
         match self {
             Scenario::RepairFromMirror => drop(repair_from_mirror(dir, &options, &mut |_| ()).unwrap_or_else(|e| panic!("{what}: {e}"))),
@@ -287,6 +297,51 @@ fn with_store(dir: &Path, options: &Options, submissions: &Submissions, patience
     match opened.map(Store::close) {
         Some(Err(error)) => patience.failed(&error),
         _ => Ok(()),
+    }
+}
+
+/// Where checkpoints of a store are handed to.
+fn anchor(dir: &Path) -> PathBuf {
+    dir.with_file_name(format!("{}.anchor", dir.file_name().unwrap().display()))
+}
+
+fn signer(store: &Store, dir: &Path, options: &Options) -> Checkpointer {
+    let key = Arc::new(MemoryKey::from_seed(&[7; 32]));
+    Checkpointer::new(dir, store.manifest(), options, key, vec![Arc::new(FileAnchor::new(anchor(dir)))])
+}
+
+/// Appends some and signs, in turn; each signer goes on from what the one before has left.
+fn with_checkpoints(dir: &Path, options: &Options, submissions: &Submissions, patience: &mut Patience) -> Result<(), String> {
+    for part in submissions.chunks(3) {
+        with_store(dir, options, &part.to_vec(), patience)?;
+        patience.until_done(|| -> Result<(), Error> {
+            let (store, _) = Store::open(dir, options)?;
+            let mut signer = signer(&store, dir, options);
+            let signed = signer.sign(store.head())?;
+            assert!(!signer.sign(store.head())?.is_new && signed.checkpoint.size() == store.head().seq.get());
+            store.close()
+        })?;
+    }
+    Ok(())
+}
+
+/// The ledger fits all that was signed, and what an anchor was given the store has too.
+fn check_checkpoints(dir: &Path, what: &str) {
+    let (signed, anchor) = (dir.join("checkpoints/signed.txt"), anchor(dir));
+    let Ok(reader) = LedgerReader::open(dir, &small_segments()) else { return };
+    let mut anchored = Anchored::new(&reader, &[MemoryKey::from_seed(&[7; 32]).public_key()]);
+    for path in [&signed, &anchor].into_iter().filter(|path| fs::metadata(path).is_ok_and(|file| file.len() > 0)) {
+        anchored.read(path).unwrap();
+    }
+    let (_, report) = verify_anchored(&reader, anchored, None, &mut |_| ()).unwrap();
+    let is_right = |failure: &AnchorFailure| matches!(failure.reason, AnchorFault::Nothing);
+    assert!(report.failures.iter().all(is_right), "{what}: {report}");
+    let notes = |path| fs::read_to_string(path).unwrap_or_default();
+    let (signed, given) = (notes(&signed), notes(&anchor));
+    // Of what it was given, all but what a crash has cut off.
+    let lines: Vec<&str> = given.split_inclusive('\n').collect();
+    for note in lines.chunks(5).map(<[&str]>::concat).filter(|note| Checkpoint::parse(note.as_bytes()).is_ok()) {
+        assert!(signed.contains(&note), "{what}: an anchor has more than the store");
     }
 }
 

@@ -10,12 +10,12 @@ use counterfoil::{EventId, EventType, Source, Timestamp, TraceId};
 const AFTER_HELP: &str = "\
 Exit codes:
   0  fine
-  1  inconsistency found (verify, parity, replay, repair, doctor, demo)
+  1  inconsistency found (verify, parity, replay, repair, doctor, demo, checkpoint, check-proof)
   2  usage: wrong arguments, payloads that are no JSON, bad types or ids, refused SQL
   3  locked: another process writes to the store
   4  refused, or any other failure
 
-Commands that only read (export, tail, show, sessions, query, stats, verify, parity, doctor)
+Commands that only read (export, tail, show, sessions, query, stats, verify, parity, doctor, prove)
 work beside a live writer. `parity --since-clean` keeps in the mirror what it found right, where
 nobody holds the lock; the others never write.
 COUNTERFOIL_LOG=info (or debug, trace) logs to standard error.
@@ -71,6 +71,12 @@ pub enum Command {
         after_help = "What `zstd` itself has compressed is read too, but decoded whole at each open; compress makes it\nanew, with a table that lets a line be read without the rest."
     )]
     Compress(CompressArgs),
+    /// Sign how many events there are and what they are, and hand that to places outside the store
+    Checkpoint(CheckpointArgs),
+    /// Prove that an event was signed in a checkpoint, or that a checkpoint continues an earlier one
+    Prove(ProveArgs),
+    /// Check such a proof. Needs no store: only the proof, the key, and a checkpoint where you have one
+    CheckProof(CheckProofArgs),
     /// Make keys that sign events, and record in the ledger which may
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -233,6 +239,58 @@ pub struct VerifyArgs {
     /// Every event from this seq on must be signed
     #[arg(long, value_name = "SEQ", requires = "root", conflicts_with = "require_signatures")]
     pub require_signatures_from: Option<u64>,
+    /// Checkpoints that were kept elsewhere: the ledger must reach each of them, and have its root there; may be repeated
+    #[arg(long = "anchor", value_name = "FILE")]
+    pub anchors: Vec<PathBuf>,
+    /// A key that signs checkpoints, a file or 64 hex digits; the one of --root may too. Without any, no signature of them is checked
+    #[arg(long = "key", value_name = "KEY", requires = "anchors")]
+    pub keys: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckpointArgs {
+    /// File of the private key that signs it
+    #[arg(long, value_name = "KEYFILE")]
+    pub key: PathBuf,
+    /// A file outside the store to append it to: on another disk, or a share; may be repeated
+    #[arg(long = "anchor", value_name = "FILE")]
+    pub anchors: Vec<PathBuf>,
+    /// A command, for `sh -c`, that gets it on standard input: a commit, an upload, a witness's client; may be repeated
+    #[arg(long = "anchor-command", value_name = "COMMAND")]
+    pub commands: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub struct ProveArgs {
+    /// Prove that this event is among those of a checkpoint
+    #[arg(value_name = "SEQ", group = "what")]
+    pub seq: Option<u64>,
+    /// Prove that a checkpoint's events begin with the first SIZE, as another checkpoint has them
+    #[arg(long, value_name = "SIZE", group = "what")]
+    pub from: Option<u64>,
+    /// The checkpoint of so many events, rather than the newest
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<u64>,
+    /// Write it to this file, rather than to standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckProofArgs {
+    /// The proof, as `prove` writes it
+    #[arg(value_name = "FILE")]
+    pub proof: PathBuf,
+    /// A public key that checkpoints are signed by, a file or 64 hex digits; may be repeated
+    #[arg(long = "key", value_name = "KEY", required = true)]
+    pub keys: Vec<String>,
+    /// Checkpoints that you have from elsewhere: the one that the proof leads to or, with `prove --from`, on from
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// A file with the event's line, which the proof must be about
+    #[arg(long, value_name = "FILE")]
+    pub event: Option<PathBuf>,
 }
 
 /// What `keys` does.

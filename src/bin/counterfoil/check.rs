@@ -1,8 +1,11 @@
 //! `verify` and `parity`: checks that only read, but for `parity --since-clean`, which keeps in the mirror what it found right
 //! where nobody writes to the store. Beside a live writer the mirror may be behind; that is lag, no inconsistency.
 
+use counterfoil::attest::PublicKey;
+use counterfoil::checkpoint::{AnchorReport, Anchored, verify_anchored};
 use counterfoil::{
-    Finding, LedgerReader, ParityKind, ParityReport, Seq, SignatureRules, parity_full, parity_incremental, parity_quick, verify_signed,
+    Finding, LedgerReader, ParityKind, ParityReport, Seq, SignatureRules, VerifyReport, parity_full, parity_incremental, parity_quick,
+    verify_signed,
 };
 use serde::Serialize;
 
@@ -23,21 +26,45 @@ pub fn verify(args: &VerifyArgs, context: &Context, out: &mut Out) -> Result<Exi
     let ledger = context.ledger()?;
     let bar = progress::bytes("verifying", ledger.size()?.plain_bytes);
     let mut done = |bytes| bar.set_position(bytes);
-    let report = match &args.root {
-        None => counterfoil::verify(&ledger, &mut done)?,
-        Some(root) => {
-            let required_from = args.require_signatures.then_some(Seq::FIRST).or(args.require_signatures_from.map(Seq::new));
-            verify_signed(&ledger, SignatureRules { root: keys::public_key(root)?, required_from }, &mut done)?
+    let required_from = args.require_signatures.then_some(Seq::FIRST).or(args.require_signatures_from.map(Seq::new));
+    let root = args.root.as_deref().map(keys::public_key).transpose()?;
+    let rules = root.map(|root| SignatureRules { root, required_from });
+    let (report, anchors) = match (args.anchors.is_empty(), rules) {
+        (true, None) => (counterfoil::verify(&ledger, &mut done)?, None),
+        (true, Some(rules)) => (verify_signed(&ledger, rules, &mut done)?, None),
+        (false, rules) => {
+            let (report, anchors) = verify_anchored(&ledger, anchored(args, root, &ledger)?, rules, &mut done)?;
+            (report, Some(anchors))
         }
     };
     bar.finish_and_clear();
-    let clean = report.is_clean();
+    let clean = report.is_clean() && anchors.as_ref().is_none_or(AnchorReport::is_clean);
     if out.is_json() {
-        out.json(&Judged { clean, report })?;
+        out.json(&Judged { clean, report: Verified { report, anchors } })?;
     } else {
         out.text(context.local(&report.to_string()))?;
+        if let Some(anchors) = anchors {
+            out.text(context.local(&anchors.to_string()))?;
+        }
     }
     Ok(Exit::consistent(clean))
+}
+
+#[derive(Serialize)]
+struct Verified {
+    #[serde(flatten)]
+    report: VerifyReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anchors: Option<AnchorReport>,
+}
+
+/// The checkpoints that the ledger is to be held against, and the keys that may have signed them.
+fn anchored(args: &VerifyArgs, root: Option<PublicKey>, ledger: &LedgerReader) -> Result<Anchored, Failure> {
+    let mut keys = args.keys.iter().map(|key| keys::public_key(key)).collect::<Result<Vec<_>, _>>()?;
+    keys.extend(root);
+    let mut anchored = Anchored::new(ledger, &keys);
+    args.anchors.iter().try_for_each(|path| anchored.read(path))?;
+    Ok(anchored)
 }
 
 /// A comparison, and who was writing meanwhile.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use counterfoil::attest::KeyFileError;
+use counterfoil::checkpoint::CheckpointError;
 use counterfoil::import::ImportError;
 use counterfoil::{AppendError, DraftError, Error, LedgerError, MirrorError, QueryError, RepairError, io_advice};
 
@@ -109,6 +110,16 @@ macro_rules! from {
 }
 
 from!(LedgerError, MirrorError, QueryError, AppendError, DraftError, RepairError);
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Failure {
+        match error {
+            CheckpointError::Ledger(error) => error.into(),
+            error if error.is_inconsistent() => Failure::Told { code: INCONSISTENT, message: error.to_string() },
+            error => Failure::other(error.to_string()),
+        }
+    }
+}
 
 impl From<KeyFileError> for Failure {
     fn from(error: KeyFileError) -> Failure {

@@ -7,6 +7,7 @@
 mod append;
 mod args;
 mod check;
+mod checkpoint;
 mod compress;
 mod context;
 mod demo;
@@ -19,6 +20,7 @@ mod keys;
 mod mend;
 mod out;
 mod progress;
+mod prove;
 mod query;
 mod show;
 mod stats;
@@ -68,6 +70,9 @@ fn run(command: Command, context: &Context, out: &mut Out) -> Result<Exit, Failu
         Command::Replay => mend::replay(context, out),
         Command::Repair(args) => mend::repair(&args, context, out),
         Command::Compress(args) => compress::run(&args, context, out),
+        Command::Checkpoint(args) => checkpoint::run(&args, context, out),
+        Command::Prove(args) => prove::prove(&args, context, out),
+        Command::CheckProof(args) => prove::check(&args, out),
         Command::Keys(command) => keys::run(command, context, out),
         Command::Doctor(args) => doctor::run(&args, context, out),
         Command::Completions(args) => completions(args.shell, out),
