@@ -70,7 +70,7 @@ mod verify;
 #[path = "../actors/mod.rs"]
 pub mod actors;
 
-pub use erase::{Erase, EraseError, EraseReport, Erased, ErasedEvent, Erasure};
+pub use erase::{Erase, EraseError, EraseReport, Erased, ErasedEvent, Erasure, RecordedErasure, erasure_of};
 pub use error::Error;
 pub use event::{
     Body, CheckedDraft, ContentDigest, Draft, DraftError, Event, EventHash, EventId, EventRecord, EventType, EventTypeError, IdError,
@@ -93,7 +93,7 @@ pub use parity::{
 };
 pub use rusqlite;
 pub use store::{FullReplay, OpenReport, Store, erase, forecast, replay_store};
-pub use verify::{Failure, RecordedErasure, Unfinished, VerifyReport, verify};
+pub use verify::{Failure, Unfinished, VerifyReport, verify};
 #[doc(hidden)]
 pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};
 

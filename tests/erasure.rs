@@ -167,7 +167,8 @@ fn brought_back(what: &str, put_back: impl Fn(&Path, &Path)) {
     let (mut store, _) = Store::open(&dir, &options).unwrap();
     store.append(common::note("more")).unwrap();
     store.close().unwrap();
-    let ways: [(&str, fn(&Path, &Options)); 5] = [
+    type Way = (&'static str, fn(&Path, &Options));
+    let ways: [Way; 5] = [
         ("open", |dir, options| drop(common::open_is_clean(dir, options))),
         ("replay", |dir, options| assert!(replay_store(dir, options, &mut |_, _| ()).unwrap().parity.is_consistent())),
         ("repair from ledger", |dir, options| drop(repair_from_ledger(dir, options, &mut |_| ()).unwrap())),

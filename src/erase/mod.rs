@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use plan::plan;
 pub use plan::{Erase, EraseError, Erasure};
-pub use report::{EraseReport, Erased, ErasedEvent};
+pub use report::{EraseReport, Erased, ErasedEvent, RecordedErasure};
 
 use crate::event::Seq;
 use crate::event::erasure::ErasurePayload;
 use crate::ledger::erase::{self as leg, Copies, Name, Names, Said};
 use crate::ledger::{FileIdentity, FsStorage, LedgerError, LedgerReader, Needles, Segment, Storage};
-use crate::mirror::{Aside, Mirror, MirrorError, asides};
+use crate::mirror::{Aside, Mirror, MirrorError, MirrorReader, asides};
 use crate::options::Options;
 
 /// Adds what an erasure names.
@@ -61,6 +61,21 @@ fn carry_out(reader: &LedgerReader, mirror: &mut Mirror, head: Seq, options: &Op
         work.done.unfinished = Some(error.to_string());
     }
     work.done
+}
+
+/// The erasure that names this event, as the mirror has it.
+///
+/// # Errors
+/// [`MirrorError`] where the mirror can't be read.
+pub fn erasure_of(mirror: &MirrorReader, seq: Seq) -> Result<Option<RecordedErasure>, MirrorError> {
+    let mut recorded = None;
+    mirror.each_erasure(seq, &mut |event, payload| {
+        if payload.erased.iter().any(|named| named.seq == seq) {
+            recorded = Some(RecordedErasure::of(event, &payload, Some(seq)));
+        }
+        recorded.is_none()
+    })?;
+    Ok(recorded)
 }
 
 /// Takes copies of these events out of torn/, where a repair has put what it replaced.
@@ -135,7 +150,10 @@ impl Work<'_> {
         };
         let mark = self.mirror.watermark();
         if !self.by_ledger {
-            self.mirror.each_erasure(behind, &mut add)?;
+            self.mirror.each_erasure(behind, &mut |event, payload| {
+                add(event.seq, payload);
+                true
+            })?;
         }
         // What the mirror lacks is in the ledger alone: its tail, or all of it where the mirror is new.
         let lines = match mark.seq {

@@ -361,11 +361,14 @@ pub(crate) fn remove_unused_blobs(
     Ok(removed)
 }
 
+/// Segments, each with events that it holds.
+pub(crate) type Holders = Vec<(Segment, Names)>;
+
 /// The sealed segments that hold these events, with the events of each; and the first event that none of them holds.
 ///
 /// # Errors
 /// [`LedgerError`] where they can't be listed.
-pub(crate) fn by_segment(storage: &dyn Storage, dir: &Path, names: &Names) -> Result<(Vec<(Segment, Names)>, Option<Seq>), LedgerError> {
+pub(crate) fn by_segment(storage: &dyn Storage, dir: &Path, names: &Names) -> Result<(Holders, Option<Seq>), LedgerError> {
     let list = segment::list(storage, dir)?;
     let mut all = Vec::new();
     let mut active = Seq::MAX;

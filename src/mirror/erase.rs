@@ -10,12 +10,14 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Mirror, MirrorError, MirrorReader, SUFFIXES, mirror_path, with_suffix};
-use crate::event::Seq;
+use super::row::Row;
+use super::{Mirror, MirrorError, MirrorReader, SELECT, SUFFIXES, mirror_path, with_suffix};
 use crate::event::erasure::{ERASURE, ErasurePayload};
+use crate::event::{Event, Seq};
 use crate::failpoint;
 use crate::ledger::FileIdentity;
 use crate::ledger::erase::Names;
@@ -57,25 +59,36 @@ fn done(conn: &Connection) -> rusqlite::Result<ErasuresDone> {
     Ok(ErasuresDone { through, pending, files: files.collect::<Result<_, _>>()? })
 }
 
-/// Hands over the erasures behind this seq that have a row, in order.
-fn each_erasure(conn: &Connection, behind: Seq, found: &mut dyn FnMut(Seq, ErasurePayload)) -> rusqlite::Result<()> {
-    let sql = "SELECT seq, payload FROM events WHERE event_type = ?1 AND seq > ?2 AND payload IS NOT NULL ORDER BY seq";
-    let mut all = conn.prepare_cached(sql)?;
+/// Hands over the erasures behind this seq that have a row, in order, until `found` answers false. A row that makes no event says
+/// nothing.
+pub(crate) fn each_mirrored_erasure(conn: &Connection, behind: Seq, found: &mut FoundErasure<'_>) -> rusqlite::Result<()> {
+    static SQL: LazyLock<String> = LazyLock::new(|| format!("{SELECT} WHERE event_type = ?1 AND seq > ?2 ORDER BY seq"));
+    let mut all = conn.prepare_cached(&SQL)?;
     let mut rows = all.query(params![ERASURE, behind.get().cast_signed()])?;
     while let Some(row) = rows.next()? {
-        let seq = Seq::new(row.get::<_, i64>(0)?.cast_unsigned());
-        if let Some(mut payload) = row.get_ref(1)?.as_str().ok().and_then(ErasurePayload::parse) {
-            payload.erased.retain(|named| named.seq < seq);
-            found(seq, payload);
+        if let Ok(event) = Row(row).event()
+            && let Some(payload) = ErasurePayload::of(&event)
+            && !found(&event, payload)
+        {
+            break;
         }
     }
     Ok(())
 }
 
+/// The last erasure that has a row.
+pub(crate) fn last_erasure(conn: &Connection) -> rusqlite::Result<Seq> {
+    let mut last = conn.prepare_cached("SELECT max(seq) FROM events WHERE event_type = ?1")?;
+    Ok(Seq::new(last.query_row([ERASURE], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0).cast_unsigned()))
+}
+
+/// Takes an erasure and what it names, and answers whether it wants the next one.
+pub(crate) type FoundErasure<'f> = dyn FnMut(&Event<'_>, ErasurePayload) -> bool + 'f;
+
 impl MirrorReader {
     /// Hands over the erasures behind this seq, in order.
-    pub(crate) fn each_erasure(&self, behind: Seq, found: &mut dyn FnMut(Seq, ErasurePayload)) -> Result<(), MirrorError> {
-        self.sqlite("reading", each_erasure(&self.conn, behind, found))
+    pub(crate) fn each_erasure(&self, behind: Seq, found: &mut FoundErasure<'_>) -> Result<(), MirrorError> {
+        self.sqlite("reading", each_mirrored_erasure(&self.conn, behind, found))
     }
 }
 
@@ -86,8 +99,8 @@ impl Mirror {
     }
 
     /// Hands over the erasures behind this seq, in order.
-    pub(crate) fn each_erasure(&self, behind: Seq, found: &mut dyn FnMut(Seq, ErasurePayload)) -> Result<(), MirrorError> {
-        self.sqlite("reading", each_erasure(&self.conn, behind, found))
+    pub(crate) fn each_erasure(&self, behind: Seq, found: &mut FoundErasure<'_>) -> Result<(), MirrorError> {
+        self.sqlite("reading", each_mirrored_erasure(&self.conn, behind, found))
     }
 
     /// The seqs of these events of a stream that it has, as many as are asked for at most.

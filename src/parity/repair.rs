@@ -290,7 +290,10 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
 /// What an erasure names that one leg or the other has: neither may bring its payload back.
 fn erased_names(dir: &Path, options: &Options, manifest: &Manifest, mirror: &MirrorReader) -> Result<Names, RepairError> {
     let mut names = Names::new();
-    mirror.each_erasure(Seq::ZERO, &mut |_, payload| add_names(payload, &mut names))?;
+    mirror.each_erasure(Seq::ZERO, &mut |_, payload| {
+        add_names(payload, &mut names);
+        true
+    })?;
     let mut lines = LedgerReader::of(dir, manifest.clone(), options).lines_from(Seq::FIRST)?;
     each_erasure(&mut lines, &mut |_, payload| add_names(payload, &mut names))?;
     Ok(names)

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use counterfoil::import::ImportError;
-use counterfoil::{AppendError, DraftError, Error, LedgerError, MirrorError, QueryError, RepairError, io_advice};
+use counterfoil::{AppendError, DraftError, EraseError, Error, LedgerError, MirrorError, QueryError, RepairError, io_advice};
 
 use crate::context::Context;
 use crate::text;
@@ -87,6 +87,7 @@ fn code_of(error: &Error) -> u8 {
         _ if error.is_locked() => LOCKED,
         Error::Draft(_) | Error::Append(AppendError::Draft(_) | AppendError::EmptyBatch | AppendError::BatchTooLarge { .. }) => USAGE,
         Error::Query(QueryError::Refused(_)) => USAGE,
+        Error::Erase(EraseError::Reason { .. } | EraseError::By { .. }) => USAGE,
         _ => OTHER,
     }
 }

@@ -11,6 +11,7 @@ mod compress;
 mod context;
 mod demo;
 mod doctor;
+mod erase;
 mod export;
 mod failure;
 mod import;
@@ -67,6 +68,7 @@ fn run(command: Command, context: &Context, out: &mut Out) -> Result<Exit, Failu
         Command::Replay => mend::replay(context, out),
         Command::Repair(args) => mend::repair(&args, context, out),
         Command::Compress(args) => compress::run(&args, context, out),
+        Command::Erase(args) => erase::run(args, context, out),
         Command::Doctor(args) => doctor::run(&args, context, out),
         Command::Completions(args) => completions(args.shell, out),
     }
