@@ -30,7 +30,7 @@ use super::shared::{MirrorHealth, Phase, Shared};
 use super::sqlite::{SqliteActor, SqliteMsg};
 use crate::mirror::Checked;
 use crate::{
-    AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, Reformed, ReplayError, ReplayReport, Sealed, Seq, StoreLock,
+    AppendError, Erased, Error, LedgerError, Manifest, MirrorFault, ParityKind, Reformed, ReplayError, ReplayReport, Sealed, Seq, StoreLock,
 };
 
 /// Why a child ended by itself.
@@ -82,6 +82,8 @@ pub(crate) enum Inner {
     Compress(Sealed, RpcReplyPort<Result<Vec<Reformed>, Error>>),
     /// See that sealed segments are compressed as the options say.
     SeeToCompression,
+    /// Carry out the erasures that are recorded.
+    Erase(RpcReplyPort<Erased>),
     /// Which actors there are.
     Children(RpcReplyPort<Children>),
     /// Flush, catch up, release the lock, end.
@@ -212,6 +214,12 @@ impl Actor for SupervisorActor {
                 .for_each(|check| state.check(&me, check)),
             Inner::Compress(which, reply) => state.compress(&me, CompressMsg::Run(which, reply)),
             Inner::SeeToCompression => state.see_to_compression(&me),
+            Inner::Erase(reply) => {
+                // Where there is none, the reply is dropped, which tells its caller that it is left to do.
+                if let Some(sqlite) = &state.sqlite {
+                    let _ = sqlite.actor.cast(SqliteMsg::Erase(reply));
+                }
+            }
             Inner::Children(reply) => state.children(reply),
             Inner::Close(reply) => state.close(&me, reply),
             Inner::ChildrenClosed(report) => state.children_closed(&me, report),

@@ -17,8 +17,8 @@ pub(crate) use plan::plan;
 pub use plan::{Erase, EraseError, Erasure};
 pub use report::{EraseReport, Erased, ErasedEvent, RecordedErasure};
 
-use crate::event::Seq;
 use crate::event::erasure::ErasurePayload;
+use crate::event::{Event, Seq};
 use crate::ledger::erase::{self as leg, Copies, Name, Names, Said};
 use crate::ledger::{FileIdentity, FsStorage, LedgerError, LedgerReader, Needles, Segment, Storage};
 use crate::mirror::{Aside, Mirror, MirrorError, MirrorReader, asides};
@@ -142,18 +142,15 @@ impl Work<'_> {
     /// What is recorded behind this seq, and where the last of it stands; the same seq where nothing is.
     fn recorded(&self, behind: Seq, head: Seq) -> Result<(Seq, Names), Unfinished> {
         let (mut through, mut names) = (behind, Names::new());
-        let mut add = |seq: Seq, payload| {
-            if seq > behind && seq <= head {
-                through = through.max(seq);
+        let mut add = |event: &Event<'_>, payload| {
+            if event.seq > behind && event.seq <= head {
+                through = through.max(event.seq);
                 add_names(payload, &mut names);
             }
         };
         let mark = self.mirror.watermark();
         if !self.by_ledger {
-            self.mirror.each_erasure(behind, &mut |event, payload| {
-                add(event.seq, payload);
-                true
-            })?;
+            leg::each_erasure_at(self.reader, &self.mirror.erasures(behind)?, &mut add)?;
         }
         // What the mirror lacks is in the ledger alone: its tail, or all of it where the mirror is new.
         let lines = match mark.seq {
@@ -163,7 +160,7 @@ impl Work<'_> {
             _ => self.reader.lines_after(&mark)?.map(|(_, lines)| lines),
         };
         if let Some(mut lines) = lines {
-            leg::each_erasure(&mut lines, &mut |event, payload| add(event.seq, payload))?;
+            leg::each_erasure(&mut lines, &mut add)?;
         }
         Ok((through, names))
     }

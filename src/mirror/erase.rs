@@ -8,7 +8,7 @@
 //!
 //! The tables are made by the first erasure. They are no part of the schema that a version number stands for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -19,8 +19,8 @@ use super::{Mirror, MirrorError, MirrorReader, SELECT, SUFFIXES, mirror_path, wi
 use crate::event::erasure::{ERASURE, ErasurePayload};
 use crate::event::{Event, Seq};
 use crate::failpoint;
-use crate::ledger::FileIdentity;
 use crate::ledger::erase::Names;
+use crate::ledger::{FileIdentity, Lookup};
 
 const CREATE: &str = "
 CREATE TABLE IF NOT EXISTS erasures_done (
@@ -98,18 +98,12 @@ impl Mirror {
         self.sqlite("reading", done(&self.conn))
     }
 
-    /// Hands over the erasures behind this seq, in order.
-    pub(crate) fn each_erasure(&self, behind: Seq, found: &mut FoundErasure<'_>) -> Result<(), MirrorError> {
-        self.sqlite("reading", each_mirrored_erasure(&self.conn, behind, found))
-    }
-
-    /// The seqs of these events of a stream that it has, as many as are asked for at most.
-    pub(crate) fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError> {
-        let sql = "SELECT seq FROM events WHERE session_id = ?1 LIMIT ?2";
+    /// Where erasures stand behind this seq, by its rows. What they name the ledger says: rows may be wrong.
+    pub(crate) fn erasures(&self, behind: Seq) -> Result<BTreeSet<Seq>, MirrorError> {
         let read = || {
-            let mut all = self.conn.prepare(sql)?;
-            let max = i64::try_from(max).unwrap_or(i64::MAX);
-            all.query_map(params![session_id, max], |row| Ok(Seq::new(row.get::<_, i64>(0)?.cast_unsigned())))?.collect()
+            let mut all = self.conn.prepare_cached("SELECT seq FROM events WHERE event_type = ?1 AND seq > ?2")?;
+            let seq = |row: &rusqlite::Row<'_>| Ok(Seq::new(row.get::<_, i64>(0)?.cast_unsigned()));
+            all.query_map(params![ERASURE, behind.get().cast_signed()], seq)?.collect()
         };
         self.sqlite("reading", read())
     }
@@ -179,6 +173,40 @@ impl Mirror {
             };
             write().map_err(|source| MirrorError::Sqlite { action: "noting erasures in", path: path.clone(), source })
         })
+    }
+}
+
+/// What an erasure is to name is looked up in rows.
+pub(crate) trait Rows: Lookup {
+    /// How far they go.
+    fn mirrored(&self) -> Result<Seq, MirrorError>;
+    /// The seqs of a stream's events, as many as are asked for at most.
+    fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError>;
+}
+
+fn seqs_of_session(conn: &Connection, session_id: &str, max: usize) -> rusqlite::Result<Vec<Seq>> {
+    let mut all = conn.prepare("SELECT seq FROM events WHERE session_id = ?1 LIMIT ?2")?;
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    all.query_map(params![session_id, max], |row| Ok(Seq::new(row.get::<_, i64>(0)?.cast_unsigned())))?.collect()
+}
+
+impl Rows for Mirror {
+    fn mirrored(&self) -> Result<Seq, MirrorError> {
+        Ok(self.watermark.seq)
+    }
+
+    fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError> {
+        self.sqlite("reading", seqs_of_session(&self.conn, session_id, max))
+    }
+}
+
+impl Rows for MirrorReader {
+    fn mirrored(&self) -> Result<Seq, MirrorError> {
+        Ok(self.watermark(self.manifest()?.ledger_id)?.seq)
+    }
+
+    fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError> {
+        self.sqlite("reading", seqs_of_session(&self.conn, session_id, max))
     }
 }
 
