@@ -377,11 +377,8 @@ impl Ledger {
             let append = Append { fresh, seal_through: Some(last), ..self.reserve_shared(drafts).await? };
             report.recorded = self.send(append).await?.iter().map(|receipt| receipt.seq).collect();
         }
-        report.done = ractor::call!(self.inner.supervisor, |reply| Inner::Erase(reply).into()).unwrap_or_else(|_| {
-            let mut left = Erased::default();
-            left.unfinished = Some("the mirror's actor has ended, or is not there yet; its restart or the next open does it".to_owned());
-            left
-        });
+        report.done = ractor::call!(self.inner.supervisor, |reply| Inner::Erase(reply).into())
+            .unwrap_or_else(|_| Erased::left("the mirror's actor has ended, or is not there yet; its restart or the next open does it"));
         Ok(report)
     }
 

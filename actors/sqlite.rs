@@ -406,12 +406,7 @@ impl SqliteState {
                 let _reshaping = shared.reshaping();
                 finish(&self.reader, mirror, durable, &shared.options.store)
             }
-            _ => {
-                let mut erased = Erased::default();
-                erased.unfinished =
-                    Some("the mirror can't be written just now; erase again once it is, or open the store again".to_owned());
-                erased
-            }
+            _ => Erased::left("the mirror can't be written just now; erase again once it is, or open the store again"),
         };
         self.watch_wal(me);
         let _ = reply.send(erased);

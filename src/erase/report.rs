@@ -40,6 +40,12 @@ impl Erased {
         *self == Erased::default()
     }
 
+    /// Nothing is done yet, since this is in the way.
+    #[cfg(feature = "actors")]
+    pub(crate) fn left(why: &str) -> Erased {
+        Erased { unfinished: Some(why.to_owned()), ..Erased::default() }
+    }
+
     pub(super) fn note_missing(&mut self, missing: &[Seq]) {
         self.missing_count += missing.len() as u64;
         self.missing.extend(missing.iter().take(LISTED_MAX.saturating_sub(self.missing.len())));

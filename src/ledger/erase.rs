@@ -276,7 +276,14 @@ pub(crate) fn erase_in_torn(dir: &Path, options: &Options, path: &Path, copies: 
     let len = source.len().map_err(reading())?;
     let mut pieces = LineReader::new(file.open(storage).map_err(reading())?, 0, options.line_bytes_max);
     let (mut edits, mut left): (Vec<Edit>, bool) = (Vec::new(), false);
-    while let Some(raw) = pieces.next().map_err(reading())? {
+    loop {
+        let raw = match pieces.next() {
+            Ok(Some(raw)) => raw,
+            Ok(None) => break,
+            // A folder is nobody's copy.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => return Ok(None),
+            Err(error) => return Err(reading()(error)),
+        };
         if file.is_compressed() && memchr::memchr(zst::LOST, raw.bytes).is_some() {
             if !may_be_of(path, segments) {
                 return Ok(None);

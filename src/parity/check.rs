@@ -1,18 +1,16 @@
 //! The quick and the full check. Both only read, need no lock, and run beside a live writer.
 
-use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
+use super::erasing::Named;
 use super::indexes::{SumKey, SumsBeside, is_large, sums};
 use super::report::{Finding, Mismatch, ParityKind, ParityReport};
 use super::rows::{BEGUN_MAX, Begun, RowSide, is_replaced, replaced, session_seq};
-use crate::erase::add_names;
 use crate::event::{Event, Seq, line};
-use crate::ledger::erase::Names;
 use crate::ledger::place::{Expected, Standing, check_blob};
 use crate::ledger::stream::{self, Plan, Stream};
-use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Lines, lock, segment};
-use crate::mirror::{MirrorError, MirrorReader, Row, SELECT, bounded_positions, each_mirrored_erasure, index_check, last_erasure};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, Lines, segment};
+use crate::mirror::{MirrorError, MirrorReader, Row, bounded_positions, index_check};
 use crate::options::Options;
 
 /// Compares the mirror's watermark with the ledger's head, in O(1).
@@ -315,26 +313,13 @@ fn compare_row(conn: &rusqlite::Connection, rows: &RowSide<'_>, ledger: &LedgerS
         return;
     };
     let columns = row.differing(&event);
-    if columns.iter().all(|column| matches!(*column, "payload" | "blob" | "erased")) && is_being_erased(conn, ledger, &event) {
+    if columns.iter().all(|column| matches!(*column, "payload" | "blob" | "erased"))
+        && ledger.named.is_being_erased(conn, &ledger.reader, &event)
+    {
         report.being_erased_count += 1;
         return;
     }
     report.mismatch(Mismatch { seq: event.seq, id: event.id, ledger_hash: event.event_hash, row_hash: row.event_hash(), columns });
-}
-
-/// Whether an event whose line and row differ in their payload alone is equal by now, since it was erased in between; or will be,
-/// since a writer is at work and an erasure names it.
-fn is_being_erased(conn: &rusqlite::Connection, ledger: &LedgerSide<'_>, event: &Event<'_>) -> bool {
-    let Ok(Some(line)) = ledger.reader.line(event.seq) else { return false };
-    let row = conn.prepare_cached(&format!("{SELECT} WHERE seq = ?1")).and_then(|mut by_seq| {
-        let mut encoded = Vec::new();
-        by_seq.query_row([event.seq.get().cast_signed()], |row| Ok(Row(row).encode(&mut encoded).is_ok().then_some(encoded)))
-    });
-    let Ok(Some(row)) = row else { return false };
-    if row == line && line.ends_with(b",\"erased\":true}") {
-        return true;
-    }
-    lock::is_held(ledger.reader.storage(), ledger.reader.dir()) && ledger.is_named(conn, event)
 }
 
 /// What the mirror knows besides events: the segments up to its watermark, and when the store was created.
@@ -416,8 +401,8 @@ pub(super) struct LedgerSide<'s> {
     right_at: Option<u64>,
     /// The last line was from behind its end.
     is_beyond: bool,
-    /// What the erasures up to this one name, where that was asked.
-    named: RefCell<Option<(Seq, Names)>>,
+    /// What erasures name, where that was asked.
+    pub(super) named: Named,
 }
 
 /// What belongs next, and where the reading that came to it began: nothing is known of streams from before.
@@ -452,7 +437,7 @@ impl<'s> LedgerSide<'s> {
     pub(super) fn at(reader: &LedgerReader, cursor: Lines, place: Place, until: Until, plan: &Plan) -> LedgerSide<'s> {
         let through = if let Until::Seq(through) = until { through } else { Seq::MAX };
         let lines = Stream::new(cursor, through, plan.clone());
-        LedgerSide { lines, place, until, reader: reader.clone(), rows: None, right_at: None, is_beyond: false, named: RefCell::default() }
+        LedgerSide { lines, place, until, reader: reader.clone(), rows: None, right_at: None, is_beyond: false, named: Named::default() }
     }
 
     /// The same, where streams that began before its place stand as the rows say.
@@ -557,24 +542,6 @@ impl<'s> LedgerSide<'s> {
 
     fn event(&self) -> Option<Event<'_>> {
         line::decode_again(self.line()).ok()
-    }
-
-    /// Whether an erasure names this event. It has a row before it is carried out, but for one that an open finishes.
-    fn is_named(&self, conn: &rusqlite::Connection, event: &Event<'_>) -> bool {
-        let mut named = self.named.borrow_mut();
-        let last = last_erasure(conn).unwrap_or_default();
-        if named.as_ref().is_none_or(|(of, _)| *of != last) {
-            let mut names = Names::new();
-            let mirrored = each_mirrored_erasure(conn, Seq::ZERO, &mut |_, payload| {
-                add_names(payload, &mut names);
-                true
-            });
-            if mirrored.is_err() {
-                return false;
-            }
-            *named = Some((last, names));
-        }
-        named.as_ref().and_then(|(_, names)| names.get(&event.seq)).is_some_and(|name| name.is_of(event))
     }
 }
 
