@@ -18,7 +18,7 @@ pub use plan::{Erase, EraseError, Erasure};
 pub use report::{EraseReport, Erased, ErasedEvent, RecordedErasure};
 
 use crate::event::erasure::ErasurePayload;
-use crate::event::{Event, Seq};
+use crate::event::{Event, PayloadHash, Seq};
 use crate::ledger::erase::{self as leg, Copies, Name, Names, Said};
 use crate::ledger::{FileIdentity, FsStorage, LedgerError, LedgerReader, Needles, Segment, Storage};
 use crate::mirror::{Aside, Mirror, MirrorError, MirrorReader, asides};
@@ -55,7 +55,7 @@ pub(crate) fn finish_by_ledger(reader: &LedgerReader, mirror: &mut Mirror, head:
 }
 
 fn carry_out(reader: &LedgerReader, mirror: &mut Mirror, head: Seq, options: &Options, by_ledger: bool) -> Erased {
-    let mut work = Work { reader, mirror, options, by_ledger, active: None, done: Erased::default() };
+    let mut work = Work { reader, mirror, options, by_ledger, active: None, blocked: None, done: Erased::default() };
     if let Err(error) = work.run(head) {
         tracing::warn!(%error, "an erasure is recorded, and not carried out as a whole");
         work.done.unfinished = Some(error.to_string());
@@ -101,6 +101,8 @@ struct Work<'w> {
     by_ledger: bool,
     /// An event that is to be erased, and stands in the active segment.
     active: Option<Seq>,
+    /// What was wrong with the first segment that could not be written anew.
+    blocked: Option<Unfinished>,
     done: Erased,
 }
 
@@ -131,8 +133,8 @@ impl Work<'_> {
         if (rows > 0 || known.pending) && !self.mirror.forget_old_pages()? {
             return Err(Unfinished::WalHeld);
         }
-        if let Some(seq) = self.active {
-            return Err(Unfinished::Active(seq));
+        if let Some(error) = self.blocked.take().or(self.active.map(Unfinished::Active)) {
+            return Err(error);
         }
         let files = self.identities(&known.files, &names)?;
         self.mirror.keep_erasures_done(through, &files)?;
@@ -200,18 +202,27 @@ impl Work<'_> {
             if !is_new && !changed.contains(&segment_name(&segment)) {
                 continue;
             }
-            let look = leg::look(self.options, &segment, &held)?;
-            if look.is_needed() || is_new {
-                self.copies(&Copies { said: &look.said, needles: &look.needles, segments: &[segment.first] })?;
+            match self.segment(&segment, &held, is_new) {
+                Ok(used) => blobs.extend(used),
+                // The others need not wait for what is wrong with this one.
+                Err(error) => drop(self.blocked.get_or_insert(error)),
             }
-            if look.is_needed() {
-                self.done.segments.push(look.erase(dir, self.options)?);
-            }
-            self.done.note_missing(&look.missing);
-            blobs.extend(look.blobs);
         }
         self.done.blobs.extend(leg::remove_unused_blobs(self.reader, self.options, blobs)?);
         Ok(())
+    }
+
+    /// One of them: copies of its events, then the segment itself. Answers the blobs that its events use, or used.
+    fn segment(&mut self, segment: &Segment, held: &Names, is_new: bool) -> Result<HashSet<PayloadHash>, Unfinished> {
+        let look = leg::look(self.options, segment, held)?;
+        if look.is_needed() || is_new {
+            self.copies(&Copies { said: &look.said, needles: &look.needles, segments: &[segment.first] })?;
+        }
+        if look.is_needed() {
+            self.done.segments.push(look.erase(self.reader.dir(), self.options)?);
+        }
+        self.done.note_missing(&look.missing);
+        Ok(look.blobs)
     }
 
     /// Copies in torn/, and in mirrors that were set aside. Of those no part can be kept: they are broken.
