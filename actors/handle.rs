@@ -16,11 +16,12 @@ use super::shared::{Phase, Shared, Status};
 use super::supervisor::{Inner, SupervisorActor, SupervisorArgs};
 use crate::attest::Attestor;
 use crate::checkpoint::{CheckpointError, Signed};
+use crate::erase::plan;
 use crate::keys::KeyChange;
 use crate::store::{FoundMirror, Prepared, prepare};
 use crate::{
-    AppendError, CheckedDraft, Conditions, Draft, Error, EventHash, EventId, Expect, Head, LedgerError, LedgerReader, Manifest,
-    MirrorReader, ParityKind, ParityReport, Receipt, Reformed, SchemaMigration, Sealed, Seq, Table, VerifyReport,
+    AppendError, CheckedDraft, Conditions, Draft, EraseReport, Erased, Erasure, Error, EventHash, EventId, Expect, Head, LedgerError,
+    LedgerReader, Manifest, MirrorReader, ParityKind, ParityReport, Receipt, Reformed, SchemaMigration, Sealed, Seq, Table, VerifyReport,
 };
 
 /// A store that is open, run by supervised actors. Cheap to clone; every clone is the same store.
@@ -389,6 +390,35 @@ impl Ledger {
                 source: std::io::Error::other("the actor that did it has ended; segments that were done stay so"),
             }),
         })?
+    }
+
+    /// Erases payloads in ledger, blobs, torn/ and mirror, for good, beside the appends: records it, then carries it out. The
+    /// events stay, with their hashes. Rows wait while it is carried out (as long as it takes to write the mirror and the segments
+    /// concerned anew), and `Durability::Mirrored` with them. Where it can't be carried out as a whole just now (`unfinished` in the
+    /// report says why), the next call or the next open does the rest.
+    ///
+    /// # Errors
+    /// [`Error::Erase`] where it is refused; [`Error::Append`] where it could not be recorded: where that is
+    /// [`AppendError::OutcomeUnknown`], erase again.
+    pub async fn erase(&self, erasure: Erasure) -> Result<EraseReport, Error> {
+        let shared = &self.inner.shared;
+        let head = shared.durable.borrow().seq;
+        self.mirrored(head).await?;
+        let (reader, options, dry_run) = (self.reader()?, shared.options.store.clone(), erasure.dry_run);
+        let planned = self.read(move |mirror| Ok(plan(&reader, mirror, head, &erasure, &options)?));
+        let (mut report, drafts, last) = planned.await?;
+        if dry_run {
+            return Ok(report);
+        }
+        if let Some(last) = last {
+            let checked = drafts.into_iter().map(|draft| self.check(draft)).collect::<Result<Vec<_>, _>>()?;
+            let (drafts, fresh) = self.identify(checked);
+            let append = Append { fresh, seal_through: Some(last), ..self.reserve_shared(drafts).await? };
+            report.recorded = self.send(append).await?.iter().map(|receipt| receipt.seq).collect();
+        }
+        report.done = ractor::call!(self.inner.supervisor, |reply| Inner::Erase(reply).into())
+            .unwrap_or_else(|_| Erased::left("the mirror's actor has ended, or is not there yet; its restart or the next open does it"));
+        Ok(report)
     }
 
     /// The store at a glance. Costs nothing.

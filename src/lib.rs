@@ -78,7 +78,7 @@ mod verify;
 #[path = "../actors/mod.rs"]
 pub mod actors;
 
-pub use erase::{Erase, EraseError, EraseReport, Erased, ErasedEvent, Erasure};
+pub use erase::{Erase, EraseError, EraseReport, Erased, ErasedEvent, Erasure, RecordedErasure, erasure_of};
 pub use error::Error;
 pub use event::{
     Body, CheckedDraft, ContentDigest, Draft, DraftError, Event, EventHash, EventId, EventRecord, EventType, EventTypeError, IdError,
@@ -103,7 +103,7 @@ pub use parity::{
 pub use redact::{Redacted, Redactor, Replaced, Secrets, mark};
 pub use rusqlite;
 pub use store::{FullReplay, OpenReport, Store, erase, forecast, replay_store};
-pub use verify::{Failure, KeyUse, RecordedErasure, SignatureReport, SignatureRules, Unfinished, VerifyReport, verify, verify_signed};
+pub use verify::{Failure, KeyUse, SignatureReport, SignatureRules, Unfinished, VerifyReport, verify, verify_signed};
 #[doc(hidden)]
 pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};
 

@@ -167,7 +167,8 @@ fn brought_back(what: &str, put_back: impl Fn(&Path, &Path)) {
     let (mut store, _) = Store::open(&dir, &options).unwrap();
     store.append(common::note("more")).unwrap();
     store.close().unwrap();
-    let ways: [(&str, fn(&Path, &Options)); 5] = [
+    type Way = (&'static str, fn(&Path, &Options));
+    let ways: [Way; 5] = [
         ("open", |dir, options| drop(common::open_is_clean(dir, options))),
         ("replay", |dir, options| assert!(replay_store(dir, options, &mut |_, _| ()).unwrap().parity.is_consistent())),
         ("repair from ledger", |dir, options| drop(repair_from_ledger(dir, options, &mut |_| ()).unwrap())),
@@ -347,6 +348,27 @@ fn a_reader_that_holds_the_wal_is_told_of_and_the_rest_is_done_later() {
     assert_eq!((again.events, again.recorded.len(), &again.done.unfinished), (0, 0, &None));
     store.close().unwrap();
     check_erased(&dir, &before, "later");
+}
+
+#[test]
+fn one_segment_that_can_not_be_written_keeps_no_other_from_being_erased() {
+    let (_temp, dir, options) = filled();
+    let before = secrets::lines(&dir);
+    fs::remove_dir_all(dir.join("torn")).unwrap();
+    let mut failing = options.clone();
+    let first = std::sync::atomic::AtomicBool::new(true);
+    failing.failpoint = Some(std::sync::Arc::new(move |point| match point {
+        failpoint::ERASE_SYNC if first.swap(false, std::sync::atomic::Ordering::SeqCst) => Err(std::io::Error::other("not this one")),
+        _ => Ok(()),
+    }));
+    let report = erase(&dir, &failing, &secrets::erasure()).unwrap();
+    assert!(report.done.unfinished.as_ref().is_some_and(|why| why.contains("not this one")), "{report:?}");
+    assert!(report.done.segments.len() > 3 && report.done.rows == SECRET.len() as u64, "{report:?}");
+    let left = secrets_in(&dir);
+    assert_eq!(left, [PathBuf::from("segments/00000000000000000003.jsonl")]);
+    assert_eq!(common::verified(&dir).not_yet_erased, 1);
+    common::open_is_clean(&dir, &options);
+    check_erased(&dir, &before, "at the next open");
 }
 
 #[test]

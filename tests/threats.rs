@@ -65,7 +65,7 @@ fn scene() -> Scene {
     let head = filled(&at("now"), &options, "event", EVENTS);
     filled(&at("elsewhere"), &options, "another", EVENTS);
     let reader = LedgerReader::open(&at("now"), &options).unwrap();
-    let anchors: Vec<Box<dyn Anchor>> = vec![Box::new(FileAnchor::new(at("anchor")))];
+    let anchors: Vec<Arc<dyn Anchor>> = vec![Arc::new(FileAnchor::new(at("anchor")))];
     let mut checkpointer = Checkpointer::new(&at("now"), reader.manifest(), &options, key(CHECKPOINTS), anchors);
     checkpointer.sign(head).unwrap();
     drop(checkpointer);

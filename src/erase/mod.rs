@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use plan::plan;
 pub use plan::{Erase, EraseError, Erasure};
-pub use report::{EraseReport, Erased, ErasedEvent};
+pub use report::{EraseReport, Erased, ErasedEvent, RecordedErasure};
 
-use crate::event::Seq;
 use crate::event::erasure::ErasurePayload;
+use crate::event::{Event, PayloadHash, Seq};
 use crate::ledger::erase::{self as leg, Copies, Name, Names, Said};
 use crate::ledger::{FileIdentity, FsStorage, LedgerError, LedgerReader, Needles, Segment, Storage};
-use crate::mirror::{Aside, Mirror, MirrorError, asides};
+use crate::mirror::{Aside, Mirror, MirrorError, MirrorReader, asides};
 use crate::options::Options;
 
 /// Adds what an erasure names.
@@ -55,12 +55,27 @@ pub(crate) fn finish_by_ledger(reader: &LedgerReader, mirror: &mut Mirror, head:
 }
 
 fn carry_out(reader: &LedgerReader, mirror: &mut Mirror, head: Seq, options: &Options, by_ledger: bool) -> Erased {
-    let mut work = Work { reader, mirror, options, by_ledger, active: None, done: Erased::default() };
+    let mut work = Work { reader, mirror, options, by_ledger, active: None, blocked: None, done: Erased::default() };
     if let Err(error) = work.run(head) {
         tracing::warn!(%error, "an erasure is recorded, and not carried out as a whole");
         work.done.unfinished = Some(error.to_string());
     }
     work.done
+}
+
+/// The erasure that names this event, as the mirror has it.
+///
+/// # Errors
+/// [`MirrorError`] where the mirror can't be read.
+pub fn erasure_of(mirror: &MirrorReader, seq: Seq) -> Result<Option<RecordedErasure>, MirrorError> {
+    let mut recorded = None;
+    mirror.each_erasure(seq, &mut |event, payload| {
+        if payload.erased.iter().any(|named| named.seq == seq) {
+            recorded = Some(RecordedErasure::of(event, &payload, Some(seq)));
+        }
+        recorded.is_none()
+    })?;
+    Ok(recorded)
 }
 
 /// Takes copies of these events out of torn/, where a repair has put what it replaced.
@@ -86,6 +101,8 @@ struct Work<'w> {
     by_ledger: bool,
     /// An event that is to be erased, and stands in the active segment.
     active: Option<Seq>,
+    /// What was wrong with the first segment that could not be written anew.
+    blocked: Option<Unfinished>,
     done: Erased,
 }
 
@@ -116,8 +133,8 @@ impl Work<'_> {
         if (rows > 0 || known.pending) && !self.mirror.forget_old_pages()? {
             return Err(Unfinished::WalHeld);
         }
-        if let Some(seq) = self.active {
-            return Err(Unfinished::Active(seq));
+        if let Some(error) = self.blocked.take().or(self.active.map(Unfinished::Active)) {
+            return Err(error);
         }
         let files = self.identities(&known.files, &names)?;
         self.mirror.keep_erasures_done(through, &files)?;
@@ -127,15 +144,15 @@ impl Work<'_> {
     /// What is recorded behind this seq, and where the last of it stands; the same seq where nothing is.
     fn recorded(&self, behind: Seq, head: Seq) -> Result<(Seq, Names), Unfinished> {
         let (mut through, mut names) = (behind, Names::new());
-        let mut add = |seq: Seq, payload| {
-            if seq > behind && seq <= head {
-                through = through.max(seq);
+        let mut add = |event: &Event<'_>, payload| {
+            if event.seq > behind && event.seq <= head {
+                through = through.max(event.seq);
                 add_names(payload, &mut names);
             }
         };
         let mark = self.mirror.watermark();
         if !self.by_ledger {
-            self.mirror.each_erasure(behind, &mut add)?;
+            leg::each_erasure_at(self.reader, &self.mirror.erasures(behind)?, &mut add)?;
         }
         // What the mirror lacks is in the ledger alone: its tail, or all of it where the mirror is new.
         let lines = match mark.seq {
@@ -145,7 +162,7 @@ impl Work<'_> {
             _ => self.reader.lines_after(&mark)?.map(|(_, lines)| lines),
         };
         if let Some(mut lines) = lines {
-            leg::each_erasure(&mut lines, &mut |event, payload| add(event.seq, payload))?;
+            leg::each_erasure(&mut lines, &mut add)?;
         }
         Ok((through, names))
     }
@@ -185,18 +202,27 @@ impl Work<'_> {
             if !is_new && !changed.contains(&segment_name(&segment)) {
                 continue;
             }
-            let look = leg::look(self.options, &segment, &held)?;
-            if look.is_needed() || is_new {
-                self.copies(&Copies { said: &look.said, needles: &look.needles, segments: &[segment.first] })?;
+            match self.segment(&segment, &held, is_new) {
+                Ok(used) => blobs.extend(used),
+                // The others need not wait for what is wrong with this one.
+                Err(error) => drop(self.blocked.get_or_insert(error)),
             }
-            if look.is_needed() {
-                self.done.segments.push(look.erase(dir, self.options)?);
-            }
-            self.done.note_missing(&look.missing);
-            blobs.extend(look.blobs);
         }
         self.done.blobs.extend(leg::remove_unused_blobs(self.reader, self.options, blobs)?);
         Ok(())
+    }
+
+    /// One of them: copies of its events, then the segment itself. Answers the blobs that its events use, or used.
+    fn segment(&mut self, segment: &Segment, held: &Names, is_new: bool) -> Result<HashSet<PayloadHash>, Unfinished> {
+        let look = leg::look(self.options, segment, held)?;
+        if look.is_needed() || is_new {
+            self.copies(&Copies { said: &look.said, needles: &look.needles, segments: &[segment.first] })?;
+        }
+        if look.is_needed() {
+            self.done.segments.push(look.erase(self.reader.dir(), self.options)?);
+        }
+        self.done.note_missing(&look.missing);
+        Ok(look.blobs)
     }
 
     /// Copies in torn/, and in mirrors that were set aside. Of those no part can be kept: they are broken.

@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use super::{EraseReport, ErasedEvent};
 use crate::event::erasure::{BY_BYTES_MAX, ERASURE, ErasurePayload, NAMED_MAX, Named, REASON_BYTES_MAX, is_never_erased};
 use crate::event::{Body, Draft, DraftError, Event, EventId, EventType, Seq, Source, line};
-use crate::ledger::{LedgerError, LedgerLine, LedgerReader, LineFault, Lookup, LookupError, segment};
-use crate::mirror::{Mirror, MirrorError};
+use crate::ledger::{LedgerError, LedgerLine, LedgerReader, LineFault, LookupError, segment};
+use crate::mirror::{MirrorError, Rows};
 use crate::options::Options;
 
 /// Events that are erased at once at most: with the longest reasons their names just fit the largest group, and so one atomic
@@ -147,7 +147,7 @@ pub enum EraseError {
 /// Names the events that are to be erased, and the drafts that record it: none where there is nothing to erase.
 pub(crate) fn plan(
     reader: &LedgerReader,
-    mirror: &mut Mirror,
+    rows: &mut dyn Rows,
     head: Seq,
     erasure: &Erasure,
     options: &Options,
@@ -159,7 +159,7 @@ pub(crate) fn plan(
     if let Some(by) = by.as_ref().filter(|by| !(1..=BY_BYTES_MAX).contains(&by.len())) {
         return Err(EraseError::By { bytes: by.len() });
     }
-    let seqs = seqs(mirror, head, &erasure.which)?;
+    let seqs = seqs(rows, head, &erasure.which)?;
     let mut report = EraseReport::new(erasure.dry_run);
     let named = named(reader, head, &seqs, reason, &mut report)?;
     let last = named.last().map(|named| named.seq);
@@ -179,9 +179,9 @@ pub(crate) fn plan(
 }
 
 /// The seqs that are meant.
-fn seqs(mirror: &mut Mirror, head: Seq, which: &Erase) -> Result<BTreeSet<Seq>, EraseError> {
+fn seqs(rows: &mut dyn Rows, head: Seq, which: &Erase) -> Result<BTreeSet<Seq>, EraseError> {
     let too_many = |events| EraseError::TooMany { events, max: EVENTS_MAX };
-    let mirrored = mirror.watermark().seq;
+    let mirrored = rows.mirrored()?;
     if mirrored < head && !matches!(which, Erase::Seqs(_)) {
         return Err(EraseError::MirrorBehind { mirrored, head });
     }
@@ -202,12 +202,12 @@ fn seqs(mirror: &mut Mirror, head: Seq, which: &Erase) -> Result<BTreeSet<Seq>, 
         }
         Erase::Ids(ids) => {
             for id in ids {
-                let Some(found) = mirror.by_id(*id)? else { return Err(EraseError::UnknownId { id: *id }) };
+                let Some(found) = rows.by_id(*id)? else { return Err(EraseError::UnknownId { id: *id }) };
                 seqs.insert(found.0.receipt.seq);
             }
         }
         Erase::Session(session_id) => {
-            seqs.extend(mirror.seqs_of_session(session_id, EVENTS_MAX + 1)?);
+            seqs.extend(rows.seqs_of_session(session_id, EVENTS_MAX + 1)?);
             if seqs.is_empty() {
                 return Err(EraseError::UnknownSession { session_id: session_id.clone() });
             }

@@ -1,10 +1,12 @@
 //! What an erasure did.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::event::{EventId, Seq};
+use crate::event::erasure::ErasurePayload;
+use crate::event::{Event, EventId, Seq, Source, Timestamp};
 use crate::ledger::TornErased;
 
 /// Events that a report lists at most; the counts go on.
@@ -36,6 +38,12 @@ impl Erased {
     /// Whether there was nothing to do.
     pub fn is_nothing(&self) -> bool {
         *self == Erased::default()
+    }
+
+    /// Nothing is done yet, since this is in the way.
+    #[cfg(feature = "actors")]
+    pub(crate) fn left(why: &str) -> Erased {
+        Erased { unfinished: Some(why.to_owned()), ..Erased::default() }
     }
 
     pub(super) fn note_missing(&mut self, missing: &[Seq]) {
@@ -108,5 +116,59 @@ impl EraseReport {
         if self.listed.len() < LISTED_MAX {
             self.listed.push(event);
         }
+    }
+}
+
+/// An erasure, as its event records it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RecordedErasure {
+    /// The event that records it.
+    pub seq: Seq,
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
+    /// How many events it names.
+    pub events: u64,
+    /// Why.
+    pub reason: String,
+    /// Who asked for it, where that was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What carried it out.
+    pub source: Source<'static>,
+    /// The key that signed the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
+}
+
+impl RecordedErasure {
+    /// With the reason that it gives for this event; else for the first that it names.
+    pub(crate) fn of(event: &Event<'_>, payload: &ErasurePayload, of: Option<Seq>) -> RecordedErasure {
+        let named = payload.erased.iter().find(|named| of.is_none_or(|seq| named.seq == seq));
+        RecordedErasure {
+            seq: event.seq,
+            recorded_at: event.recorded_at,
+            events: payload.erased.len() as u64,
+            reason: named.map(|named| named.reason.clone()).unwrap_or_default(),
+            by: payload.by.clone(),
+            source: event.source(),
+            signed_by: event.signed_by.map(str::to_owned),
+        }
+    }
+}
+
+impl fmt::Display for RecordedErasure {
+    /// `seq 9: 2 events, "a password" (by the owner, manual_correction, signed by key_…)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.events == 1 { "" } else { "s" };
+        write!(f, "seq {}: {} event{plural}, {:?} (", self.seq, self.events, self.reason)?;
+        if let Some(by) = &self.by {
+            write!(f, "by {by:?}, ")?;
+        }
+        write!(f, "{}", self.source.kind())?;
+        if let Some(key) = &self.signed_by {
+            write!(f, ", signed by {key}")?;
+        }
+        write!(f, ")")
     }
 }

@@ -39,17 +39,13 @@ pub(crate) struct ErasurePayload {
 impl ErasurePayload {
     /// What an event names; nothing where it is no erasure, or not one that can be read.
     pub(crate) fn of(event: &Event<'_>) -> Option<ErasurePayload> {
-        if event.event_type != ERASURE {
+        if event.event_type != ERASURE || event.payload_is_right() == Some(false) {
             return None;
         }
-        let mut payload = ErasurePayload::parse(event.payload()?)?;
+        let mut payload: ErasurePayload = serde_json::from_str(event.payload()?).ok()?;
         // It names what came before it, and nothing else.
         payload.erased.retain(|named| named.seq < event.seq);
         Some(payload)
-    }
-
-    pub(crate) fn parse(json: &str) -> Option<ErasurePayload> {
-        serde_json::from_str(json).ok()
     }
 
     pub(crate) fn to_payload(&self) -> Result<Payload, PayloadError> {

@@ -5,7 +5,7 @@
 //! Each step can be done again: what is done already costs a look. Of a segment's events the copies in torn/ go first, as long as
 //! the segment itself still says what they look like.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -86,6 +86,39 @@ pub(crate) fn each_erasure(lines: &mut Lines, found: &mut dyn FnMut(&Event<'_>, 
         {
             found(&event, payload);
         }
+    }
+    Ok(())
+}
+
+/// The same for erasures that are said to stand at these seqs. Each segment that holds one is read once, from the first of them on.
+///
+/// # Errors
+/// [`LedgerError::Io`].
+pub(crate) fn each_erasure_at(
+    reader: &LedgerReader,
+    seqs: &BTreeSet<Seq>,
+    found: &mut dyn FnMut(&Event<'_>, ErasurePayload),
+) -> Result<(), LedgerError> {
+    let segments = reader.segments()?;
+    let mut next = seqs.first().copied();
+    while let Some(first) = next {
+        let end = segments.iter().map(|segment| segment.first).find(|begin| *begin > first).unwrap_or(Seq::MAX);
+        let last = seqs.range(first..end).next_back().copied().unwrap_or(first);
+        let mut lines = reader.lines_from(first)?;
+        while let Some(line) = lines.next_raw()? {
+            let Some(seq) = line.raw.stated_seq() else { continue };
+            if seq > last {
+                break;
+            }
+            if seqs.contains(&seq)
+                && line.raw.terminated
+                && let Ok(event) = line::decode(line.raw.bytes)
+                && let Some(payload) = ErasurePayload::of(&event)
+            {
+                found(&event, payload);
+            }
+        }
+        next = seqs.range(end.max(last.next())..).next().copied();
     }
     Ok(())
 }
@@ -243,7 +276,14 @@ pub(crate) fn erase_in_torn(dir: &Path, options: &Options, path: &Path, copies: 
     let len = source.len().map_err(reading())?;
     let mut pieces = LineReader::new(file.open(storage).map_err(reading())?, 0, options.line_bytes_max);
     let (mut edits, mut left): (Vec<Edit>, bool) = (Vec::new(), false);
-    while let Some(raw) = pieces.next().map_err(reading())? {
+    loop {
+        let raw = match pieces.next() {
+            Ok(Some(raw)) => raw,
+            Ok(None) => break,
+            // A folder is nobody's copy.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => return Ok(None),
+            Err(error) => return Err(reading()(error)),
+        };
         if file.is_compressed() && memchr::memchr(zst::LOST, raw.bytes).is_some() {
             if !may_be_of(path, segments) {
                 return Ok(None);
@@ -361,11 +401,14 @@ pub(crate) fn remove_unused_blobs(
     Ok(removed)
 }
 
+/// Segments, each with events that it holds.
+pub(crate) type Holders = Vec<(Segment, Names)>;
+
 /// The sealed segments that hold these events, with the events of each; and the first event that none of them holds.
 ///
 /// # Errors
 /// [`LedgerError`] where they can't be listed.
-pub(crate) fn by_segment(storage: &dyn Storage, dir: &Path, names: &Names) -> Result<(Vec<(Segment, Names)>, Option<Seq>), LedgerError> {
+pub(crate) fn by_segment(storage: &dyn Storage, dir: &Path, names: &Names) -> Result<(Holders, Option<Seq>), LedgerError> {
     let list = segment::list(storage, dir)?;
     let mut all = Vec::new();
     let mut active = Seq::MAX;

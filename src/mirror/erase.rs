@@ -8,17 +8,19 @@
 //!
 //! The tables are made by the first erasure. They are no part of the schema that a version number stands for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Mirror, MirrorError, MirrorReader, SUFFIXES, mirror_path, with_suffix};
-use crate::event::Seq;
+use super::row::Row;
+use super::{Mirror, MirrorError, MirrorReader, SELECT, SUFFIXES, mirror_path, with_suffix};
 use crate::event::erasure::{ERASURE, ErasurePayload};
+use crate::event::{Event, Seq};
 use crate::failpoint;
-use crate::ledger::FileIdentity;
 use crate::ledger::erase::Names;
+use crate::ledger::{FileIdentity, Lookup};
 
 const CREATE: &str = "
 CREATE TABLE IF NOT EXISTS erasures_done (
@@ -57,25 +59,36 @@ fn done(conn: &Connection) -> rusqlite::Result<ErasuresDone> {
     Ok(ErasuresDone { through, pending, files: files.collect::<Result<_, _>>()? })
 }
 
-/// Hands over the erasures behind this seq that have a row, in order.
-fn each_erasure(conn: &Connection, behind: Seq, found: &mut dyn FnMut(Seq, ErasurePayload)) -> rusqlite::Result<()> {
-    let sql = "SELECT seq, payload FROM events WHERE event_type = ?1 AND seq > ?2 AND payload IS NOT NULL ORDER BY seq";
-    let mut all = conn.prepare_cached(sql)?;
+/// Hands over the erasures behind this seq that have a row, in order, until `found` answers false. A row that makes no event says
+/// nothing.
+pub(crate) fn each_mirrored_erasure(conn: &Connection, behind: Seq, found: &mut FoundErasure<'_>) -> rusqlite::Result<()> {
+    static SQL: LazyLock<String> = LazyLock::new(|| format!("{SELECT} WHERE event_type = ?1 AND seq > ?2 ORDER BY seq"));
+    let mut all = conn.prepare_cached(&SQL)?;
     let mut rows = all.query(params![ERASURE, behind.get().cast_signed()])?;
     while let Some(row) = rows.next()? {
-        let seq = Seq::new(row.get::<_, i64>(0)?.cast_unsigned());
-        if let Some(mut payload) = row.get_ref(1)?.as_str().ok().and_then(ErasurePayload::parse) {
-            payload.erased.retain(|named| named.seq < seq);
-            found(seq, payload);
+        if let Ok(event) = Row(row).event()
+            && let Some(payload) = ErasurePayload::of(&event)
+            && !found(&event, payload)
+        {
+            break;
         }
     }
     Ok(())
 }
 
+/// The last erasure that has a row.
+pub(crate) fn last_erasure(conn: &Connection) -> rusqlite::Result<Seq> {
+    let mut last = conn.prepare_cached("SELECT max(seq) FROM events WHERE event_type = ?1")?;
+    Ok(Seq::new(last.query_row([ERASURE], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0).cast_unsigned()))
+}
+
+/// Takes an erasure and what it names, and answers whether it wants the next one.
+pub(crate) type FoundErasure<'f> = dyn FnMut(&Event<'_>, ErasurePayload) -> bool + 'f;
+
 impl MirrorReader {
     /// Hands over the erasures behind this seq, in order.
-    pub(crate) fn each_erasure(&self, behind: Seq, found: &mut dyn FnMut(Seq, ErasurePayload)) -> Result<(), MirrorError> {
-        self.sqlite("reading", each_erasure(&self.conn, behind, found))
+    pub(crate) fn each_erasure(&self, behind: Seq, found: &mut FoundErasure<'_>) -> Result<(), MirrorError> {
+        self.sqlite("reading", each_mirrored_erasure(&self.conn, behind, found))
     }
 }
 
@@ -85,18 +98,12 @@ impl Mirror {
         self.sqlite("reading", done(&self.conn))
     }
 
-    /// Hands over the erasures behind this seq, in order.
-    pub(crate) fn each_erasure(&self, behind: Seq, found: &mut dyn FnMut(Seq, ErasurePayload)) -> Result<(), MirrorError> {
-        self.sqlite("reading", each_erasure(&self.conn, behind, found))
-    }
-
-    /// The seqs of these events of a stream that it has, as many as are asked for at most.
-    pub(crate) fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError> {
-        let sql = "SELECT seq FROM events WHERE session_id = ?1 LIMIT ?2";
+    /// Where erasures stand behind this seq, by its rows. What they name the ledger says: rows may be wrong.
+    pub(crate) fn erasures(&self, behind: Seq) -> Result<BTreeSet<Seq>, MirrorError> {
         let read = || {
-            let mut all = self.conn.prepare(sql)?;
-            let max = i64::try_from(max).unwrap_or(i64::MAX);
-            all.query_map(params![session_id, max], |row| Ok(Seq::new(row.get::<_, i64>(0)?.cast_unsigned())))?.collect()
+            let mut all = self.conn.prepare_cached("SELECT seq FROM events WHERE event_type = ?1 AND seq > ?2")?;
+            let seq = |row: &rusqlite::Row<'_>| Ok(Seq::new(row.get::<_, i64>(0)?.cast_unsigned()));
+            all.query_map(params![ERASURE, behind.get().cast_signed()], seq)?.collect()
         };
         self.sqlite("reading", read())
     }
@@ -166,6 +173,40 @@ impl Mirror {
             };
             write().map_err(|source| MirrorError::Sqlite { action: "noting erasures in", path: path.clone(), source })
         })
+    }
+}
+
+/// What an erasure is to name is looked up in rows.
+pub(crate) trait Rows: Lookup {
+    /// How far they go.
+    fn mirrored(&self) -> Result<Seq, MirrorError>;
+    /// The seqs of a stream's events, as many as are asked for at most.
+    fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError>;
+}
+
+fn seqs_of_session(conn: &Connection, session_id: &str, max: usize) -> rusqlite::Result<Vec<Seq>> {
+    let mut all = conn.prepare("SELECT seq FROM events WHERE session_id = ?1 LIMIT ?2")?;
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    all.query_map(params![session_id, max], |row| Ok(Seq::new(row.get::<_, i64>(0)?.cast_unsigned())))?.collect()
+}
+
+impl Rows for Mirror {
+    fn mirrored(&self) -> Result<Seq, MirrorError> {
+        Ok(self.watermark.seq)
+    }
+
+    fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError> {
+        self.sqlite("reading", seqs_of_session(&self.conn, session_id, max))
+    }
+}
+
+impl Rows for MirrorReader {
+    fn mirrored(&self) -> Result<Seq, MirrorError> {
+        Ok(self.watermark(self.manifest()?.ledger_id)?.seq)
+    }
+
+    fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError> {
+        self.sqlite("reading", seqs_of_session(&self.conn, session_id, max))
     }
 }
 

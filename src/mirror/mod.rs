@@ -32,7 +32,7 @@ use rusqlite::{Connection, OpenFlags};
 pub(crate) use apply::of_ledger;
 pub use apply::{Insertion, insert_event};
 pub(crate) use checked::{Checked, keep_checked};
-pub(crate) use erase::{Aside, asides};
+pub(crate) use erase::{Aside, Rows, asides, each_mirrored_erasure, last_erasure};
 pub use error::{MirrorError, MirrorFault};
 pub(crate) use positions::bounded_positions;
 pub use query::{QueryError, Table};

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::check;
 use crate::erase::{self, Erased, add_names};
+use crate::event::erasure::ErasurePayload;
 use crate::event::{Body, Event, Seq, line};
 use crate::failpoint;
 use crate::ledger::compress;
@@ -234,6 +235,8 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
         options,
         mirror: &mirror,
         names: &names,
+        named: Names::new(),
+        erased: Vec::new(),
         expected: Expected::keeping(Head { seq: Seq::ZERO, event_hash: manifest.genesis() }, bounded_positions(POSITIONS_MAX)),
         report,
     };
@@ -268,6 +271,7 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
         progress(repair.expected.head().seq.get());
     }
     repair.check_last_batch(mirrored)?;
+    repair.check_erased()?;
     if differs {
         repair.keep_damaged(&manifest_path, Seq::ZERO)?;
     }
@@ -290,30 +294,25 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
 /// What an erasure names that one leg or the other has: neither may bring its payload back.
 fn erased_names(dir: &Path, options: &Options, manifest: &Manifest, mirror: &MirrorReader) -> Result<Names, RepairError> {
     let mut names = Names::new();
-    mirror.each_erasure(Seq::ZERO, &mut |_, payload| add_names(payload, &mut names))?;
+    mirror.each_erasure(Seq::ZERO, &mut |_, payload| {
+        add_names(payload, &mut names);
+        true
+    })?;
     let mut lines = LedgerReader::of(dir, manifest.clone(), options).lines_from(Seq::FIRST)?;
     each_erasure(&mut lines, &mut |_, payload| add_names(payload, &mut names))?;
     Ok(names)
-}
-
-/// The line without its payload, where it is that of an event which has been erased; answers whether it is.
-fn without_erased(names: &Names, line: &mut Vec<u8>) -> bool {
-    let Ok(event) = line::decode_again(line) else { return false };
-    if event.body == Body::Erased || !names.get(&event.seq).is_some_and(|name| name.is_of(&event)) {
-        return false;
-    }
-    let mut erased = Vec::new();
-    line::encode(&Event { body: Body::Erased, ..event }, &mut erased);
-    *line = erased;
-    true
 }
 
 struct FromMirror<'a> {
     dir: &'a Path,
     options: &'a Options,
     mirror: &'a MirrorReader,
-    /// What has been erased.
+    /// What has been erased, as one leg or the other says.
     names: &'a Names,
+    /// What the ledger will say of that, as far as it is put together.
+    named: Names,
+    /// Events that have lost their payload since one leg had it.
+    erased: Vec<Seq>,
     expected: Expected,
     report: RepairReport,
 }
@@ -371,14 +370,14 @@ impl FromMirror<'_> {
         let mut line_bytes = Vec::new();
         loop {
             match self.take_from_ledger(&path, &mut candidates, next, &mut line_bytes)? {
-                Some(offset) => changed |= without_erased(self.names, &mut line_bytes) | (offset != at),
+                Some(offset) => changed |= self.without_erased(&mut line_bytes) | (offset != at),
                 None if next > last => {
                     self.check_rest(&candidates, next, next_first)?;
                     break;
                 }
                 None => {
                     self.take_from_mirror(next, &mut line_bytes)?;
-                    without_erased(self.names, &mut line_bytes);
+                    self.without_erased(&mut line_bytes);
                     self.report.lines_restored += 1;
                     changed = true;
                 }
@@ -402,6 +401,33 @@ impl FromMirror<'_> {
         reached(failpoint::REPAIR_SYNC)?;
         out.sync_data().map_err(LedgerError::io("syncing", &tmp))?;
         Ok(Some(Rebuilt { first, tmp, path, replaces: file.filter(|_| there.is_some()).cloned() }))
+    }
+
+    /// Leaves the payload out of a line that is to be written, where that of its event has been erased; answers whether it did.
+    fn without_erased(&mut self, line: &mut Vec<u8>) -> bool {
+        let Ok(event) = line::decode_again(line) else { return false };
+        if let Some(payload) = ErasurePayload::of(&event) {
+            add_names(payload, &mut self.named);
+        }
+        if event.body == Body::Erased || !self.names.get(&event.seq).is_some_and(|name| name.is_of(&event)) {
+            return false;
+        }
+        self.erased.push(event.seq);
+        let mut erased = Vec::new();
+        line::encode(&Event { body: Body::Erased, ..event }, &mut erased);
+        *line = erased;
+        true
+    }
+
+    /// Nothing is erased that the ledger itself will not say: a row may be wrong.
+    fn check_erased(&self) -> Result<(), RepairError> {
+        match self.erased.iter().find(|seq| self.named.get(seq) != self.names.get(seq)) {
+            Some(seq) => {
+                let reason = "an erasure that names it is in the mirror, and not in the ledger as it would be put together".to_owned();
+                Err(RepairError::Unrecoverable { seq: *seq, reason })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Renames a rebuilt segment to its place; the file that it replaces is kept in torn/.

@@ -13,8 +13,9 @@ pub use self::signatures::{KeyUse, SignatureReport, SignatureRules};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::checkpoint::Roots;
+use crate::erase::RecordedErasure;
 use crate::event::erasure::ErasurePayload;
-use crate::event::{Body, Event, EventId, PayloadHash, Seq, Source, Timestamp, line};
+use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
 use crate::keys::Signed;
 use crate::ledger::place::{Expected, Standing, check_blob};
 use crate::ledger::stream::{Plan, Stream, StreamLine, cancelled};
@@ -58,58 +59,6 @@ pub struct Unfinished {
     pub offset: u64,
     /// How many they are.
     pub bytes: u64,
-}
-
-/// An erasure, as its event records it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct RecordedErasure {
-    /// The event that records it.
-    pub seq: Seq,
-    /// When it was recorded.
-    pub recorded_at: Timestamp,
-    /// How many events it names.
-    pub events: u64,
-    /// Why, by the first of them.
-    pub reason: String,
-    /// Who asked for it, where that was said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
-    /// What carried it out.
-    pub source: Source<'static>,
-    /// The key that signed the event.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signed_by: Option<String>,
-}
-
-impl RecordedErasure {
-    fn of(event: &Event<'_>, payload: &ErasurePayload) -> RecordedErasure {
-        RecordedErasure {
-            seq: event.seq,
-            recorded_at: event.recorded_at,
-            events: payload.erased.len() as u64,
-            reason: payload.erased.first().map(|named| named.reason.clone()).unwrap_or_default(),
-            by: payload.by.clone(),
-            source: event.source(),
-            signed_by: event.signed_by.map(str::to_owned),
-        }
-    }
-}
-
-impl std::fmt::Display for RecordedErasure {
-    /// `seq 9: 2 events, "a password" (by the owner, manual_correction, signed by key_…)`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let plural = if self.events == 1 { "" } else { "s" };
-        write!(f, "seq {}: {} event{plural}, {:?} (", self.seq, self.events, self.reason)?;
-        if let Some(by) = &self.by {
-            write!(f, "by {by:?}, ")?;
-        }
-        write!(f, "{}", self.source.kind())?;
-        if let Some(key) = &self.signed_by {
-            write!(f, ", signed by {key}")?;
-        }
-        write!(f, ")")
-    }
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -499,7 +448,7 @@ impl Verifier<'_> {
         } else if let Some(payload) = ErasurePayload::of(event) {
             self.report.erasures_count += 1;
             if self.report.erasures.len() < ERASURES_LISTED_MAX {
-                self.report.erasures.push(RecordedErasure::of(event, &payload));
+                self.report.erasures.push(RecordedErasure::of(event, &payload, None));
             }
             self.name(&payload);
         }

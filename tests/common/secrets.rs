@@ -167,3 +167,34 @@ pub fn check_erased(dir: &Path, before: &BTreeMap<u64, Vec<u8>>, what: &str) {
         }
     }
 }
+
+/// The erasure of all secrets.
+pub fn erasure() -> Erasure {
+    Erasure::new(all(), "a test").by("its author")
+}
+
+/// What must hold of a store that [`filled`] has made and that a process has left while it carried out [`erasure`]: the next open
+/// finds that it has not begun, and everything is as it was, or completes it. Then it is erased, and done.
+pub fn check_all_or_nothing(dir: &Path, options: &Options, what: &str) {
+    let (store, opened) = Store::open(dir, options).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(opened.erased.unfinished, None, "{what}");
+    assert_eq!(opened.erased.missing_count, 0, "{what}");
+    store.close().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let now = lines(dir);
+    let has_begun = now.len() as u64 > EVENTS;
+    let before: BTreeMap<u64, Vec<u8>> = now.into_iter().filter(|(seq, _)| *seq <= EVENTS).collect();
+    if has_begun {
+        check_erased(dir, &before, what);
+    } else {
+        let (verified, parity) = (verified(dir), parity(dir));
+        assert!(verified.is_clean() && verified.erased == 0 && parity.is_consistent(), "{what}: {verified}{parity}");
+        for seq in 1..=EVENTS {
+            let event = line::decode(&before[&seq]).unwrap();
+            assert_eq!(event.payload(), Some(draft(seq).payload_bytes()), "{what}: seq {seq}");
+        }
+    }
+    let again = erase(dir, options, &erasure()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!((again.recorded.is_empty(), again.done.unfinished), (has_begun, None), "{what}");
+    check_erased(dir, &before, what);
+    assert!(files(&dir.join("tmp")).is_empty(), "{what}: tmp/ is cleared");
+}
