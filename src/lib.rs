@@ -43,7 +43,8 @@ ledger.close().await?;
 //! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
 //!   and makes them equal.
 //! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
-//! - [`policy`]: gates that say what may be appended, and what is recorded of that.
+//! - [`policy`]: who may append what. [`attest`], [`keys`]: who signs, and who may. [`checkpoint`]: what others can hold against the
+//!   ledger later. [`Erasure`]: what is forgotten. [`mod@threats`]: what all of that is good for, and what not.
 //! - [`mod@import`]: transcripts of agents. [`Redactor`], [`Secrets`]: what must not be recorded, replaced before hashing.
 //! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
 //!
@@ -114,6 +115,10 @@ pub mod format {}
 /// What is promised under which fault, and how it was tested.
 #[doc = include_str!("durability.md")]
 pub mod durability {}
+
+/// Who could do what to a ledger, what finds it, and what nothing finds.
+#[doc = include_str!("threats.md")]
+pub mod threats {}
 
 /// Compiles and runs the examples of the README.
 #[cfg(all(doctest, feature = "actors"))]

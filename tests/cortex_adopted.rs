@@ -186,8 +186,8 @@ fn what_a_header_cannot_hold_stays_in_the_payload() {
     open_is_clean(&dir, &options);
     let records = records(&dir);
     assert_eq!(records[0].domain_tags[2..], ["kept"]);
-    assert_eq!((records[1].domain_tags.len(), &records[1].session_id, &records[2].session_id), (63, &None, &None));
-    assert_eq!(notes(&dir)[0].cortex.as_ref().unwrap().left_out, 6 + 9 + 1 + 1 + 1);
+    assert_eq!((records[1].domain_tags.len(), &records[1].session_id, &records[2].session_id), (62, &None, &None));
+    assert_eq!(notes(&dir)[0].cortex.as_ref().unwrap().left_out, 6 + 10 + 1 + 1 + 1);
     assert_eq!(exported(&dir, &temp.path().join("out")), (fs::read(&path).unwrap(), true));
 }
 

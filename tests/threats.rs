@@ -187,6 +187,7 @@ const DEEDS: &[Deed] = &[
         mirror.execute("UPDATE events SET payload = '\"what did not happen\"' WHERE seq = 5", []).unwrap();
     }),
     ("roll back the ledger", |scene, dir| put_back(&scene.older, dir, true, false)),
+    ("roll back the mirror", |scene, dir| put_back(&scene.older, dir, false, true)),
     ("roll back both legs", |scene, dir| put_back(&scene.older, dir, true, true)),
     ("fork: an older copy goes on, unsigned", |scene, dir| {
         put_back(&scene.older, dir, true, true);
@@ -255,7 +256,7 @@ fn what_catches_what() {
     let scene = scene();
     let untouched = caught(&scene, &scene.now);
     assert_eq!(untouched, [vec![], vec![], vec![]] as [Vec<&str>; 3], "what nobody touched is fine");
-    let mut table = "| deed | chain and mirror | + signatures from the root | + an anchored checkpoint |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| deed | by chain and mirror | by signatures from the root | by an anchored checkpoint |\n|---|---|---|---|\n".to_owned();
     let mut missed_by_all_but_the_anchor = 0;
     for (name, deed) in DEEDS {
         let copy = scene.now.with_file_name("copy");
