@@ -418,6 +418,9 @@ pub struct EraseArgs {
     /// Where the record of it comes from, as with append
     #[arg(long, default_value = "manual_correction", value_parser = source)]
     pub source: Source<'static>,
+    /// Sign the record of it with the private key in this file
+    #[arg(long, value_name = "KEYFILE")]
+    pub sign: Option<PathBuf>,
     /// Only show what would be erased
     #[arg(long)]
     pub dry_run: bool,

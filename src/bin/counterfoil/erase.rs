@@ -1,5 +1,8 @@
 //! `erase`: forgets payloads for good, and says where. Takes the lock.
 
+use std::sync::Arc;
+
+use counterfoil::attest::read_key_file;
 use counterfoil::{Erase, EraseReport, Erasure, erase};
 
 use crate::args::EraseArgs;
@@ -12,7 +15,7 @@ use crate::text;
 const SHOWN_MAX: usize = 20;
 
 pub fn run(args: EraseArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
-    let EraseArgs { seqs, ids, session, reason, by, source, dry_run } = args;
+    let EraseArgs { seqs, ids, session, reason, by, source, sign, dry_run } = args;
     let which = match session {
         Some(session) => Erase::Session(session),
         None if ids.is_empty() => Erase::Seqs(seqs),
@@ -20,7 +23,11 @@ pub fn run(args: EraseArgs, context: &Context, out: &mut Out) -> Result<Exit, Fa
     };
     let mut erasure = Erasure::new(which, reason).source(source);
     (erasure.by, erasure.dry_run) = (by, dry_run);
-    let report = erase(&context.store, &context.options, &erasure)?;
+    let mut options = context.options.clone();
+    if let Some(path) = &sign {
+        options.attestor = Some(Arc::new(read_key_file(path)?));
+    }
+    let report = erase(&context.store, &options, &erasure)?;
     // It is recorded, but not done as a whole.
     let exit = if report.done.unfinished.is_none() { Exit::Fine } else { Exit::PartFailed };
     if out.is_json() {
