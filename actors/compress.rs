@@ -85,6 +85,7 @@ impl CompressState {
         let now = Instant::now();
         let leave = |first: Seq| self.failed.get(&first).is_some_and(|failed| failed.again.is_none_or(|again| now < again));
         let mut tried = None;
+        let reshaping = shared.reshaping();
         let compressed = next_to_compress(&self.context.dir, options, keep, &leave).and_then(|next| match next {
             Some((segment, end)) => {
                 let compressed = give_other_form(&self.context.dir, options, &segment, end, &stop);
@@ -93,6 +94,7 @@ impl CompressState {
             }
             None => Ok(None),
         });
+        drop(reshaping);
         match (compressed, tried) {
             (Ok(Some(_)), _) => Some(Duration::ZERO),
             (Ok(None), _) => Some(LOOK_EVERY),
@@ -124,6 +126,7 @@ impl CompressState {
     fn run(&self, which: &Sealed) -> Result<Vec<Reformed>, Error> {
         let (shared, mut done) = (&self.context.shared, Vec::new());
         let stop = || shared.refusal().is_some();
+        let _reshaping = shared.reshaping();
         reform(&self.context.dir, &shared.options.store, which, Form::Compressed, &stop, &mut |reformed| done.push(reformed))?;
         match shared.refusal() {
             Some(refusal) => Err(refusal.into()),

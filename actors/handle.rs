@@ -16,11 +16,12 @@ use super::shared::{Phase, Shared, Status};
 use super::supervisor::{Inner, SupervisorActor, SupervisorArgs};
 use crate::attest::Attestor;
 use crate::checkpoint::{CheckpointError, Signed};
+use crate::erase::plan;
 use crate::keys::KeyChange;
 use crate::store::{FoundMirror, Prepared, prepare};
 use crate::{
-    AppendError, CheckedDraft, Conditions, Draft, Error, EventId, Expect, Head, LedgerError, LedgerReader, Manifest, MirrorReader,
-    ParityKind, ParityReport, Receipt, Reformed, Sealed, Seq, Table, VerifyReport,
+    AppendError, CheckedDraft, Conditions, Draft, EraseReport, Erased, Erasure, Error, EventHash, EventId, Expect, Head, LedgerError,
+    LedgerReader, Manifest, MirrorReader, ParityKind, ParityReport, Receipt, Reformed, SchemaMigration, Sealed, Seq, Table, VerifyReport,
 };
 
 /// A store that is open, run by supervised actors. Cheap to clone; every clone is the same store.
@@ -144,6 +145,22 @@ impl Ledger {
     pub async fn append_with(&self, draft: Draft, expect: Expect, durability: Durability) -> Result<Receipt, AppendError> {
         let conditions = Conditions::for_draft(&draft, &expect).ok_or(AppendError::NoSession)?;
         one(self.append_batch_with(vec![draft], conditions, durability).await)
+    }
+
+    /// Appends `counterfoil.schema_migration.v1` where the ledger's head is the expected one; returns once `durability` is
+    /// reached. The same migration on the same head is recorded once. To insert its row inside a transaction of the
+    /// caller's own takes a store without actors: [`Store::begin_schema_migration`](crate::Store::begin_schema_migration).
+    ///
+    /// # Errors
+    /// [`AppendError::WrongHead`] with both heads: nothing is written. Else as [`Ledger::append`].
+    pub async fn append_schema_migration(
+        &self,
+        expected_head: EventHash,
+        migration: &SchemaMigration,
+        durability: Durability,
+    ) -> Result<Receipt, AppendError> {
+        let draft = migration.draft(expected_head, &self.inner.shared.options.store.limits())?;
+        one(self.submit(vec![draft], Conditions::none().head(expected_head), durability).await?.await)
     }
 
     /// Appends an event only if there is room for it right now: never waits for other appends' room, nor for the
@@ -373,6 +390,35 @@ impl Ledger {
                 source: std::io::Error::other("the actor that did it has ended; segments that were done stay so"),
             }),
         })?
+    }
+
+    /// Erases payloads in ledger, blobs, torn/ and mirror, for good, beside the appends: records it, then carries it out. The
+    /// events stay, with their hashes. Rows wait while it is carried out (as long as it takes to write the mirror and the segments
+    /// concerned anew), and `Durability::Mirrored` with them. Where it can't be carried out as a whole just now (`unfinished` in the
+    /// report says why), the next call or the next open does the rest.
+    ///
+    /// # Errors
+    /// [`Error::Erase`] where it is refused; [`Error::Append`] where it could not be recorded: where that is
+    /// [`AppendError::OutcomeUnknown`], erase again.
+    pub async fn erase(&self, erasure: Erasure) -> Result<EraseReport, Error> {
+        let shared = &self.inner.shared;
+        let head = shared.durable.borrow().seq;
+        self.mirrored(head).await?;
+        let (reader, options, dry_run) = (self.reader()?, shared.options.store.clone(), erasure.dry_run);
+        let planned = self.read(move |mirror| Ok(plan(&reader, mirror, head, &erasure, &options)?));
+        let (mut report, drafts, last) = planned.await?;
+        if dry_run {
+            return Ok(report);
+        }
+        if let Some(last) = last {
+            let checked = drafts.into_iter().map(|draft| self.check(draft)).collect::<Result<Vec<_>, _>>()?;
+            let (drafts, fresh) = self.identify(checked);
+            let append = Append { fresh, seal_through: Some(last), ..self.reserve_shared(drafts).await? };
+            report.recorded = self.send(append).await?.iter().map(|receipt| receipt.seq).collect();
+        }
+        report.done = ractor::call!(self.inner.supervisor, |reply| Inner::Erase(reply).into())
+            .unwrap_or_else(|_| Erased::left("the mirror's actor has ended, or is not there yet; its restart or the next open does it"));
+        Ok(report)
     }
 
     /// The store at a glance. Costs nothing.

@@ -246,6 +246,17 @@ impl LedgerState {
 
     /// Stages an append; gives it back where it has to wait for the mirror.
     fn stage(&mut self, append: Append) -> Result<Option<Append>, Exit> {
+        if let Some(seq) = append.seal_through {
+            self.flush()?;
+            match self.writer.seal_through(seq) {
+                Ok(()) => {}
+                Err(LedgerError::Poisoned { cause }) => return Err(self.poisoned(cause)),
+                Err(error) => {
+                    append.reply.send(Err(error.into()));
+                    return Ok(None);
+                }
+            }
+        }
         let mut staged = self.try_stage(&append);
         if matches!(staged, Ok(Stage::GroupFull)) {
             self.flush()?;

@@ -6,7 +6,7 @@ use ractor::RpcReplyPort;
 
 use super::permits::Permit;
 use super::supervisor::Inner;
-use crate::{AppendError, CheckedDraft, Conditions, Receipt};
+use crate::{AppendError, CheckedDraft, Conditions, Receipt, Seq};
 
 /// What an append waits for before it is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Append {
     pub(crate) fresh: bool,
     /// Where the ledger has to wait for the mirror: wait with it, rather than say so.
     pub(crate) patient: bool,
+    /// First of all the active segment is sealed, where it holds this event or one before it: what is sealed may be erased.
+    pub(crate) seal_through: Option<Seq>,
     pub(crate) permit: Permit,
     pub(crate) reply: Reply,
 }
@@ -45,6 +47,7 @@ impl Append {
             durability: Durability::Ledger,
             fresh: false,
             patient: true,
+            seal_through: None,
             permit,
             reply: Reply::none(),
         }

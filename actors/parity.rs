@@ -12,6 +12,7 @@ use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 use super::checks::Check;
 use super::shared::{CheckProgress, MirrorHealth};
 use super::supervisor::{Context, Inner};
+use crate::erase::finish;
 use crate::parity::{Done, Part, incremental_by};
 use crate::{
     Error, LedgerError, LedgerReader, Mirror, MirrorError, MirrorFault, ParityKind, ParityReport, Plan, Replay, ReplayError, ReplayReport,
@@ -159,6 +160,13 @@ impl ParityState {
                 let through = mirror.watermark().seq;
                 let _ = self.context.supervisor.cast(Inner::Replaying { through }.into());
                 let reader = LedgerReader::open(&self.context.dir, store)?;
+                // First: what is replayed is to have no payload that is to be erased.
+                let reshaping = shared.reshaping();
+                let erased = finish(&reader, &mut mirror, durable, store);
+                drop(reshaping);
+                if !erased.is_nothing() {
+                    tracing::info!(actor = "parity", rows = erased.rows, segments = erased.segments.len(), "an erasure was carried out");
+                }
                 let replay = Replay::from_watermark(&reader, &mirror, durable)?;
                 none.insert((mirror, replay))
             }

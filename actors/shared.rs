@@ -174,6 +174,8 @@ pub(crate) struct Shared {
     checkpoint: Mutex<Option<CheckpointStatus>>,
     /// What LedgerActor has read of sealed segments, until ParityActor keeps it in the mirror.
     sealed_ends: Mutex<Vec<SealedEnds>>,
+    /// Held by whoever gives sealed segments other files: one that compresses what another erases from would bring it back.
+    reshaping: Mutex<()>,
 }
 
 impl Shared {
@@ -207,6 +209,7 @@ impl Shared {
             parity_behind: AtomicU64::new(0),
             checkpoint: Mutex::default(),
             sealed_ends: Mutex::default(),
+            reshaping: Mutex::default(),
             options,
         }
     }
@@ -237,6 +240,11 @@ impl Shared {
 
     pub(crate) fn put_sealed_ends(&self, ends: Vec<SealedEnds>) {
         *self.sealed_ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+    }
+
+    /// Waits until nobody else gives sealed segments other files, and keeps others from it.
+    pub(crate) fn reshaping(&self) -> MutexGuard<'_, ()> {
+        self.reshaping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn take_sealed_ends(&self) -> Vec<SealedEnds> {

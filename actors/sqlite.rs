@@ -20,9 +20,10 @@ use super::ledger::LedgerMsg;
 use super::parity::Doubt;
 use super::shared::MirrorHealth;
 use super::supervisor::{Context, Exit};
+use crate::erase::finish;
 use crate::failpoint;
 use crate::mirror::{Checked, FileId};
-use crate::{Group, LedgerReader, Mirror, MirrorError, MirrorFault, Replay, ReplayError, ReplayStep, Seq};
+use crate::{Erased, Group, LedgerReader, Mirror, MirrorError, MirrorFault, Replay, ReplayError, ReplayStep, Seq};
 
 #[derive(Debug)]
 pub(crate) enum SqliteMsg {
@@ -42,6 +43,8 @@ pub(crate) enum SqliteMsg {
     Checked(Vec<Checked>),
     /// Look again at a WAL that could not be emptied.
     Wal,
+    /// Carry out the erasures that are recorded; answer what was done.
+    Erase(RpcReplyPort<Erased>),
     /// Catch up, empty the WAL, answer with the watermark.
     Close(RpcReplyPort<Result<Seq, String>>),
 }
@@ -167,6 +170,7 @@ impl ThreadLocalActor for SqliteActor {
                 state.watch_wal(&me);
                 Ok(())
             }
+            SqliteMsg::Erase(reply) => state.erase(&me, reply),
             SqliteMsg::Close(reply) => state.close(&me, reply),
         }
         .map_err(ActorProcessingErr::from)
@@ -388,6 +392,26 @@ impl SqliteState {
             me.send_after(self.backoff, || SqliteMsg::Step);
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         }
+    }
+
+    /// Segments are written anew on this thread too: rows wait meanwhile, and appends do not.
+    fn erase(&mut self, me: &Me, reply: RpcReplyPort<Erased>) -> Result<(), Exit> {
+        self.apply(me)?;
+        // It may have opened a segment that is about to be replaced, and would read on in the old file.
+        self.replay = None;
+        let durable = self.durable();
+        let shared = self.context.shared.clone();
+        let erased = match &mut self.mirror {
+            Some(mirror) if mirror.check_in_place().is_ok() => {
+                let _reshaping = shared.reshaping();
+                finish(&self.reader, mirror, durable, &shared.options.store)
+            }
+            _ => Erased::left("the mirror can't be written just now; erase again once it is, or open the store again"),
+        };
+        self.watch_wal(me);
+        let _ = reply.send(erased);
+        self.see_to_step(me);
+        Ok(())
     }
 
     fn close(&mut self, me: &Me, reply: RpcReplyPort<Result<Seq, String>>) -> Result<(), Exit> {

@@ -33,7 +33,7 @@ use super::sqlite::{SqliteActor, SqliteMsg};
 use crate::checkpoint::Signed;
 use crate::mirror::Checked;
 use crate::{
-    AppendError, Error, LedgerError, Manifest, MirrorFault, ParityKind, Reformed, ReplayError, ReplayReport, Sealed, Seq, StoreLock,
+    AppendError, Erased, Error, LedgerError, Manifest, MirrorFault, ParityKind, Reformed, ReplayError, ReplayReport, Sealed, Seq, StoreLock,
 };
 
 /// Why a child ended by itself.
@@ -87,6 +87,8 @@ pub(crate) enum Inner {
     SeeToSides,
     /// Sign a checkpoint now.
     Checkpoint(RpcReplyPort<Result<Signed, Error>>),
+    /// Carry out the erasures that are recorded.
+    Erase(RpcReplyPort<Erased>),
     /// Which actors there are.
     Children(RpcReplyPort<Children>),
     /// Flush, catch up, release the lock, end.
@@ -220,6 +222,12 @@ impl Actor for SupervisorActor {
             Inner::Compress(which, reply) => state.compress(&me, CompressMsg::Run(which, reply)),
             Inner::SeeToSides => state.see_to_sides(&me),
             Inner::Checkpoint(reply) => state.checkpoint(&me, CheckpointMsg::Run(reply)),
+            Inner::Erase(reply) => {
+                // Where there is none, the reply is dropped, which tells its caller that it is left to do.
+                if let Some(sqlite) = &state.sqlite {
+                    let _ = sqlite.actor.cast(SqliteMsg::Erase(reply));
+                }
+            }
             Inner::Children(reply) => state.children(reply),
             Inner::Close(reply) => state.close(&me, reply),
             Inner::ChildrenClosed(report) => state.children_closed(&me, report),

@@ -10,7 +10,7 @@ use super::message::{Append, Durability, Message, Reply};
 use super::permits::Permit;
 use super::shared::Shared;
 use super::supervisor::Inner;
-use crate::{CheckedDraft, Conditions, LedgerError, MirrorAck, Receipt};
+use crate::{CheckedDraft, Conditions, LedgerError, MirrorAck, Receipt, Seq};
 
 /// An append that is sealed.
 pub(crate) struct Waiting {
@@ -28,21 +28,22 @@ pub(crate) struct Again {
     pub conditions: Conditions,
     pub fresh: bool,
     pub patient: bool,
+    pub seal_through: Option<Seq>,
 }
 
 impl Waiting {
     /// Of an append that is sealed.
     pub(crate) fn new(append: Append, receipts: Vec<Receipt>, is_signing: bool) -> Waiting {
-        let Append { drafts, conditions, durability, fresh, patient, permit, reply } = append;
-        let again = is_signing.then_some(Again { drafts, conditions, fresh, patient });
+        let Append { drafts, conditions, durability, fresh, patient, permit, reply, seal_through } = append;
+        let again = is_signing.then_some(Again { drafts, conditions, fresh, patient, seal_through });
         Waiting { receipts, durability, permit, reply, again }
     }
 
     /// The append that it was; nothing where that was not kept.
     pub(crate) fn into_append(self) -> Option<Append> {
         let Waiting { durability, permit, reply, again, .. } = self;
-        let Again { drafts, conditions, fresh, patient } = again?;
-        Some(Append { drafts, conditions, durability, fresh, patient, permit, reply })
+        let Again { drafts, conditions, fresh, patient, seal_through } = again?;
+        Some(Append { drafts, conditions, durability, fresh, patient, permit, reply, seal_through })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one error that the store and the handle give.
 
 use crate::checkpoint::CheckpointError;
+use crate::erase::EraseError;
 use crate::event::DraftError;
 use crate::ledger::{AppendError, LedgerError};
 use crate::mirror::{MirrorError, QueryError};
@@ -31,6 +32,9 @@ pub enum Error {
     /// A repair was refused.
     #[error(transparent)]
     Repair(#[from] RepairError),
+    /// Nothing was erased.
+    #[error(transparent)]
+    Erase(#[from] EraseError),
     /// No checkpoint was signed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -43,6 +47,7 @@ impl Error {
             | Error::Append(AppendError::Ledger(error))
             | Error::Replay(ReplayError::Ledger(error))
             | Error::Repair(RepairError::Ledger(error))
+            | Error::Erase(EraseError::Ledger(error))
             | Error::Checkpoint(CheckpointError::Ledger(error)) => Some(error),
             _ => None,
         }

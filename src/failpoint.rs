@@ -86,6 +86,30 @@ failpoints! {
     CHECKPOINT_SYNCED = "checkpoint.synced";
     /// The anchors have been given it; nobody else knows.
     CHECKPOINT_ANCHORED = "checkpoint.anchored";
+    /// The segments that hold what is to be erased are sealed; that it is to be erased is not recorded.
+    ERASE_RECORD = "erase.record";
+    /// It is recorded, durably; nothing of it is done.
+    ERASE_RECORDED = "erase.recorded";
+    /// A file without the erased payloads lies under tmp/, and is not fsynced.
+    ERASE_SYNC = "erase.sync";
+    /// It is durable there, and was compared; it does not have its name.
+    ERASE_RENAME = "erase.rename";
+    /// It has its name, and the directory is not fsynced.
+    ERASE_RENAMED = "erase.renamed";
+    /// A file that holds an erased payload and nothing else of use is about to be removed: a blob, torn bytes, a mirror set aside.
+    ERASE_REMOVE = "erase.remove";
+    /// It is removed, and the directory not fsynced.
+    ERASE_REMOVED = "erase.removed";
+    /// The ledger's side is done; the rows still have the payloads.
+    ERASE_ROWS = "erase.rows";
+    /// Rows are erased, and not committed.
+    ERASE_ROWS_COMMIT = "erase.rows.commit";
+    /// They are committed; pages of the mirror that are out of use may hold the payloads.
+    ERASE_VACUUM = "erase.vacuum";
+    /// The mirror's pages are written anew; its WAL may hold the payloads.
+    ERASE_WAL = "erase.wal";
+    /// The WAL is empty; that all is done is not noted.
+    ERASE_DONE = "erase.done";
     /// LedgerActor has an append in hand, not staged.
     ACTOR_LEDGER_APPEND = "actor.ledger.append";
     /// A group is durable; its callers have not been told.

@@ -44,7 +44,7 @@ ledger.close().await?;
 //!   and makes them equal.
 //! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
 //! - [`policy`]: gates that say what may be appended, and what is recorded of that.
-//! - [`mod@import`]: transcripts of agents.
+//! - [`mod@import`]: transcripts of agents. [`Redactor`], [`Secrets`]: what must not be recorded, replaced before hashing.
 //! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
 //!
 //! # Features
@@ -56,6 +56,7 @@ pub mod attest;
 mod canary;
 pub mod chain;
 pub mod checkpoint;
+mod erase;
 mod error;
 mod event;
 #[doc(hidden)]
@@ -63,11 +64,13 @@ pub mod failpoint;
 pub mod import;
 pub mod keys;
 mod ledger;
+mod migration;
 mod mirror;
 pub mod note;
 mod options;
 mod parity;
 pub mod policy;
+mod redact;
 mod store;
 mod verify;
 
@@ -75,6 +78,7 @@ mod verify;
 #[path = "../actors/mod.rs"]
 pub mod actors;
 
+pub use erase::{Erase, EraseError, EraseReport, Erased, ErasedEvent, Erasure, RecordedErasure, erasure_of};
 pub use error::Error;
 pub use event::{
     Body, CheckedDraft, ContentDigest, Draft, DraftError, Event, EventHash, EventId, EventRecord, EventType, EventTypeError, IdError,
@@ -83,9 +87,10 @@ pub use event::{
 pub use ledger::{
     AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FileIdentity, Flight, FsStorage, Group, Head, LedgerError, LedgerLine,
     LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, NotSigned, RawLine, Receipt, RecoveryReport,
-    Reformed, Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, Watermark,
-    Writer, claim, compress, decompress, io_advice, writer_of,
+    Reformed, Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, TornErased,
+    Watermark, Writer, claim, compress, decompress, io_advice, writer_of,
 };
+pub use migration::{Boundary, SchemaMigration};
 pub use mirror::{
     Insertion, Mirror, MirrorError, MirrorFault, MirrorReader, QueryError, SCHEMA_VERSION, Table, WalHeld, insert_event, mirror_path,
     set_aside,
@@ -95,8 +100,9 @@ pub use parity::{
     Finding, Mismatch, ParityKind, ParityReport, RepairError, RepairReport, Replay, ReplayError, ReplayReport, ReplayStep, SeqRange,
     SeqRanges, full as parity_full, incremental as parity_incremental, quick as parity_quick, repair_from_ledger, repair_from_mirror,
 };
+pub use redact::{Redacted, Redactor, Replaced, Secrets, mark};
 pub use rusqlite;
-pub use store::{FullReplay, OpenReport, Store, forecast, replay_store};
+pub use store::{FullReplay, OpenReport, Store, erase, forecast, replay_store};
 pub use verify::{Failure, KeyUse, SignatureReport, SignatureRules, Unfinished, VerifyReport, verify, verify_signed};
 #[doc(hidden)]
 pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};

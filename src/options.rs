@@ -8,6 +8,7 @@ use crate::attest::Attestor;
 use crate::event::{Limits, Timestamp};
 use crate::ledger::storage::{FsStorage, Storage};
 use crate::policy::Policy;
+use crate::redact::Redactor;
 
 /// Where times come from.
 pub trait Clock: Send + Sync {
@@ -102,6 +103,9 @@ pub struct Options {
     pub ids: Arc<dyn Ids>,
     /// The disk that holds the ledger.
     pub storage: Arc<dyn Storage>,
+    /// What takes out of payloads what must not be recorded, before they are hashed. None: payloads are recorded as they are.
+    /// [`Secrets`](crate::Secrets) knows well-known shapes of secrets.
+    pub redactor: Option<Arc<dyn Redactor>>,
     /// For tests: called at the places that [`crate::failpoint`] names.
     #[doc(hidden)]
     pub failpoint: Option<Arc<Failpoint>>,
@@ -126,15 +130,16 @@ impl Default for Options {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds::default()),
             storage: Arc::new(FsStorage),
+            redactor: None,
             failpoint: None,
         }
     }
 }
 
 impl Options {
-    /// The bounds that a draft is checked against.
+    /// The bounds that a draft is checked against, and what redacts it.
     pub fn limits(&self) -> Limits {
-        Limits { line_bytes_max: self.line_bytes_max }
+        Limits { line_bytes_max: self.line_bytes_max, redactor: self.redactor.clone() }
     }
 
     pub(crate) fn at(&self, point: &'static str) -> std::io::Result<()> {

@@ -10,13 +10,16 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::attest::Attestor;
-use crate::event::{Draft, Seq};
+use crate::erase::{EraseReport, Erased, Erasure, finish, plan};
+use crate::event::{CheckedDraft, Draft, EventHash, Seq};
+use crate::failpoint;
 use crate::keys::{KeyChange, KeyEvent};
 use crate::ledger::{
-    AppendError, Claim, Conditions, DryRun, Expect, Head, LedgerError, LedgerReader, Lookup, LookupError, Manifest, MirrorAck, NoMirror,
-    NotSigned, Receipt, RecoveryReport, Reformed, Refusal, Sealed, Stage, Staged, StoreLock, Stored, Watermark, Writer, claim, compress,
-    recovery, segment,
+    AppendError, Claim, Conditions, DryRun, Expect, Group, Head, LedgerError, LedgerReader, LineFault, Lookup, LookupError, Manifest,
+    MirrorAck, NoMirror, NotSigned, Receipt, RecoveryReport, Reformed, Refusal, Sealed, Stage, Staged, StoreLock, Stored, Watermark,
+    Writer, claim, compress, recovery, segment,
 };
+use crate::migration::{Boundary, SchemaMigration};
 use crate::mirror::{Mirror, MirrorError, MirrorFault, MirrorReader, set_aside};
 use crate::options::Options;
 use crate::parity::{ParityReport, Replay, ReplayError, ReplayReport};
@@ -32,6 +35,9 @@ pub struct OpenReport {
     pub recovery: RecoveryReport,
     /// Where a mirror of no use is now, if there was one.
     pub mirror_set_aside: Option<PathBuf>,
+    /// What was carried out of erasures that an earlier process had recorded, or that an older copy of a file has brought back.
+    #[serde(skip_serializing_if = "Erased::is_nothing")]
+    pub erased: Erased,
     /// What was replayed into the mirror.
     pub replay: ReplayReport,
 }
@@ -147,6 +153,9 @@ pub struct FullReplay {
     pub recovery: RecoveryReport,
     /// Where a mirror of no use is now, if there was one.
     pub mirror_set_aside: Option<PathBuf>,
+    /// What was carried out of erasures that an earlier process had recorded, or that an older copy of a file has brought back.
+    #[serde(skip_serializing_if = "Erased::is_nothing")]
+    pub erased: Erased,
     /// What was replayed.
     pub replay: ReplayReport,
     /// Both legs afterwards, byte for byte.
@@ -166,6 +175,7 @@ pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn
     let Prepared { lock: _lock, manifest, mirror, .. } = prepare(dir, &options)?;
     let (mut writer, recovery, mut mirror, mut mirror_set_aside) = recover(dir, &manifest, mirror, &options)?;
     let (reader, head) = (LedgerReader::of(dir, manifest.clone(), &options), writer.head().seq);
+    let mut erased = finish(&reader, &mut mirror, head, &options);
     let mut run = |mirror: &mut Mirror| Replay::from_start(&reader, head)?.run(mirror, &mut |report| progress(report.through, head));
     let replay = match run(&mut mirror) {
         // Damage that shows only when the rows are read: a large database is not checked as a whole at open.
@@ -173,14 +183,32 @@ pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn
             drop(mirror);
             mirror_set_aside = Some(set_aside(dir)?);
             mirror = Mirror::open(dir, &manifest, &options)?;
-            run(&mut mirror)?
+            let replay = run(&mut mirror)?;
+            erased.add(finish(&reader, &mut mirror, head, &options));
+            replay
         }
         done => done?,
     };
     writer.trim()?;
     mirror.checkpoint()?;
     let parity = crate::parity::full(&reader, &options, None, &mut |_| ())?;
-    Ok(FullReplay { recovery, mirror_set_aside, replay, parity })
+    Ok(FullReplay { recovery, mirror_set_aside, erased, replay, parity })
+}
+
+/// Erases payloads of the store in this directory, for good, and closes it again; see [`Store::erase`]. Takes the lock.
+///
+/// # Errors
+/// As [`Store::open`] and [`Store::erase`].
+pub fn erase(dir: impl AsRef<Path>, options: &Options, erasure: &Erasure) -> Result<EraseReport, Error> {
+    let mut options = options.clone();
+    options.create = false;
+    let (mut store, opened) = Store::open(dir, &options)?;
+    let mut report = store.erase(erasure)?;
+    let mut done = opened.erased;
+    done.add(std::mem::take(&mut report.done));
+    report.done = done;
+    store.close()?;
+    Ok(report)
 }
 
 /// A store, open to append. One per store at a time.
@@ -216,9 +244,11 @@ impl Store {
         let Prepared { lock, manifest, created, mirror } = prepare(dir, options)?;
         let (mut writer, recovery, mut mirror, mirror_set_aside) = recover(dir, &manifest, mirror, options)?;
         let reader = LedgerReader::of(dir, manifest.clone(), options);
+        // First: what is replayed is to have no payload that is to be erased.
+        let erased = finish(&reader, &mut mirror, writer.head().seq, options);
         let replay = Replay::from_watermark(&reader, &mirror, writer.head().seq)?.run(&mut mirror, &mut |_| ())?;
         writer.mirrored_through(mirror.watermark().seq);
-        let report = OpenReport { created, recovery, mirror_set_aside, replay };
+        let report = OpenReport { created, recovery, mirror_set_aside, erased, replay };
         Ok((Store { dir: dir.to_owned(), options: options.clone(), manifest, writer, mirror, _lock: lock }, report))
     }
 
@@ -247,23 +277,11 @@ impl Store {
     pub fn append_batch(&mut self, drafts: Vec<Draft>, conditions: &Conditions) -> Result<Vec<Receipt>, Error> {
         let limits = self.options.limits();
         let drafts = drafts.into_iter().map(|draft| draft.check(&limits)).collect::<Result<Vec<_>, _>>()?;
-        let behind = self.writer.unmirrored() as u64;
-        self.writer.parity_is(if behind == 0 { ParityState::Consistent } else { ParityState::Lagging { events: behind } });
-        let mut lookup = Covering { floor: self.writer.floor(), total: self.writer.head().seq, mirror: &mut self.mirror };
-        let Stage::Staged(Staged { mut receipts, durable }) = self.writer.stage(&drafts, conditions, false, &mut lookup)? else {
-            return Ok(Vec::new()); // the group is empty before each append, so it is never too full
-        };
-        if let Err(NotSigned { mut failed, .. }) = self.writer.sign() {
-            let error = failed.drain(..).next().map(|(_, error)| AppendError::Attest(error));
-            return Err(error.unwrap_or(AppendError::EmptyBatch).into());
-        }
-        #[cfg(counterfoil_canary)]
-        if crate::canary::on(crate::canary::Canary::MirrorFirst)
-            && let Some(group) = self.writer.unwritten_group()
-        {
-            let _ = self.mirror.apply(&group);
-        }
-        let group = if durable { None } else { self.writer.flush()? };
+        self.append_checked(&drafts, conditions)
+    }
+
+    fn append_checked(&mut self, drafts: &[CheckedDraft], conditions: &Conditions) -> Result<Vec<Receipt>, Error> {
+        let (mut receipts, group) = self.append_to_ledger(drafts, conditions)?;
         let mirrored = match group {
             Some(group) if self.mirror.watermark().seq.next() == group.first => {
                 self.mirror.check_in_place().and_then(|()| self.mirror.apply(&group)).map(drop).map_err(Error::from)
@@ -290,6 +308,80 @@ impl Store {
         self.append(change.draft()?.sign_with(attestor))
     }
 
+    /// The ledger's half of an append: durable when this returns. What the mirror is to commit comes along, unless it is
+    /// in the ledger already.
+    fn append_to_ledger(&mut self, drafts: &[CheckedDraft], conditions: &Conditions) -> Result<(Vec<Receipt>, Option<Group>), Error> {
+        let behind = self.writer.unmirrored() as u64;
+        self.writer.parity_is(if behind == 0 { ParityState::Consistent } else { ParityState::Lagging { events: behind } });
+        let mut lookup = Covering { floor: self.writer.floor(), total: self.writer.head().seq, mirror: &mut self.mirror };
+        let Stage::Staged(Staged { receipts, durable }) = self.writer.stage(drafts, conditions, false, &mut lookup)? else {
+            return Ok((Vec::new(), None)); // the group is empty before each append, so it is never too full
+        };
+        if let Err(NotSigned { mut failed, .. }) = self.writer.sign() {
+            let error = failed.drain(..).next().map(|(_, error)| AppendError::Attest(error));
+            return Err(error.unwrap_or(AppendError::EmptyBatch).into());
+        }
+        #[cfg(counterfoil_canary)]
+        if crate::canary::on(crate::canary::Canary::MirrorFirst)
+            && let Some(group) = self.writer.unwritten_group()
+        {
+            let _ = self.mirror.apply(&group);
+        }
+        let group = if durable { None } else { self.writer.flush()? };
+        Ok((receipts, group))
+    }
+
+    /// Appends `counterfoil.schema_migration.v1` where the ledger's head is the expected one: durable in the ledger, then
+    /// committed in the mirror. The same migration on the same head is recorded once, however often it is appended.
+    ///
+    /// # Errors
+    /// [`AppendError::WrongHead`] where the head is another one, with both; nothing is written then. Else as [`Store::append`].
+    pub fn append_schema_migration(&mut self, expected_head: EventHash, migration: &SchemaMigration) -> Result<Receipt, Error> {
+        let draft = migration.draft(expected_head, &self.options.limits())?;
+        let mut receipts = self.append_checked(&[draft], &Conditions::none().head(expected_head))?;
+        receipts.pop().ok_or(Error::Append(AppendError::EmptyBatch))
+    }
+
+    /// The same, but its row is left for the caller to insert inside a larger transaction: see [`Boundary`]. Everything
+    /// before it is mirrored first.
+    ///
+    /// ```
+    /// use counterfoil::{Insertion, Options, SchemaMigration, Store, rusqlite};
+    /// # let dir = tempfile::tempdir()?;
+    /// let (mut store, _) = Store::open(dir.path(), &Options::default())?;
+    /// let head = store.head().event_hash;
+    /// let boundary = store.begin_schema_migration(head, &SchemaMigration::new("acme.orders", 0, 1))?;
+    /// let mut conn = rusqlite::Connection::open(store.mirror_mut().path())?;
+    /// let transaction = conn.transaction()?;
+    /// transaction.execute_batch("CREATE TABLE orders (id TEXT PRIMARY KEY)")?;
+    /// assert_eq!(boundary.insert(&transaction)?, Insertion::Inserted);
+    /// transaction.commit()?;
+    /// store.catch_up()?;
+    /// assert_eq!(store.watermark().seq, boundary.receipt().seq);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::append_schema_migration`], and as [`Store::catch_up`]; nothing is written then.
+    pub fn begin_schema_migration(&mut self, expected_head: EventHash, migration: &SchemaMigration) -> Result<Boundary, Error> {
+        let draft = migration.draft(expected_head, &self.options.limits())?;
+        if self.mirror.watermark().seq < self.writer.head().seq {
+            self.catch_up()?;
+        }
+        let (mut receipts, _) = self.append_to_ledger(&[draft], &Conditions::none().head(expected_head))?;
+        let mut receipt = receipts.pop().ok_or(AppendError::EmptyBatch)?;
+        if receipt.seq <= self.mirror.watermark().seq {
+            receipt.mirror = MirrorAck::Mirrored;
+        }
+        let reader = LedgerReader::of(&self.dir, self.manifest.clone(), &self.options);
+        let line = reader.line(receipt.seq)?.ok_or_else(|| LedgerError::Damaged {
+            path: self.dir.join("segments"),
+            offset: 0,
+            reason: LineFault::Seq { expected: receipt.seq, found: Seq::ZERO },
+        })?;
+        Ok(Boundary::new(receipt, self.manifest.ledger_id, line))
+    }
+
     /// Replays into the mirror what it lacks.
     ///
     /// # Errors
@@ -310,6 +402,45 @@ impl Store {
         let mut done = Vec::new();
         compress::reform(&self.dir, &self.options, which, compress::Form::Compressed, &|| false, &mut |one| done.push(one))?;
         Ok(done)
+    }
+
+    /// Erases payloads in ledger, blobs, torn/ and mirror, for good: records it, then carries it out. The events stay, with their
+    /// hashes. Where it can't be carried out as a whole just now (`unfinished` in the report says why), the next open does the
+    /// rest. Each page of the mirror is written anew, which takes as long as the mirror is large.
+    ///
+    /// # Errors
+    /// [`Error::Erase`] where it is refused; else as [`Store::append`] for the event that records it.
+    ///
+    /// ```
+    /// use counterfoil::{Draft, Erase, Erasure, EventType, Options, Source, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("store");
+    /// let (mut store, _) = Store::open(&path, &Options::default())?;
+    /// let secret = store.append(Draft::new(EventType::USER_MESSAGE, Source::User).payload("my password is hunter2")?)?;
+    /// let report = store.erase(&Erasure::new(Erase::Ids(vec![secret.id]), "a password").by("the owner"))?;
+    /// assert_eq!((report.events, report.done.unfinished), (1, None));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn erase(&mut self, erasure: &Erasure) -> Result<EraseReport, Error> {
+        let reader = LedgerReader::of(&self.dir, self.manifest.clone(), &self.options);
+        let head = self.writer.head().seq;
+        if self.mirror.watermark().seq < head {
+            self.catch_up()?;
+        }
+        let (mut report, drafts, last) = plan(&reader, &mut self.mirror, head, erasure, &self.options).map_err(Error::Erase)?;
+        if erasure.dry_run {
+            return Ok(report);
+        }
+        if let Some(last) = last {
+            // Another thing that was not done before is done with it.
+            compress::settle_doubles(&self.dir, &self.options)?;
+            self.writer.seal_through(last)?;
+            self.options.at(failpoint::ERASE_RECORD).map_err(LedgerError::io("erasing in", &self.dir))?;
+            report.recorded = self.append_batch(drafts, &Conditions::none())?.iter().map(|receipt| receipt.seq).collect();
+            self.options.at(failpoint::ERASE_RECORDED).map_err(LedgerError::io("erasing in", &self.dir))?;
+        }
+        report.done = finish(&reader, &mut self.mirror, self.writer.head().seq, &self.options);
+        Ok(report)
     }
 
     /// The durable head.

@@ -87,6 +87,7 @@ fn draft_errors() -> Vec<DraftError> {
         draft().payload(&std::collections::HashMap::from([((1, 2), 3)])).unwrap_err(),
         EventType::new("ToolCall").unwrap_err().into(),
         EventType::new("counterfoil.erasure.v1").unwrap_err().into(),
+        DraftError::Redactor(Payload::from_json("{nope}").unwrap_err()),
         DraftError::SessionId { bytes: 10240 },
         DraftError::Tag { index: 3, bytes: 129 },
         DraftError::Tags { count: 65 },

@@ -61,6 +61,11 @@ fn import() {
 }
 
 #[test]
+fn redaction() {
+    holds("redact", bodies::redact::run);
+}
+
+#[test]
 fn manifests() {
     holds("manifest", bodies::manifest::run);
 }
@@ -106,6 +111,19 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     for (name, text) in ["{\"a\":1}\r\n\n \t{\"b\" :2} \n{\"b\" :2} ", "{\n\u{feff}{}\n{}{}\n\0\0\n[[[[\n7", "", "\n\n"].iter().enumerate()
     {
         seeds.push(("import", format!("lines-{name}"), [&[7, 0, 0], text.as_bytes()].concat()));
+    }
+    // No whole secret among them: what finds secrets in repositories would find it here.
+    for (at, text) in [
+        "Authorization: Bearer 0123abcd://user:pass@host/ \\n password=1;Server=a;pwd=b",
+        "-----BEGIN RSA PRIVATE KEY-----\\nMIIEowIBAAKCAQEA\n-----END RSA PRIVATE KEY-----",
+        r#"{"eyJ":"eyJ.eyJ","k":["AKIA\u0041","[redacted:jwt]x","\\\\n","\ud800\/"]}"#,
+        "\u{1b}[31mghp_ sk-ant- xoxb-1-a glpat- host=a user=b password=c machine a.b login c password d",
+        "[\"a\",{\"x-api-key\":\"key-\",\"[redacted:\":\"sig=\"}]",
+    ]
+    .iter()
+    .enumerate()
+    {
+        seeds.push(("redact", format!("text-{at}"), text.as_bytes().to_vec()));
     }
     let manifest = serde_json::to_string(&history.manifest).unwrap();
     for (at, text) in [

@@ -158,7 +158,7 @@ fn formats_are_told_from_content() {
     }
     assert_eq!(
         "x".parse::<Format>().unwrap_err().to_string(),
-        "`x` is no transcript format; write claude-code, codex, openhands, swe-agent or jsonl"
+        "`x` is no transcript format; write claude-code, codex, openhands, swe-agent, cortex or jsonl"
     );
 }
 

@@ -184,7 +184,7 @@ fn break_glass_is_written_into_the_event() {
     let lines = lines(temp.path());
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0]["policy"]["outcome"], "break_glass");
-    assert_eq!(lines[0]["policy"]["authorisation"]["reason_code"], "incident_response");
+    assert_eq!(lines[0]["policy"]["authorisation"]["terms"]["reason_code"], "incident_response");
     assert!(common::verified(temp.path()).is_clean() && common::parity(temp.path()).is_consistent());
 }
 
@@ -287,6 +287,7 @@ async fn lag_beyond_its_bound_is_warned_of() {
     held.execute_batch("ROLLBACK").unwrap();
     ledger.close().await.unwrap();
     let warned: Vec<_> = lines(temp.path()).iter().map(|line| line.get("policy").is_some()).collect();
-    // One that waits for nobody, three within the bound: the fifth and the sixth find more than three before them.
-    assert_eq!(warned, [false, false, false, false, false, true, true]);
+    // The first four find three before them at most, the last two at least four. Between them it depends on when LedgerActor hears
+    // that the first row is committed.
+    assert_eq!((&warned[..4], &warned[5..]), (&[false; 4][..], &[true; 2][..]), "{warned:?}");
 }

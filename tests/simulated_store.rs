@@ -1,5 +1,5 @@
 //! Goal: the whole synchronous store, real SQLite mirror included, keeps both legs equal and loses nothing acknowledged when
-//! the power goes at any operation of the ledger's disk, and the mirror keeps its last commits, loses them, or is gone.
+//! the power goes at any operation of the ledger's disk, in the middle of an erasure too, and the mirror keeps its last commits, loses them, or is gone.
 //!
 //! Method: seeded histories; the ledger on the simulated disk, the mirror in a real file of which older copies are put back.
 //! COUNTERFOIL_STORE_HISTORIES says how many; COUNTERFOIL_SEED=n runs that one.
@@ -28,6 +28,8 @@ struct Driver {
     submitted: u64,
     /// Receipts that said `Mirrored`.
     mirrored: u64,
+    /// Events that were erased.
+    erased: u64,
 }
 
 const MIRROR_FILES: [&str; 3] = ["mirror.sqlite3", "mirror.sqlite3-wal", "mirror.sqlite3-shm"];
@@ -41,7 +43,17 @@ impl Driver {
         options.segment_bytes_max = [1200, 3000, 64 << 20][random.below(3) as usize];
         let dir = root.join("store");
         std::fs::create_dir(&dir).unwrap();
-        Driver { random, disk, options, dir, mirrors: vec![BTreeMap::new()], acknowledged: BTreeMap::new(), submitted: 0, mirrored: 0 }
+        Driver {
+            random,
+            disk,
+            options,
+            dir,
+            mirrors: vec![BTreeMap::new()],
+            acknowledged: BTreeMap::new(),
+            submitted: 0,
+            mirrored: 0,
+            erased: 0,
+        }
     }
 
     fn run(&mut self) {
@@ -76,6 +88,9 @@ impl Driver {
         };
         assert!(report.recovery.head.seq.get() >= self.acknowledged.len() as u64);
         while !self.disk.is_off() {
+            if self.random.chance(6) && !self.erase(&mut store) {
+                break;
+            }
             let number = self.submitted;
             self.submitted += 1;
             match store.append(Driver::draft(number)) {
@@ -88,24 +103,46 @@ impl Driver {
         }
     }
 
+    /// Erases an event or two; answers whether the power is still there.
+    fn erase(&mut self, store: &mut Store) -> bool {
+        let head = store.head().seq.get();
+        if head == 0 {
+            return true;
+        }
+        let first = Seq::new(1 + self.random.below(head));
+        let last = Seq::new((first.get() + self.random.below(2)).min(head));
+        match store.erase(&Erasure::new(Erase::Seqs(vec![first..=last]), "a test")) {
+            Ok(report) => assert!(report.done.unfinished.is_none() || self.disk.is_off(), "{report:?}"),
+            Err(Error::Erase(EraseError::Reserved { .. })) => {}
+            Err(error) => assert!(self.disk.is_off(), "{error}"),
+        }
+        !self.disk.is_off()
+    }
+
     /// Every event that was acknowledged is in both legs, and they are equal.
     fn check(&mut self) {
         let (store, report) = Store::open(&self.dir, &self.options).unwrap_or_else(|error| panic!("{error}"));
         store.close().unwrap();
+        assert_eq!(report.erased.unfinished, None);
         let reader = LedgerReader::open(&self.dir, &self.options).unwrap();
         let verified = verify(&reader, &mut |_| ()).unwrap();
-        assert!(verified.is_clean(), "{verified}");
+        assert!(verified.is_clean() && verified.not_yet_erased == 0, "{verified}");
+        self.erased = verified.erased;
         let parity = parity_full(&reader, &self.options, None, &mut |_| ()).unwrap();
         assert!(parity.is_consistent(), "{parity}");
         let mut lines = reader.lines_from(Seq::FIRST).unwrap();
         let mut there = BTreeMap::new();
+        let mut all = 0;
         while let Some((_, event)) = lines.next_event().unwrap() {
-            there.insert(event.seq.get(), event.event_hash);
+            all += 1;
+            if !event.event_type.starts_with("counterfoil.") {
+                there.insert(event.seq.get(), event.event_hash);
+            }
         }
         for (seq, hash) in &self.acknowledged {
             assert_eq!(there.get(seq), Some(hash), "seq {seq} was acknowledged and is lost");
         }
-        assert_eq!(report.recovery.head.seq.get(), there.len() as u64);
+        assert_eq!(report.recovery.head.seq.get(), all);
         self.acknowledged = there;
     }
 
@@ -133,14 +170,14 @@ impl Driver {
     }
 }
 
-fn run(seed: u64) -> (u64, u64) {
+fn run(seed: u64) -> (u64, u64, u64) {
     // In memory where the system has such a directory: the mirror's own fsyncs are not what is asked about.
     let shm = Path::new("/dev/shm");
     let temp = if shm.is_dir() { tempfile::tempdir_in(shm).unwrap() } else { tempfile::tempdir().unwrap() };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut driver = Driver::new(seed, temp.path());
         driver.run();
-        (driver.acknowledged.len() as u64, driver.mirrored)
+        (driver.acknowledged.len() as u64, driver.mirrored, driver.erased)
     }));
     outcome.unwrap_or_else(|panic| {
         eprintln!("seed {seed} fails: COUNTERFOIL_SEED={seed} cargo test --test simulated_store");
@@ -152,12 +189,13 @@ fn run(seed: u64) -> (u64, u64) {
 fn both_legs_survive_any_cut() {
     let from = campaign("COUNTERFOIL_SEED", campaign("COUNTERFOIL_SEED_FROM", 0));
     let histories = if std::env::var("COUNTERFOIL_SEED").is_ok() { 1 } else { campaign("COUNTERFOIL_STORE_HISTORIES", 60) };
-    let (mut events, mut mirrored) = (0, 0);
+    let (mut events, mut mirrored, mut erased) = (0, 0, 0);
     for seed in from..from + histories {
         let counts = run(seed);
         events += counts.0;
         mirrored += counts.1;
+        erased += counts.2;
     }
-    eprintln!("{histories} histories, {events} events in both legs, {mirrored} receipts that said mirrored");
-    assert!(events > histories && mirrored > histories, "the histories do too little");
+    eprintln!("{histories} histories, {events} events in both legs, {mirrored} receipts that said mirrored, {erased} events erased");
+    assert!(events > histories && mirrored > histories && erased * 2 > histories, "the histories do too little");
 }

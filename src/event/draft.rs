@@ -8,6 +8,7 @@ use super::line::{self, SESSION_ID_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX};
 use super::{Event, EventId, EventType, Payload, PayloadError, PayloadHash, Source, Timestamp, TraceId};
 use crate::attest::{Attestor, Signature};
 use crate::policy::{Authorisation, Decision};
+use crate::redact::{Redactor, Replaced};
 
 /// An event before it is sealed.
 ///
@@ -52,11 +53,13 @@ impl PartialEq for SignWith {
 
 impl Eq for SignWith {}
 
-/// Bounds that a draft is checked against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Bounds that a draft is checked against, and what redacts it on that occasion.
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of the longest line; a payload that would make it longer is refused.
     pub line_bytes_max: usize,
+    /// What takes out of its payload what must not be recorded.
+    pub redactor: Option<Arc<dyn Redactor>>,
 }
 
 /// Why a draft can't be recorded. Nothing has been written.
@@ -66,6 +69,9 @@ pub enum DraftError {
     /// The payload is no JSON.
     #[error(transparent)]
     Payload(#[from] PayloadError),
+    /// A redactor of the caller's own made something else of the payload than JSON.
+    #[error("the redactor made no JSON of the payload: {0}; mend the redactor")]
+    Redactor(#[source] PayloadError),
     /// The event type does not have its form.
     #[error(transparent)]
     EventType(#[from] super::EventTypeError),
@@ -288,12 +294,22 @@ impl Draft {
         self.payload.as_str()
     }
 
-    /// Checks it and computes what does not depend on its place in the ledger. Costs the hash of its payload,
-    /// so callers do it on their own thread, not on the writer's.
+    /// The draft with a redacted payload, and what was replaced in it.
+    ///
+    /// # Errors
+    /// [`DraftError::Redactor`] where the redactor breaks its contract: then nothing may be recorded.
+    pub fn redact(mut self, redactor: &dyn Redactor) -> Result<(Draft, Vec<Replaced>), DraftError> {
+        let Some(redacted) = redactor.redact(self.payload.as_str()) else { return Ok((self, Vec::new())) };
+        self.payload = Payload::from_json(redacted.json).map_err(DraftError::Redactor)?;
+        Ok((self, redacted.replaced))
+    }
+
+    /// Checks it, redacts its payload where the limits say so, and computes what does not depend on its place in the ledger.
+    /// Costs the hash of its payload, so callers do it on their own thread, not on the writer's.
     ///
     /// # Errors
     /// [`DraftError`] naming what is out of bounds.
-    pub fn check(self, limits: &Limits) -> Result<CheckedDraft, DraftError> {
+    pub fn check(mut self, limits: &Limits) -> Result<CheckedDraft, DraftError> {
         if let Some(session_id) = &self.session_id
             && !(1..=SESSION_ID_BYTES_MAX).contains(&session_id.len())
         {
@@ -313,6 +329,10 @@ impl Draft {
             line::push_strings(&self.domain_tags, &mut json);
             String::from_utf8(json).unwrap_or_default()
         });
+        let mut replaced = Vec::new();
+        if let Some(redactor) = &limits.redactor {
+            (self, replaced) = self.redact(redactor.as_ref())?;
+        }
         let payload_hash = self.payload.hash();
         let content = ContentDigest::new(
             &source_json,
@@ -324,7 +344,7 @@ impl Draft {
             None,
             payload_hash,
         );
-        let checked = CheckedDraft { draft: self, source_json, domain_tags_json, payload_hash, content };
+        let checked = CheckedDraft { draft: self, source_json, domain_tags_json, payload_hash, content, replaced };
         let bytes = checked.line_bytes_max();
         if bytes > limits.line_bytes_max {
             return Err(DraftError::LineTooLong { bytes, max: limits.line_bytes_max });
@@ -341,6 +361,7 @@ pub struct CheckedDraft {
     domain_tags_json: Option<String>,
     payload_hash: PayloadHash,
     content: ContentDigest,
+    replaced: Vec<Replaced>,
 }
 
 /// Bytes of a header's keys, numbers, ids, times, hashes, key id and signature at their longest.
@@ -376,6 +397,11 @@ impl CheckedDraft {
     /// The stream it belongs to.
     pub fn session_id(&self) -> Option<&str> {
         self.draft.session_id.as_deref()
+    }
+
+    /// What was replaced in its payload when it was checked, by rule.
+    pub fn replaced(&self) -> &[Replaced] {
+        &self.replaced
     }
 
     /// The hash of its payload.

@@ -8,6 +8,7 @@
 //! line, byte for byte.
 
 mod draft;
+pub(crate) mod erasure;
 mod ids;
 pub mod line;
 mod payload;

@@ -28,6 +28,9 @@ impl EventType {
     /// Bytes of the longest type.
     pub const BYTES_MAX: usize = 128;
 
+    /// What the names begin with that only the ledger itself may write.
+    pub(crate) const RESERVED: &str = "counterfoil.";
+
     /// A person said something.
     pub const USER_MESSAGE: EventType = EventType(Cow::Borrowed("user_message.v1"));
     /// The agent's model answered.
@@ -48,6 +51,9 @@ impl EventType {
     pub const OUTCOME: EventType = EventType(Cow::Borrowed("outcome.v1"));
     /// Anything that the runtime wants on record.
     pub const SYSTEM_NOTE: EventType = EventType(Cow::Borrowed("system_note.v1"));
+
+    /// The schema of something that lives beside the ledger changed. Only the ledger itself writes it.
+    pub(crate) const SCHEMA_MIGRATION: EventType = EventType(Cow::Borrowed("counterfoil.schema_migration.v1"));
 
     /// The ten types that every tool knows.
     pub const WELL_KNOWN: [EventType; 10] = [
@@ -80,7 +86,7 @@ impl EventType {
         if !EventType::is_well_formed(&name) {
             return Err(EventTypeError::Form(name.chars().take(160).collect()));
         }
-        if name.starts_with("counterfoil.") {
+        if name.starts_with(EventType::RESERVED) {
             return Err(EventTypeError::Reserved(name));
         }
         Ok(EventType(Cow::Owned(name)))

@@ -17,7 +17,7 @@ use super::error::ImportError;
 use super::format::Format;
 use super::identity::{format_of_tag, transcript_of_tag, transcript_tag};
 use super::layout::{LayoutNote, Rebuild, RunKind};
-use super::{TAG_LAYOUT, TAG_SKIPPED};
+use super::{TAG_LAYOUT, TAG_REDACTED, TAG_SKIPPED};
 use crate::event::{Event, EventType, Seq, Source};
 use crate::ledger::storage::{create_dir_private, private};
 use crate::ledger::{LedgerError, LedgerReader};
@@ -39,8 +39,15 @@ pub struct ExportedFile {
     pub lines: u64,
     /// Its bytes.
     pub bytes: u64,
-    /// Whether it is, by its BLAKE3, the file that was imported last.
+    /// Whether it is, by its BLAKE3, the file that was imported last, byte for byte. Never where lines were redacted.
     pub exact: bool,
+    /// The same, but for what was redacted.
+    pub exact_but_for_redactions: bool,
+    /// Lines in which secrets were replaced before they were recorded: these alone are not as they were in an otherwise exact
+    /// file.
+    pub redacted: u64,
+    /// Their numbers, from 1; the first 10,000.
+    pub redacted_lines: Vec<u64>,
     /// The 16 hex digits of its tag.
     pub transcript: String,
 }
@@ -49,7 +56,7 @@ pub struct ExportedFile {
 /// order of their first lines in the ledger; SWE-agent's trajectories are left out.
 ///
 /// A file is not exact where its import did not end (there is no layout note yet: its lines are written with LF),
-/// where a payload was erased, where its layout is past its bounds, or where the transcript was changed elsewhere
+/// where lines were redacted, where a payload was erased, where its layout is past its bounds, or where the transcript was changed elsewhere
 /// than at its end between two imports.
 ///
 /// # Errors
@@ -79,13 +86,47 @@ struct Found {
     transcript: String,
     first: Seq,
     last: Seq,
-    note: Option<Seq>,
+    /// Lines that were redacted.
+    redacted: u64,
+    /// The latest notes of an import that kept everything, and of one that redacted.
+    notes: [Option<Note>; 2],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    seq: Seq,
+    lines: u64,
+}
+
+impl Found {
+    /// The note that counts: the latest one. Where a file was imported both ways, its lines are on record as the first import
+    /// had them, so its note counts.
+    fn note(&self) -> Option<Seq> {
+        let note = match self.notes {
+            [Some(kept), Some(redacted)] if kept.lines == redacted.lines => {
+                if self.redacted > 0 {
+                    redacted
+                } else {
+                    kept
+                }
+            }
+            [Some(kept), Some(redacted)] => {
+                if kept.seq > redacted.seq {
+                    kept
+                } else {
+                    redacted
+                }
+            }
+            [kept, redacted] => kept.or(redacted)?,
+        };
+        Some(note.seq)
+    }
 }
 
 /// What an event is to the export.
 enum Role {
-    Line,
-    Layout(LayoutNote),
+    Line { is_redacted: bool },
+    Layout(Box<LayoutNote>),
 }
 
 /// The transcript that an event belongs to, and what it is there.
@@ -98,14 +139,14 @@ fn role(event: &Event<'_>) -> Option<(String, Role)> {
         return None;
     }
     if !has(TAG_LAYOUT) {
-        return Some((transcript, Role::Line));
+        return Some((transcript, Role::Line { is_redacted: has(TAG_REDACTED) }));
     }
     if event.event_type != EventType::SYSTEM_NOTE.as_str() || event.source() != Source::Runtime {
         return None;
     }
     let note = LayoutNote::from_payload(event.payload()?)?;
     // A note that is not of the transcript that it is tagged with was not written by an import.
-    has(&transcript_tag(&note.format, &note.transcript)).then_some((transcript, Role::Layout(note)))
+    has(&transcript_tag(&note.format, &note.transcript)).then_some((transcript, Role::Layout(Box::new(note))))
 }
 
 fn find(reader: &LedgerReader) -> Result<Vec<Found>, ImportError> {
@@ -116,12 +157,18 @@ fn find(reader: &LedgerReader) -> Result<Vec<Found>, ImportError> {
         let Some((transcript, role)) = role(&event) else { continue };
         let place = *places.entry(transcript.clone()).or_insert(found.len());
         if place == found.len() {
-            found.push(Found { transcript, first: event.seq, last: event.seq, note: None });
+            found.push(Found { transcript, first: event.seq, last: event.seq, redacted: 0, notes: [None; 2] });
         }
         if let Some(entry) = found.get_mut(place) {
             match role {
-                Role::Line => entry.last = event.seq,
-                Role::Layout(_) => entry.note = Some(event.seq),
+                Role::Line { is_redacted } => {
+                    entry.last = event.seq;
+                    entry.redacted += u64::from(is_redacted);
+                }
+                Role::Layout(note) => {
+                    let [kept, redacted] = &mut entry.notes;
+                    *(if note.redacted > 0 { redacted } else { kept }) = Some(Note { seq: event.seq, lines: note.lines });
+                }
             }
         }
     }
@@ -137,13 +184,13 @@ fn write(reader: &LedgerReader, some: &[Found], files: &mut [Writing]) -> Result
         if event.seq > last {
             break;
         }
-        let Some((transcript, Role::Line)) = role(&event) else { continue };
+        let Some((transcript, Role::Line { is_redacted })) = role(&event) else { continue };
         let file = places.get(transcript.as_str()).and_then(|place| files.get_mut(*place));
         // Lines that a live writer has added since the first pass wait for the next export.
         let seen = places.get(transcript.as_str()).and_then(|place| some.get(*place)).is_some_and(|found| event.seq <= found.last);
         if let Some(file) = file.filter(|_| seen) {
             let Writing { rebuild: Some(rebuild), temp, .. } = file else { continue };
-            rebuild.payload(event.payload()).map_err(ImportError::io("writing", &temp.path))?;
+            rebuild.payload(event.payload(), is_redacted).map_err(ImportError::io("writing", &temp.path))?;
         }
     }
     Ok(())
@@ -173,7 +220,7 @@ struct Writing {
 
 impl Writing {
     fn start(reader: &LedgerReader, found: &Found, out_dir: &Path, names: &mut HashSet<String>) -> Result<Writing, ImportError> {
-        let note = match found.note {
+        let note = match found.note() {
             Some(seq) => load_note(reader, seq)?,
             None => None,
         };
@@ -199,10 +246,14 @@ impl Writing {
         file.sync_all().map_err(writing())?;
         let path = out_dir.join(&self.name);
         place(&self.temp.path, &path, &hash)?;
+        let is_as_recorded = self.hash.as_deref() == Some(hash.to_hex().as_str());
         Ok(ExportedFile {
             lines: written.lines,
             bytes: written.bytes,
-            exact: self.hash.as_deref() == Some(hash.to_hex().as_str()),
+            exact: is_as_recorded && written.redacted == 0,
+            exact_but_for_redactions: is_as_recorded,
+            redacted: written.redacted,
+            redacted_lines: written.redacted_lines,
             name: std::mem::take(&mut self.name),
             transcript: std::mem::take(&mut self.transcript),
             path,
@@ -213,7 +264,7 @@ impl Writing {
 fn load_note(reader: &LedgerReader, seq: Seq) -> Result<Option<LayoutNote>, LedgerError> {
     let mut lines = reader.lines_from(seq)?;
     Ok(lines.next_event()?.and_then(|(_, event)| match role(&event) {
-        Some((_, Role::Layout(note))) => Some(note),
+        Some((_, Role::Layout(note))) => Some(*note),
         _ => None,
     }))
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::error::{FormatError, ImportError};
 use super::object::Object;
 use super::scan::{self, RawLine, Scanner};
-use super::{claude_code, codex, openhands, swe_agent};
+use super::{claude_code, codex, cortex, openhands, swe_agent};
 
 /// Formats of transcripts that are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,13 +21,15 @@ pub enum Format {
     OpenHands,
     /// `swe-agent`: SWE-agent's `.traj`, one JSON object.
     SweAgent,
+    /// `cortex`: the ledger of `crtx-ledger` 0.1, adopted only if its chain verifies.
+    Cortex,
     /// `jsonl`: any other JSONL.
     Jsonl,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Format; 5] = [Format::ClaudeCode, Format::Codex, Format::OpenHands, Format::SweAgent, Format::Jsonl];
+    pub const ALL: [Format; 6] = [Format::ClaudeCode, Format::Codex, Format::OpenHands, Format::SweAgent, Format::Jsonl, Format::Cortex];
 
     /// Its name, as [`Format::from_str`] reads it.
     pub const fn name(self) -> &'static str {
@@ -36,6 +38,7 @@ impl Format {
             Format::Codex => "codex",
             Format::OpenHands => "openhands",
             Format::SweAgent => "swe-agent",
+            Format::Cortex => "cortex",
             Format::Jsonl => "jsonl",
         }
     }
@@ -73,7 +76,7 @@ pub(crate) fn look_ahead<T>(
     mut look: impl FnMut(&RawLine<'_>) -> Option<T>,
 ) -> Result<Option<T>, ImportError> {
     let (file, _) = scan::open(path)?;
-    let mut scanner = Scanner::new(file, AHEAD_LINE_BYTES_MAX);
+    let mut scanner = Scanner::new(file, u64::MAX, AHEAD_LINE_BYTES_MAX);
     let mut seen = 0;
     while seen < lines_max && scanner.bytes() < AHEAD_BYTES_MAX {
         let Some(line) = scanner.next().map_err(ImportError::io("reading", path))? else { break };
@@ -97,7 +100,9 @@ pub(crate) fn look_ahead<T>(
 pub fn detect(path: &Path) -> Result<Format, ImportError> {
     let found = look_ahead(path, DETECT_LINES_MAX, |raw| {
         let line = Object::parse(std::str::from_utf8(raw.parts().core).ok()?)?;
-        if codex::recognises(&line) {
+        if cortex::recognises(&line) {
+            Some(Format::Cortex)
+        } else if codex::recognises(&line) {
             Some(Format::Codex)
         } else if openhands::recognises(&line) {
             Some(Format::OpenHands)

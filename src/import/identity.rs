@@ -8,6 +8,7 @@
 //! | claude-code | the first `sessionId`, with `/` and the `agentId` behind it in a sub-agent's file | else the file's stem |
 //! | codex | the first `session_meta`'s id | else the file's stem |
 //! | openhands | the first event's id | else the file's stem |
+//! | cortex | the id of the first row | else the file's stem |
 //! | swe-agent | the file's stem and BLAKE3 of the first step's payload | |
 //! | jsonl | the file's stem and BLAKE3 of the first line that is not blank (of its first MiB, trimmed) | the stem |
 //!
@@ -18,17 +19,22 @@
 //! - Other JSONL and trajectories name no transcript. Many begin alike, so the file's name (not its folder) tells them
 //!   apart, and a file that is renamed is a new transcript.
 //!
+//! Where there is a redactor, the bytes that ids and identities are made of are the redacted ones, whether they are recorded
+//! so or not: a hash of the others would confirm a guess at what was replaced.
+//!
 //! Nothing is lost where two files are one transcript: lines that both have are recorded once, all others too. But
 //! they are exported as one file, which is not exact.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use super::error::ImportError;
 use super::facts;
 use super::format::{Format, look_ahead};
 use super::object::Object;
-use super::{claude_code, codex, openhands};
+use super::{TAG_LAYOUT, TAG_REPEATED_ID, TAG_SKIPPED, claude_code, codex, cortex, openhands, scan};
 use crate::event::{EventId, Timestamp};
+use crate::redact::{Redactor, redact_text};
 
 /// Lines that are looked at for a transcript's identity. 256: Claude Code writes a few snapshots before its session id.
 const IDENTITY_LINES_MAX: u64 = 256;
@@ -61,16 +67,19 @@ pub(crate) enum Kind {
 
 impl Identity {
     /// The identity of a JSONL transcript.
-    pub fn of_file(path: &Path, format: Format) -> Result<Identity, ImportError> {
+    pub fn of_file(path: &Path, format: Format, redactor: Option<&dyn Redactor>) -> Result<Identity, ImportError> {
         let found = look_ahead(path, IDENTITY_LINES_MAX, |raw| {
             let core = raw.parts().core;
             if format == Format::Jsonl {
-                return Some(named_by(path, core.get(..FIRST_LINE_BYTES_MAX).unwrap_or(core)));
+                let core = without_secrets(core, redactor);
+                return Some(named_by(path, core.get(..FIRST_LINE_BYTES_MAX).unwrap_or(&core)));
             }
             let line = Object::parse(std::str::from_utf8(core).ok()?)?;
             match format {
                 Format::ClaudeCode => claude_code::identity(&line),
                 Format::Codex => codex::identity(&line).map(|id| (id.clone(), id)),
+                // A row that names no session belongs to none.
+                Format::Cortex => cortex::identity(&line).map(|id| (id, String::new())),
                 _ => openhands::identity(&line).map(|id| (id.clone(), id)),
             }
         })?;
@@ -153,6 +162,15 @@ pub(crate) fn with_time(bits: u128, time: Option<Timestamp>) -> EventId {
     EventId::from_u128(u128::from(millis) << 80 | bits)
 }
 
+/// A line as a redactor leaves it.
+fn without_secrets<'a>(core: &'a [u8], redactor: Option<&dyn Redactor>) -> Cow<'a, [u8]> {
+    let redacted = redactor.and_then(|redactor| match scan::check(core) {
+        Ok(json) => redactor.redact(json),
+        Err(_) => redact_text(redactor, &String::from_utf8_lossy(core)),
+    });
+    redacted.map_or(Cow::Borrowed(core), |redacted| Cow::Owned(redacted.json.into_bytes()))
+}
+
 fn stem_of(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -165,6 +183,7 @@ fn named_by(path: &Path, beginning: &[u8]) -> (String, String) {
 
 const TRANSCRIPT_TAG: &str = "transcript:";
 const FORMAT_TAG: &str = "format:";
+const OWN_TAGS: [&str; 3] = [TAG_LAYOUT, TAG_SKIPPED, TAG_REPEATED_ID];
 
 /// The tag of the transcript with this format and identity.
 pub(crate) fn transcript_tag(format: &str, identity: &str) -> String {
@@ -178,6 +197,11 @@ pub(crate) fn transcript_tag(format: &str, identity: &str) -> String {
 /// The 16 hex digits of a transcript's tag, where it is one.
 pub(crate) fn transcript_of_tag(tag: &str) -> Option<&str> {
     tag.strip_prefix(TRANSCRIPT_TAG).filter(|hex| hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+}
+
+/// Whether a tag says something of an import, so that nothing else may be called so.
+pub(crate) fn is_import_tag(tag: &str) -> bool {
+    tag.starts_with(TRANSCRIPT_TAG) || tag.starts_with(FORMAT_TAG) || OWN_TAGS.contains(&tag)
 }
 
 /// The format that a tag names.

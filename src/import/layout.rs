@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::scan::Parts;
+use crate::redact::{Redactor, redact_text};
 
 /// Bytes of a line, beside its payload, that are kept. 64 KiB: a mangled record fits; a file of NULs doesn't.
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -38,8 +39,31 @@ pub struct LayoutNote {
     pub blake3: String,
     /// Whether the layout has all that an exact export needs.
     pub complete: bool,
+    /// Lines in which secrets were replaced before they were recorded. Where there are any, `bytes` and `blake3` are those of
+    /// the redacted file: a hash of the original would confirm a guess.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub redacted: u64,
     /// The lines, in order.
     pub layout: Vec<Run>,
+    /// Of a Cortex ledger: what was adopted of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cortex: Option<CortexHead>,
+}
+
+/// What was adopted of a Cortex ledger whose chain verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CortexHead {
+    /// The event hash of its last row, by its own rules.
+    pub head: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Rows that carry a signature. It is kept with the row, and was not checked: that takes its public key.
+    pub signed: u64,
+    /// Rows whose id a row before them has too; each was recorded under an id of its own, see [`super::TAG_REPEATED_ID`].
+    pub repeated_ids: u64,
+    /// Tags, sessions and times that a header can't hold; they are in the payloads alone.
+    pub left_out: u64,
 }
 
 /// What becomes of lines.
@@ -82,10 +106,21 @@ pub struct Run {
     /// The bytes of each in base64, where they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base64: Option<String>,
+    /// Whether secrets were replaced in each. Lines that have a payload say so by its tag instead.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub redacted: bool,
 }
 
 fn is_line(kind: &RunKind) -> bool {
     *kind == RunKind::Line
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+fn is_false(truth: &bool) -> bool {
+    !truth
 }
 
 #[derive(Serialize, Deserialize)]
@@ -115,32 +150,76 @@ pub(crate) struct Builder {
     bytes: usize,
     bytes_max: usize,
     complete: bool,
+    /// What the export is going to write, where redacted: its bytes and hash.
+    redacted: Option<Box<Redacted>>,
+}
+
+/// The redacted file, as far as it was read.
+#[derive(Debug, Default)]
+struct Redacted {
+    lines: u64,
+    bytes: u64,
+    hasher: blake3::Hasher,
+}
+
+/// A finished layout.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub runs: Vec<Run>,
+    pub complete: bool,
+    /// Where lines were redacted: how many, and bytes and hash of the redacted file.
+    pub redacted: Option<(u64, u64, blake3::Hash)>,
 }
 
 impl Builder {
     /// A layout takes at most a quarter of the longest line, so that its note fits into one.
-    pub fn new(line_bytes_max: usize) -> Builder {
-        Builder { runs: Vec::new(), bytes: 0, bytes_max: LAYOUT_BYTES_MAX.min(line_bytes_max / 4), complete: true }
+    /// `redacts`: whether lines may be redacted.
+    pub fn new(line_bytes_max: usize, redacts: bool) -> Builder {
+        let bytes_max = LAYOUT_BYTES_MAX.min(line_bytes_max / 4);
+        Builder { runs: Vec::new(), bytes: 0, bytes_max, complete: true, redacted: redacts.then(Box::default) }
     }
 
-    /// A line whose record is the payload, as it is or (`changed`) not quite.
-    pub fn line(&mut self, parts: &Parts<'_>, changed: bool) {
-        self.push(if changed { RunKind::Raw } else { RunKind::Line }, parts, changed, true);
+    /// A line whose record is the payload, as it is or (`changed`) not quite; redacted or not.
+    pub fn line(&mut self, parts: &Parts<'_>, changed: bool, is_redacted: bool) {
+        self.count(parts, is_redacted);
+        self.push(if changed { RunKind::Raw } else { RunKind::Line }, parts, changed, true, false);
     }
 
     /// A blank line.
     pub fn blank(&mut self, parts: &Parts<'_>) {
-        self.push(RunKind::Blank, parts, false, true);
+        self.count(parts, false);
+        self.push(RunKind::Blank, parts, false, true, false);
     }
 
-    /// A skipped line; `whole` says whether all of its bytes are here.
-    pub fn skipped(&mut self, parts: &Parts<'_>, whole: bool) {
-        self.push(RunKind::Skipped, parts, true, whole);
+    /// A skipped line; `whole` says whether all of its bytes are here. Its bytes are kept without their secrets; where they are
+    /// no text that could be redacted, not at all. Whether that made a difference.
+    pub fn skipped(&mut self, parts: &Parts<'_>, whole: bool, redactor: Option<&dyn Redactor>) -> bool {
+        let text = String::from_utf8_lossy(parts.core);
+        let Some(redacted) = redactor.and_then(|redactor| redact_text(redactor, &text)) else {
+            self.count(parts, false);
+            self.push(RunKind::Skipped, parts, true, whole, false);
+            return false;
+        };
+        let is_text = std::str::from_utf8(parts.core).is_ok();
+        let parts = Parts { core: redacted.json.as_bytes(), ..*parts };
+        self.count(&parts, true);
+        self.push(RunKind::Skipped, &parts, true, whole && is_text, true);
+        true
     }
 
-    fn push(&mut self, kind: RunKind, parts: &Parts<'_>, keep: bool, whole: bool) {
+    fn count(&mut self, parts: &Parts<'_>, is_redacted: bool) {
+        if let Some(redacted) = &mut self.redacted {
+            redacted.lines += u64::from(is_redacted);
+            for part in [parts.lead, parts.core, parts.trail, parts.end.as_bytes()] {
+                redacted.hasher.update(part);
+                redacted.bytes += part.len() as u64;
+            }
+        }
+    }
+
+    fn push(&mut self, kind: RunKind, parts: &Parts<'_>, keep: bool, whole: bool, redacted: bool) {
         let core = if keep { parts.core } else { &[] };
-        let mut run = Run { n: 1, kind, end: parts.end.to_owned(), ..Run::default() };
+        let mut run = Run { n: 1, kind, end: parts.end.to_owned(), redacted, ..Run::default() };
         if whole && core.len() + parts.lead.len() + parts.trail.len() <= LINE_BYTES_MAX {
             run.lead = String::from_utf8_lossy(parts.lead).into_owned();
             run.trail = String::from_utf8_lossy(parts.trail).into_owned();
@@ -180,9 +259,11 @@ impl Builder {
         self.runs.push(run);
     }
 
-    /// The layout, and whether it is complete.
-    pub fn finish(self) -> (Vec<Run>, bool) {
-        (self.runs, self.complete)
+    /// The layout.
+    pub fn finish(self) -> Finished {
+        let redacted = self.redacted.filter(|redacted| redacted.lines > 0);
+        let redacted = redacted.map(|redacted| (redacted.lines, redacted.bytes, redacted.hasher.finalize()));
+        Finished { runs: self.runs, complete: self.complete, redacted }
     }
 }
 
@@ -212,13 +293,20 @@ pub(crate) struct Rebuild<W> {
     hasher: blake3::Hasher,
 }
 
+/// Numbers of redacted lines that are told one by one. 10,000: more than anyone reads; the count goes on.
+const REDACTED_LINES_MAX: usize = 10_000;
+
 /// What was written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
     /// Lines, blank ones counted.
     pub lines: u64,
     /// Bytes.
     pub bytes: u64,
+    /// Lines in which secrets were replaced before they were recorded.
+    pub redacted: u64,
+    /// The numbers of the first ones, from 1.
+    pub redacted_lines: Vec<u64>,
 }
 
 impl<W: Write> Rebuild<W> {
@@ -235,7 +323,7 @@ impl<W: Write> Rebuild<W> {
 
     /// The next payload's line; lines without payload that come before it are written first. A payload that is
     /// missing (it was erased) leaves its line out.
-    pub fn payload(&mut self, payload: Option<&str>) -> io::Result<()> {
+    pub fn payload(&mut self, payload: Option<&str>, is_redacted: bool) -> io::Result<()> {
         self.lines_without_payload()?;
         let run = if self.run.n == 0 {
             // The layout knows nothing of this line.
@@ -245,7 +333,7 @@ impl<W: Write> Rebuild<W> {
             self.run.clone()
         };
         match payload {
-            Some(payload) => self.write(&run, payload.as_bytes()),
+            Some(payload) => self.write(&run, payload.as_bytes(), is_redacted),
             None => Ok(()),
         }
     }
@@ -276,7 +364,7 @@ impl<W: Write> Rebuild<W> {
                 RunKind::Line | RunKind::Raw => return Ok(()),
                 RunKind::Blank | RunKind::Skipped => {
                     let run = self.run.clone();
-                    self.write(&run, &[])?;
+                    self.write(&run, &[], run.redacted)?;
                 }
                 RunKind::Lost => {}
             }
@@ -284,7 +372,7 @@ impl<W: Write> Rebuild<W> {
         }
     }
 
-    fn write(&mut self, run: &Run, payload: &[u8]) -> io::Result<()> {
+    fn write(&mut self, run: &Run, payload: &[u8], is_redacted: bool) -> io::Result<()> {
         let decoded = run.base64.as_ref().and_then(|text| STANDARD.decode(text).ok());
         let core = match (&run.raw, &decoded) {
             (Some(raw), _) => raw.as_bytes(),
@@ -300,6 +388,12 @@ impl<W: Write> Rebuild<W> {
         }
         self.open_end = !run.end.ends_with('\n');
         self.written.lines += 1;
+        if is_redacted {
+            self.written.redacted += 1;
+            if self.written.redacted_lines.len() < REDACTED_LINES_MAX {
+                self.written.redacted_lines.push(self.written.lines);
+            }
+        }
         Ok(())
     }
 
@@ -312,7 +406,7 @@ impl<W: Write> Rebuild<W> {
 }
 
 /// Writes a transcript again from its layout and the payloads of its lines, in order, and says whether the result
-/// is, by its BLAKE3, the file that the note tells of.
+/// is, by its BLAKE3, the file that the note tells of (with lines redacted, where it says that some were).
 ///
 /// # Errors
 /// What the writer says.
@@ -333,7 +427,7 @@ impl<W: Write> Rebuild<W> {
 pub fn rebuild<P: AsRef<str>>(note: &LayoutNote, payloads: impl IntoIterator<Item = P>, out: impl Write) -> io::Result<bool> {
     let mut rebuild = Rebuild::new(note.layout.clone(), out);
     for payload in payloads {
-        rebuild.payload(Some(payload.as_ref()))?;
+        rebuild.payload(Some(payload.as_ref()), false)?;
     }
     let (_, _, hash) = rebuild.finish()?;
     Ok(hash.to_hex().as_str() == note.blake3)

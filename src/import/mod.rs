@@ -20,17 +20,36 @@
 //! - Which beginnings make two files one transcript: see `identity`.
 //! - A layout note may hold the bytes of lines that could not be recorded as they are: erase it with them.
 //!
+//! # Secrets
+//! With [`Settings::redactor`], lines are recorded without the secrets that it finds, and ids, identities and the layout note's
+//! hash are made of the redacted bytes, so that none of them confirms a guess. The export gives the redacted lines, and says
+//! which those are; all others come back byte for byte. With [`Settings::keep_secrets`] as well, lines stay as they are, under
+//! the same ids.
+//!
+//! # Cortex ledgers
+//! A ledger that `crtx-ledger` 0.1 has written is *adopted*: its whole chain is verified by its own rules before the first
+//! draft, and a broken one yields none. Its rows keep their ids, types, sources, traces, sessions, tags and times, and the
+//! layout note also has its head and its rows. [`TranscriptReader::check_adopted`] finds one that no longer begins with
+//! what was adopted. `skip_bad` changes nothing here: without a row there is no chain. What rows mean: see `cortex`.
+//! A redacted row still has the hashes that the ledger gave it, and the layout note has the whole file's, so that the adopted
+//! ledger can be told by them: these do confirm a guess. Once exported, its own rules find a redacted row broken.
+//!
 //! # Tags
 //! Every draft is tagged `transcript:<16 hex>` (which transcript) and `format:<format>`; layout notes also
-//! [`TAG_LAYOUT`], records of skipped lines also [`TAG_SKIPPED`].
+//! [`TAG_LAYOUT`], records of skipped lines also [`TAG_SKIPPED`], redacted lines also [`TAG_REDACTED`], rows under an id of
+//! their own also [`TAG_REPEATED_ID`].
 //!
 //! # Files
 //! - `format` which format it is · `identity` which transcript it is, and ids · `scan` lines of a file
-//! - `claude_code`, `codex`, `openhands`, `swe_agent`, `jsonl` what a line means · `facts`, `object` their tools
+//! - `claude_code`, `codex`, `openhands`, `swe_agent`, `cortex`, `jsonl` what a line means · `facts`, `object` their tools
+//! - `canonical` the hashes of a Cortex ledger · `adoption` its check as a whole, and against what was adopted
 //! - `reader` drafts, in order · `layout` what the payloads don't hold · `export` the way back · `walk` folders
 
+mod adoption;
+mod canonical;
 mod claude_code;
 mod codex;
+mod cortex;
 mod error;
 mod export;
 mod facts;
@@ -45,10 +64,10 @@ mod scan;
 mod swe_agent;
 mod walk;
 
-pub use error::{BadLine, FormatError, ImportError};
+pub use error::{BadLine, ChainFault, Difference, FormatError, ImportError};
 pub use export::{ExportedFile, export_originals};
 pub use format::{Format, detect};
-pub use layout::{LayoutNote, Run, RunKind, rebuild};
+pub use layout::{CortexHead, LayoutNote, Run, RunKind, rebuild};
 pub use reader::{Progress, Settings, TranscriptReader};
 pub use walk::transcripts_in;
 
@@ -56,3 +75,8 @@ pub use walk::transcripts_in;
 pub const TAG_LAYOUT: &str = "import-layout";
 /// Tag of records of lines that were skipped.
 pub const TAG_SKIPPED: &str = "import-skipped";
+/// Tag of lines that were redacted.
+pub const TAG_REDACTED: &str = "import-redacted";
+/// Tag of rows of a Cortex ledger whose id a row before them has too. An id is recorded once, so they have one of their
+/// own; the one that they were given is in their payload.
+pub const TAG_REPEATED_ID: &str = "import-repeated-id";

@@ -75,6 +75,11 @@ impl<'a> Object<'a> {
         self.0.iter().rev().find(|(name, _)| name.0 == key).map(|(_, value)| value.get())
     }
 
+    /// All fields, in order.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|(name, value)| (name.0.as_ref(), value.get()))
+    }
+
     /// Whether it has this field.
     pub fn has(&self, key: &str) -> bool {
         self.raw(key).is_some()

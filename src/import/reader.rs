@@ -2,39 +2,51 @@
 //! them. Never appends anything itself, and holds one line at a time.
 //!
 //! Memory: the longest line (bounded by [`Settings::line_bytes_max`]), about 100 bytes for each line that was read
-//! (occurrences, and names that later lines refer to), and the layout, bounded by 4 MiB. A trajectory is read whole.
+//! (occurrences, and names that later lines refer to), and the layout, bounded by 4 MiB. A trajectory is read whole. For
+//! rows of a Cortex ledger nothing is kept: it is read twice instead.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::adoption::Adoption;
 use super::error::{BadLine, ImportError};
 use super::facts::{Facts, Known};
 use super::format::{Format, detect};
 use super::identity::{Identity, Ids, Kind, with_time};
-use super::layout::{Builder, LayoutNote};
+use super::layout::{Builder, CortexHead, Finished, LayoutNote};
 use super::object::Object;
 use super::scan::{self, Parts, Scanner};
-use super::{TAG_LAYOUT, TAG_SKIPPED, claude_code, codex, jsonl, openhands, swe_agent};
+use super::{TAG_LAYOUT, TAG_REDACTED, TAG_REPEATED_ID, TAG_SKIPPED, claude_code, codex, jsonl, openhands, swe_agent};
 use crate::event::{Draft, Payload, Timestamp};
+use crate::ledger::LedgerReader;
+use crate::redact::{Redacted, Redactor, Replaced, redact_text};
 
 /// How a transcript is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The format; else it is told from the content, see [`detect`].
     pub format: Option<Format>,
-    /// Whether a bad line is noted and passed over, rather than the end.
+    /// Whether a bad line is noted and passed over, rather than the end. Not in a Cortex ledger: a chain is whole or broken.
     pub skip_bad: bool,
     /// Bytes of the longest line; a longer one is a bad line. By default 16 MiB less 64 KiB, so that an event with
     /// such a payload fits into the longest line of a ledger with default options. Keep it below that of the ledger.
     pub line_bytes_max: usize,
+    /// What takes secrets out of lines before they become drafts, and out of what ids are made of. None: lines are as they
+    /// are, and so are ids.
+    pub redactor: Option<Arc<dyn Redactor>>,
+    /// Whether the redactor is used for ids alone, and lines are recorded as they are. A transcript that was imported the other
+    /// way round before has the same ids, so that the ledger answers `Conflict` for lines with secrets instead of recording
+    /// them twice.
+    pub keep_secrets: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { format: None, skip_bad: false, line_bytes_max: (16 << 20) - (64 << 10) }
+        Settings { format: None, skip_bad: false, line_bytes_max: (16 << 20) - (64 << 10), redactor: None, keep_secrets: false }
     }
 }
 
@@ -73,9 +85,13 @@ pub struct TranscriptReader {
     bytes_total: u64,
     skipped: u64,
     last_time: Option<Timestamp>,
+    /// What the redactor found in the last draft.
+    replaced: Vec<Replaced>,
     /// How often a line was there, by what its first id has besides the time.
     seen: HashMap<u128, u64>,
     known: Known,
+    /// Of a Cortex ledger.
+    adoption: Option<Box<Adoption>>,
     input: Input,
 }
 
@@ -87,25 +103,36 @@ enum Input {
 }
 
 impl TranscriptReader {
-    /// Opens a transcript and tells its format and identity.
+    /// Opens a transcript and tells its format and identity. Of a Cortex ledger the whole chain is verified here.
     ///
     /// # Errors
-    /// [`ImportError::Io`], [`ImportError::NotAFile`]; for a trajectory, which is read here and now, also
+    /// [`ImportError::Io`], [`ImportError::NotAFile`]; [`ImportError::BrokenChain`]; for a trajectory, which is read here and now, also
     /// [`ImportError::NotATrajectory`] and [`ImportError::TooLarge`].
     pub fn open(path: &Path, settings: &Settings) -> Result<TranscriptReader, ImportError> {
         let format = match settings.format {
             Some(format) => format,
             None => detect(path)?,
         };
-        let (file, bytes_total) = scan::open(path)?;
+        let (file, mut bytes_total) = scan::open(path)?;
+        let redactor = settings.redactor.as_deref();
+        let mut adoption = None;
         let (identity, input) = if format == Format::SweAgent {
             let trajectory = swe_agent::load(path, file, bytes_total)?;
             let first = trajectory.steps.first().and_then(|step| Payload::from_json(step.get()).ok());
             let steps = Input::Steps { steps: trajectory.steps.into_iter(), read: 0, model: trajectory.model };
-            (Identity::of_steps(path, first.as_ref().map(Payload::as_str)), steps)
+            let first = first.map(|first| redact(redactor, first.as_str()).map_or(first.as_str().to_owned(), |redacted| redacted.json));
+            (Identity::of_steps(path, first.as_deref()), steps)
         } else {
-            let scanner = Box::new(Scanner::new(file, settings.line_bytes_max));
-            (Identity::of_file(path, format)?, Input::Lines { scanner, layout: Builder::new(settings.line_bytes_max) })
+            let identity = Identity::of_file(path, format, redactor)?;
+            let mut bytes_max = u64::MAX;
+            if format == Format::Cortex {
+                let adopted = Adoption::check(path, &file, &[&identity.tag(), &identity.format_tag()], settings)?;
+                (bytes_total, bytes_max) = (adopted.bytes, adopted.bytes);
+                adoption = Some(Box::new(adopted));
+            }
+            let scanner = Box::new(Scanner::new(file, bytes_max, settings.line_bytes_max));
+            let layout = Builder::new(settings.line_bytes_max, redactor.is_some() && !settings.keep_secrets);
+            (identity, Input::Lines { scanner, layout })
         };
         Ok(TranscriptReader {
             path: path.to_owned(),
@@ -118,8 +145,10 @@ impl TranscriptReader {
             bytes_total,
             skipped: 0,
             last_time: None,
+            replaced: Vec::new(),
             seen: HashMap::new(),
             known: Known::default(),
+            adoption,
             input,
         })
     }
@@ -139,6 +168,11 @@ impl TranscriptReader {
         &self.tag
     }
 
+    /// What the redactor found in the draft that came last, by rule: replaced in it, unless secrets are kept.
+    pub fn replaced(&self) -> &[Replaced] {
+        &self.replaced
+    }
+
     /// How far it has come.
     pub fn progress(&self) -> Progress {
         let (bytes, lines) = match &self.input {
@@ -149,15 +183,32 @@ impl TranscriptReader {
         Progress { bytes, bytes_total: self.bytes_total, lines, skipped: self.skipped }
     }
 
+    /// Compares a Cortex ledger with what was adopted of it into this ledger before; transcripts of other formats are not
+    /// looked at. To be called before the first draft is appended. Reads the ledger once.
+    ///
+    /// # Errors
+    /// [`ImportError::NotAsAdopted`] where it no longer begins with that, byte for byte; [`ImportError::IdTaken`] where an event
+    /// that is no row of it has an id of it; [`ImportError::Ledger`], [`ImportError::Io`].
+    pub fn check_adopted(&self, ledger: &LedgerReader) -> Result<(), ImportError> {
+        match &self.adoption {
+            Some(adoption) => adoption.compare(&self.path, &self.tag, ledger),
+            None => Ok(()),
+        }
+    }
+
     /// The next draft; nothing at the end, and nothing after an error.
     ///
     /// # Errors
-    /// [`ImportError::BadLine`] where a line can't be recorded, unless bad ones are skipped; [`ImportError::Io`].
+    /// [`ImportError::Changed`] where a Cortex ledger is not what it was at open; [`ImportError::BadLine`] where a line can't be recorded, unless bad ones are skipped; [`ImportError::Io`].
     #[allow(clippy::should_implement_trait)] // it is fallible, as Lines::next_event is
     pub fn next(&mut self) -> Result<Option<Draft>, ImportError> {
         let Progress { bytes, lines, .. } = self.progress();
+        self.replaced.clear();
         match std::mem::replace(&mut self.input, Input::Done { bytes, lines }) {
-            Input::Lines { scanner, layout } => self.next_line(scanner, layout),
+            Input::Lines { scanner, layout } => match self.adoption.take() {
+                Some(adoption) => self.next_row(scanner, layout, adoption),
+                None => self.next_line(scanner, layout),
+            },
             Input::Steps { steps, read, model } => self.next_step(steps, read, model),
             Input::Done { .. } => Ok(None),
         }
@@ -168,7 +219,7 @@ impl TranscriptReader {
         loop {
             let Some(line) = scanner.next().map_err(ImportError::io("reading", &self.path))? else {
                 // An empty file has nothing to record, and no first line to be known by.
-                return Ok((scanner.lines() > 0).then(|| self.layout_note(&scanner, layout)));
+                return Ok((scanner.lines() > 0).then(|| self.layout_note(&scanner, layout, None)));
             };
             let (parts, number) = (line.parts(), line.number);
             let is_whole = line.len == line.bytes.len() as u64;
@@ -179,13 +230,20 @@ impl TranscriptReader {
             let record = if is_whole { scan::check(parts.core) } else { Err(BadLine::TooLong { bytes: line.len, max: line_bytes_max }) };
             let draft = match record {
                 Ok(record) => {
-                    // It has just been found to be one JSON value.
-                    let payload = Payload::from_valid(record.to_owned());
-                    layout.line(&parts, payload.as_str() != record);
-                    self.line_draft(record, payload)
+                    let redacted = self.find_secrets(record);
+                    let redacted = redacted.as_ref().map(|redacted| redacted.json.as_str());
+                    let is_redacted = redacted.is_some() && !self.settings.keep_secrets;
+                    let kept = redacted.filter(|_| is_redacted).unwrap_or(record);
+                    // The record has just been found to be one JSON value; what a redactor makes of it has not.
+                    let payload = if is_redacted { to_payload(kept) } else { Ok(Payload::from_valid(kept.to_owned())) };
+                    let payload = payload.map_err(|reason| ImportError::BadLine { path: self.path.clone(), line: number, reason })?;
+                    layout.line(&Parts { core: kept.as_bytes(), ..parts }, payload.as_str() != kept, is_redacted);
+                    let draft = self.line_draft(redacted.unwrap_or(record), payload);
+                    if is_redacted { draft.tag(TAG_REDACTED) } else { draft }
                 }
                 Err(reason) if self.settings.skip_bad => {
-                    layout.skipped(&parts, is_whole);
+                    let redactor = self.settings.redactor.as_deref().filter(|_| !self.settings.keep_secrets);
+                    layout.skipped(&parts, is_whole, redactor);
                     self.skipped_draft(number, line.len, &parts, &reason)
                 }
                 Err(reason) => return Err(ImportError::BadLine { path: self.path.clone(), line: number, reason }),
@@ -193,6 +251,48 @@ impl TranscriptReader {
             self.input = Input::Lines { scanner, layout };
             return Ok(Some(draft));
         }
+    }
+
+    /// The next row of a Cortex ledger.
+    fn next_row(
+        &mut self,
+        mut scanner: Box<Scanner>,
+        mut layout: Builder,
+        mut adoption: Box<Adoption>,
+    ) -> Result<Option<Draft>, ImportError> {
+        let changed = |path: &Path, line| ImportError::Changed { path: path.to_owned(), line };
+        while let Some(line) = scanner.next().map_err(ImportError::io("reading", &self.path))? {
+            let parts = line.parts();
+            if parts.core.is_empty() {
+                layout.blank(&parts);
+                continue;
+            }
+            let record = scan::check(parts.core).map_err(|_| changed(&self.path, line.number))?;
+            let (row, is_repeated) = adoption.row(&self.path, &line, record)?;
+            self.last_time = row.facts.observed_at.or(self.last_time);
+            let redacted = self.find_secrets(record);
+            let redacted = redacted.as_ref().map(|redacted| redacted.json.as_str());
+            let is_redacted = redacted.is_some() && !self.settings.keep_secrets;
+            let kept = redacted.filter(|_| is_redacted).unwrap_or(record);
+            let payload = if is_redacted { to_payload(kept) } else { Ok(Payload::from_valid(kept.to_owned())) };
+            let payload = payload.map_err(|reason| ImportError::BadLine { path: self.path.clone(), line: line.number, reason })?;
+            layout.line(&Parts { core: kept.as_bytes(), ..parts }, payload.as_str() != kept, is_redacted);
+            let id = match is_repeated {
+                true => self.ids.hash(redacted.unwrap_or(record).as_bytes()).id(self.last_time, Kind::Line(0)),
+                false => row.id,
+            };
+            let own = [(true, self.tag.as_str()), (true, &self.format_tag), (is_repeated, TAG_REPEATED_ID), (is_redacted, TAG_REDACTED)];
+            let own: Vec<&str> = own.into_iter().filter_map(|(is_so, tag)| is_so.then_some(tag)).collect();
+            let draft = row.draft(id, &own, payload);
+            self.adoption = Some(adoption);
+            self.input = Input::Lines { scanner, layout };
+            return Ok(Some(draft));
+        }
+        if !adoption.is_whole(&scanner) {
+            return Err(changed(&self.path, scanner.lines()));
+        }
+        let note = (scanner.lines() > 0).then(|| self.layout_note(&scanner, layout, adoption.head.take()));
+        Ok(note)
     }
 
     fn next_step(&mut self, mut steps: std::vec::IntoIter<Box<RawValue>>, read: u64, model: String) -> Result<Option<Draft>, ImportError> {
@@ -205,8 +305,13 @@ impl TranscriptReader {
         let draft = match payload {
             // The payload rather than the step's bytes: another indentation of the file is the same step.
             Ok(payload) => {
-                let record = payload.as_str().to_owned();
-                self.draft(swe_agent::read(&model), &record, payload)
+                let redacted = self.find_secrets(payload.as_str());
+                let record = redacted.map_or_else(|| payload.as_str().to_owned(), |redacted| redacted.json);
+                let is_redacted = !self.replaced.is_empty() && !self.settings.keep_secrets;
+                let payload = if is_redacted { to_payload(&record) } else { Ok(payload) };
+                let payload = payload.map_err(|reason| ImportError::BadLine { path: self.path.clone(), line: number, reason })?;
+                let draft = self.draft(swe_agent::read(&model), &record, payload);
+                if is_redacted { draft.tag(TAG_REDACTED) } else { draft }
             }
             Err(reason) if self.settings.skip_bad => {
                 let parts = Parts { lead: b"", core: step.get().as_bytes(), trail: b"", end: "" };
@@ -216,6 +321,13 @@ impl TranscriptReader {
         };
         self.input = Input::Steps { steps, read: number, model };
         Ok(Some(draft))
+    }
+
+    /// The record as the redactor leaves it, where that is not as it is.
+    fn find_secrets(&mut self, record: &str) -> Option<Redacted> {
+        let redacted = redact(self.settings.redactor.as_deref(), record)?;
+        self.replaced.clone_from(&redacted.replaced);
+        Some(redacted)
     }
 
     fn line_draft(&mut self, record: &str, payload: Payload) -> Draft {
@@ -281,7 +393,12 @@ impl TranscriptReader {
             import_skipped: Skipped<'a>,
         }
         self.skipped += 1;
-        let blake3 = blake3::hash(parts.core).to_hex().to_string();
+        // What was skipped is hashed without its secrets, as all is.
+        let text = String::from_utf8_lossy(parts.core);
+        let redacted = self.settings.redactor.as_deref().and_then(|redactor| redact_text(redactor, &text));
+        let core = redacted.as_ref().map_or(parts.core, |redacted| redacted.json.as_bytes());
+        let blake3 = blake3::hash(core).to_hex().to_string();
+        self.replaced = redacted.map(|redacted| redacted.replaced).unwrap_or_default();
         let skipped = Skipped { file: &self.name, line: number, reason: reason.to_string(), bytes, blake3 };
         // Texts and numbers always make a payload.
         let payload = Payload::from_serialize(&Wrapped { import_skipped: skipped }).unwrap_or_else(|_| Payload::null());
@@ -294,23 +411,33 @@ impl TranscriptReader {
         }
     }
 
-    fn layout_note(&self, scanner: &Scanner, layout: Builder) -> Draft {
-        let (layout, complete) = layout.finish();
+    fn layout_note(&self, scanner: &Scanner, layout: Builder, cortex: Option<CortexHead>) -> Draft {
+        let Finished { runs: layout, complete, redacted } = layout.finish();
+        let (redacted, bytes, hash) = redacted.unwrap_or_else(|| (0, scanner.bytes(), scanner.hash()));
+        // An adopted ledger is told by the bytes that it has, and its rows bring their own hashes along.
+        let (bytes, hash) = if cortex.is_some() { (scanner.bytes(), scanner.hash()) } else { (bytes, hash) };
         let note = LayoutNote {
             format: self.identity.format.name().to_owned(),
             transcript: self.identity.text.clone(),
             name: self.name.clone(),
             lines: scanner.lines(),
-            bytes: scanner.bytes(),
-            blake3: scanner.hash().to_hex().to_string(),
+            bytes,
+            blake3: hash.to_hex().to_string(),
             complete,
+            redacted,
             layout,
+            cortex,
         };
         let payload = note.to_payload().ok().and_then(|json| Payload::from_json(json).ok()).unwrap_or_else(Payload::null);
         let id = self.ids.hash(payload.as_str().as_bytes()).id(self.last_time, Kind::Layout);
         let facts = Facts::note();
         self.tagged(Draft::new(facts.event_type, facts.source)).tag(TAG_LAYOUT).id(id).with_payload(payload)
     }
+}
+
+fn redact(redactor: Option<&dyn Redactor>, record: &str) -> Option<Redacted> {
+    // A redactor that names no rule has changed nothing that it could tell of.
+    redactor?.redact(record).filter(|redacted| !redacted.replaced.is_empty())
 }
 
 fn to_payload(record: &str) -> Result<Payload, BadLine> {

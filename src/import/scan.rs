@@ -2,7 +2,7 @@
 //! interprets a line.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Take};
 use std::path::Path;
 
 use super::error::{BadLine, ImportError};
@@ -13,7 +13,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// Reads a file line by line.
 #[derive(Debug)]
 pub(crate) struct Scanner {
-    input: BufReader<File>,
+    input: BufReader<Take<File>>,
     bytes_max: usize,
     kept: Vec<u8>,
     hasher: blake3::Hasher,
@@ -45,10 +45,10 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64), ImportError> {
 }
 
 impl Scanner {
-    /// Reads from the file's beginning; of a longer line than this only the first bytes are kept.
-    pub fn new(file: File, bytes_max: usize) -> Scanner {
+    /// Reads so many bytes of the file; of a longer line than this only the first bytes are kept.
+    pub fn new(file: File, bytes: u64, bytes_max: usize) -> Scanner {
         Scanner {
-            input: BufReader::with_capacity(BUFFER_BYTES, file),
+            input: BufReader::with_capacity(BUFFER_BYTES, file.take(bytes)),
             bytes_max,
             kept: Vec::new(),
             hasher: blake3::Hasher::new(),

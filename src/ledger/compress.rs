@@ -277,7 +277,7 @@ fn write_form(
     synced.map(|()| len).map_err(|error| (Side::Copy, error))
 }
 
-fn empty_file(storage: &dyn Storage, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+pub(super) fn empty_file(storage: &dyn Storage, path: &Path) -> io::Result<Box<dyn StorageFile>> {
     storage.create_dir(path.parent().unwrap_or(Path::new(".")))?;
     match storage.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -348,7 +348,7 @@ fn check_lines(options: &Options, from: &Segment, file: Box<dyn StorageFile>, ne
     Ok(len)
 }
 
-fn is_same(one: &mut dyn StorageFile, other: &mut dyn StorageFile, stop: &dyn Fn() -> bool) -> io::Result<bool> {
+pub(super) fn is_same(one: &mut dyn StorageFile, other: &mut dyn StorageFile, stop: &dyn Fn() -> bool) -> io::Result<bool> {
     let (len, mut same) = (one.len()?, true);
     if other.len()? != len {
         return Ok(false);

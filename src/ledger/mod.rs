@@ -10,6 +10,7 @@
 //! - `stream` the same, decoded on other threads · `place` whether a line is right where it stands (`positions` of streams) · `tail`, `recovery` what open does after a crash
 //! - `dry_run` what recovery would do, without doing it
 //! - `notes` files of signed notes, whose last one is evidence of what was durable
+//! - `erase` payloads out of sealed segments, blobs and torn/ · `edit` a file written anew · `needles` looked for in what is torn
 //! - `memory` ids and streams not mirrored yet · `keys` who may sign · `signing` what a group is to have signed, `signers` the threads that do it
 //! - `writer` seal, group, rotate · `flight` write, fsync · `room` space ahead
 
@@ -17,12 +18,15 @@ mod append;
 mod claim;
 pub(crate) mod compress;
 mod dry_run;
+mod edit;
+pub(crate) mod erase;
 mod error;
 mod flight;
 mod keys;
 pub(crate) mod lock;
 mod manifest;
 mod memory;
+mod needles;
 pub(crate) mod notes;
 pub(crate) mod place;
 pub(crate) mod positions;
@@ -43,12 +47,14 @@ pub use append::{Conditions, Expect, Head, MirrorAck, Receipt};
 pub use claim::{Claim, claim};
 pub use compress::{Reformed, Sealed, compress, decompress};
 pub(crate) use dry_run::DryRun;
+pub use erase::TornErased;
 pub use error::{AppendError, LedgerError, LineFault, io_advice};
 pub use flight::Flight;
 pub use lock::{StoreLock, writer_of};
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub(crate) use memory::NoMirror;
 pub use memory::{Lookup, LookupError, Stored};
+pub(crate) use needles::Needles;
 pub use reader::{LedgerLine, LedgerReader, LedgerSize, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};
 pub use sealed::SealedEnds;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::positions::{Positions, SessionKey};
 use super::storage::{self, Storage};
 use super::{Head, LedgerError, LineFault};
-use crate::event::{Body, Event, EventHash, EventId, PayloadHash, Seq};
+use crate::event::{Body, Event, EventHash, EventId, EventType, PayloadHash, Seq};
 use crate::keys::Signed;
 
 /// Looks up the position of a stream before the first event that a check has seen.
@@ -42,15 +42,10 @@ impl Standing {
             session: event.session.as_ref().map(|(session_id, seq)| (SessionKey::of(session_id), *seq)),
             payload_is_right: event.payload_is_right() != Some(false),
             signed: Signed::unchecked(event),
-            is_plain: is_inline && event.attachments_json.is_none() && !event.event_type.starts_with(RESERVED),
+            is_plain: is_inline && event.attachments_json.is_none() && !event.event_type.starts_with(EventType::RESERVED),
         }
     }
 }
-
-/// What the types of events begin with that the ledger itself writes.
-const RESERVED: &str = "counterfoil.";
-/// The type of events that name erased ones.
-pub(crate) const ERASURE: &str = "counterfoil.erasure.v1";
 
 /// What belongs next in the ledger.
 #[derive(Debug)]

@@ -553,6 +553,23 @@ impl Writer {
         }
     }
 
+    /// Seals the active segment where it holds this event, or one before it: what is sealed may be erased. The open group must be
+    /// flushed.
+    ///
+    /// # Errors
+    /// [`LedgerError::InFlight`] where it is not; else as [`Writer::depart`].
+    pub(crate) fn seal_through(&mut self, seq: Seq) -> Result<(), LedgerError> {
+        self.check_well()?;
+        self.check_landed()?;
+        if self.group.events > 0 {
+            return Err(LedgerError::InFlight { seq: self.last_staged().seq });
+        }
+        match &self.active {
+            Some(active) if active.len > 0 && active.segment.first <= seq => self.rotate(),
+            _ => Ok(()),
+        }
+    }
+
     fn rotate(&mut self) -> Result<(), LedgerError> {
         let storage = self.options.storage.clone();
         let first = self.head.seq.next();

@@ -8,7 +8,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Transa
 use super::fields::Fields;
 use super::row::{Row, borrowed, values};
 use super::{Mirror, MirrorError, SELECT};
-use crate::event::{Event, EventId, LineError, LineProblem, Seq, line};
+use crate::event::{Event, EventId, LedgerId, LineError, LineProblem, Seq, line};
 use crate::failpoint;
 use crate::ledger::{Group, Watermark};
 
@@ -72,6 +72,17 @@ fn same(one: &[ToSqlOutput<'_>], other: &[ToSqlOutput<'_>]) -> bool {
 /// caller should roll back. [`MirrorError::DuplicateId`] where the id stands at another seq. [`MirrorError::Sqlite`].
 pub fn insert_event(conn: &Connection, event: &Event<'_>) -> Result<Insertion, MirrorError> {
     inserted(conn, insert(conn, event), event)
+}
+
+/// Whether the mirror that this connection writes to is that of this ledger.
+pub(crate) fn of_ledger(conn: &Connection, ledger_id: LedgerId) -> Result<(), MirrorError> {
+    let path = || conn.path().unwrap_or_default().into();
+    let found: rusqlite::Result<String> = conn.query_row("SELECT ledger_id FROM mirrored_through", [], |row| row.get(0));
+    let found = found.map_err(|source| MirrorError::Sqlite { action: "reading", path: path(), source })?;
+    if found == ledger_id.to_string() {
+        return Ok(());
+    }
+    Err(MirrorError::OtherLedger { path: path(), found, expected: ledger_id.to_string() })
 }
 
 /// What an insertion of this event means that ended so.

@@ -6,12 +6,14 @@
 //! - `apply` rows and watermark in one transaction · `fields` of a line that is right · `lookup` ids and streams for the writer
 //! - `checked` segments that were found right · `ends` of sealed segments, for open · `positions` a temporary database for checks ·
 //!   `query` read-only SQL for people · `window` rows for a check, copied out
+//! - `erase` payloads out of rows, pages and the WAL, and what is known of erasures that are done
 //! - `wal` kept short · `checkpointer` a thread that copies it into the database · `error`
 
 mod apply;
 mod checked;
 mod checkpointer;
 mod ends;
+mod erase;
 mod error;
 mod fields;
 mod lookup;
@@ -27,8 +29,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+pub(crate) use apply::of_ledger;
 pub use apply::{Insertion, insert_event};
 pub(crate) use checked::{Checked, keep_checked};
+pub(crate) use erase::{Aside, Rows, asides, each_mirrored_erasure, last_erasure};
 pub use error::{MirrorError, MirrorFault};
 pub(crate) use positions::bounded_positions;
 pub use query::{QueryError, Table};

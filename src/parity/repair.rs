@@ -11,8 +11,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::check;
-use crate::event::{Event, Seq, line};
+use crate::erase::{self, Erased, add_names};
+use crate::event::erasure::ErasurePayload;
+use crate::event::{Body, Event, Seq, line};
 use crate::failpoint;
+use crate::ledger::compress;
+use crate::ledger::erase::{Names, each_erasure};
 use crate::ledger::place::Expected;
 use crate::ledger::positions::POSITIONS_MAX;
 use crate::ledger::segment::{self, LineReader};
@@ -70,6 +74,9 @@ pub struct RepairReport {
     pub set_aside: Vec<PathBuf>,
     /// Whether ledger.json was written back.
     pub manifest_restored: bool,
+    /// What was erased, since an erasure is recorded that was not carried out in what the repair found.
+    #[serde(skip_serializing_if = "Erased::is_nothing")]
+    pub erased: Erased,
 }
 
 /// Derives the mirror anew where it differs from the ledger. Takes the lock.
@@ -89,8 +96,14 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
         return Err(RepairError::LedgerDamaged { failures: verified.failures_count });
     }
     let mut report = RepairReport::default();
+    if verified.erasures_count > 0 {
+        // The form of a segment that does not count may be an older one.
+        compress::settle_doubles(dir, options)?;
+    }
     let (mut mirror, aside) = Mirror::open_or_set_aside(dir, reader.manifest(), options)?;
     report.set_aside.extend(aside);
+    // First: what is derived, and copied aside, is to have no payload that is to be erased.
+    report.erased = erase::finish_by_ledger(&reader, &mut mirror, verified.head.seq, options);
     let compare = || check::full_or_unread(&reader, options, Some(verified.head.seq), &Plan::default(), &mut |_| ());
     let (mut found, mut unread) = compare()?;
     if unread.as_ref().is_some_and(MirrorError::may_be_unread) {
@@ -117,6 +130,14 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
     mirror.at(failpoint::REPAIR_DERIVE)?;
     derive_rows(&reader, &mut mirror, verified.head, &mut report, progress)?;
     mirror.take_creation_from(reader.manifest())?;
+    if verified.erasures_count > 0 {
+        report.erased.add(erase::finish_by_ledger(&reader, &mut mirror, verified.head.seq, options));
+        // Rows that were replaced may have held a payload that the erasure did not find in them.
+        if report.rows_written + report.rows_removed > 0 && !mirror.forget_old_pages()? {
+            report.erased.unfinished =
+                Some("a reader holds the mirror's WAL, which may hold erased payloads; end it, and repair again".to_owned());
+        }
+    }
     Ok(report)
 }
 
@@ -205,10 +226,17 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
     let segments_dir = segment::segments_dir(dir);
     storage.create_dir(&segments_dir).map_err(LedgerError::io("creating", &segments_dir))?;
     storage.sync_dir(dir).map_err(LedgerError::io("syncing", dir))?;
+    let names = erased_names(dir, options, &manifest, &mirror)?;
+    if !names.is_empty() {
+        compress::settle_doubles(dir, options)?;
+    }
     let mut repair = FromMirror {
         dir,
         options,
         mirror: &mirror,
+        names: &names,
+        named: Names::new(),
+        erased: Vec::new(),
         expected: Expected::keeping(Head { seq: Seq::ZERO, event_hash: manifest.genesis() }, bounded_positions(POSITIONS_MAX)),
         report,
     };
@@ -243,6 +271,7 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
         progress(repair.expected.head().seq.get());
     }
     repair.check_last_batch(mirrored)?;
+    repair.check_erased()?;
     if differs {
         repair.keep_damaged(&manifest_path, Seq::ZERO)?;
     }
@@ -258,13 +287,32 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
     if !strays.is_empty() {
         storage.sync_dir(&segments_dir).map_err(LedgerError::io("syncing", &segments_dir))?;
     }
+    repair.report.erased = erase::forget_torn(dir, options, &names)?;
     Ok(repair.report)
+}
+
+/// What an erasure names that one leg or the other has: neither may bring its payload back.
+fn erased_names(dir: &Path, options: &Options, manifest: &Manifest, mirror: &MirrorReader) -> Result<Names, RepairError> {
+    let mut names = Names::new();
+    mirror.each_erasure(Seq::ZERO, &mut |_, payload| {
+        add_names(payload, &mut names);
+        true
+    })?;
+    let mut lines = LedgerReader::of(dir, manifest.clone(), options).lines_from(Seq::FIRST)?;
+    each_erasure(&mut lines, &mut |_, payload| add_names(payload, &mut names))?;
+    Ok(names)
 }
 
 struct FromMirror<'a> {
     dir: &'a Path,
     options: &'a Options,
     mirror: &'a MirrorReader,
+    /// What has been erased, as one leg or the other says.
+    names: &'a Names,
+    /// What the ledger will say of that, as far as it is put together.
+    named: Names,
+    /// Events that have lost their payload since one leg had it.
+    erased: Vec<Seq>,
     expected: Expected,
     report: RepairReport,
 }
@@ -322,13 +370,14 @@ impl FromMirror<'_> {
         let mut line_bytes = Vec::new();
         loop {
             match self.take_from_ledger(&path, &mut candidates, next, &mut line_bytes)? {
-                Some(offset) => changed |= offset != at,
+                Some(offset) => changed |= self.without_erased(&mut line_bytes) | (offset != at),
                 None if next > last => {
                     self.check_rest(&candidates, next, next_first)?;
                     break;
                 }
                 None => {
                     self.take_from_mirror(next, &mut line_bytes)?;
+                    self.without_erased(&mut line_bytes);
                     self.report.lines_restored += 1;
                     changed = true;
                 }
@@ -352,6 +401,33 @@ impl FromMirror<'_> {
         reached(failpoint::REPAIR_SYNC)?;
         out.sync_data().map_err(LedgerError::io("syncing", &tmp))?;
         Ok(Some(Rebuilt { first, tmp, path, replaces: file.filter(|_| there.is_some()).cloned() }))
+    }
+
+    /// Leaves the payload out of a line that is to be written, where that of its event has been erased; answers whether it did.
+    fn without_erased(&mut self, line: &mut Vec<u8>) -> bool {
+        let Ok(event) = line::decode_again(line) else { return false };
+        if let Some(payload) = ErasurePayload::of(&event) {
+            add_names(payload, &mut self.named);
+        }
+        if event.body == Body::Erased || !self.names.get(&event.seq).is_some_and(|name| name.is_of(&event)) {
+            return false;
+        }
+        self.erased.push(event.seq);
+        let mut erased = Vec::new();
+        line::encode(&Event { body: Body::Erased, ..event }, &mut erased);
+        *line = erased;
+        true
+    }
+
+    /// Nothing is erased that the ledger itself will not say: a row may be wrong.
+    fn check_erased(&self) -> Result<(), RepairError> {
+        match self.erased.iter().find(|seq| self.named.get(seq) != self.names.get(seq)) {
+            Some(seq) => {
+                let reason = "an erasure that names it is in the mirror, and not in the ledger as it would be put together".to_owned();
+                Err(RepairError::Unrecoverable { seq: *seq, reason })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Renames a rebuilt segment to its place; the file that it replaces is kept in torn/.

@@ -239,6 +239,12 @@ pub struct ParityReport {
     /// or it was told to leave them for later.
     #[serde(skip_serializing_if = "is_zero")]
     pub skipped_count: u64,
+    /// Events of those that were read whose payload is erased.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub erased_count: u64,
+    /// Events that an erasure names which is being carried out just now: it has reached one leg and not the other.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub being_erased_count: u64,
     /// Last seq that the mirror says it has.
     pub mirrored_through: Seq,
     /// Events of the ledger that the mirror lacks.
@@ -266,6 +272,8 @@ impl ParityReport {
             jsonl_event_count: 0,
             sqlite_event_count: 0,
             skipped_count: 0,
+            erased_count: 0,
+            being_erased_count: 0,
             mirrored_through: Seq::ZERO,
             missing_in_sqlite: SeqRanges::default(),
             missing_in_jsonl: SeqRanges::default(),
@@ -313,6 +321,12 @@ impl fmt::Display for ParityReport {
         writeln!(f, "  rows in the mirror     {}", self.sqlite_event_count)?;
         if self.skipped_count > 0 {
             writeln!(f, "  not read again         {}", self.skipped_count)?;
+        }
+        if self.erased_count > 0 {
+            writeln!(f, "  erased                 {}", self.erased_count)?;
+        }
+        if self.being_erased_count > 0 {
+            writeln!(f, "  being erased just now  {}", self.being_erased_count)?;
         }
         writeln!(f, "  missing in the mirror  {}", self.missing_in_sqlite)?;
         writeln!(f, "  missing in the ledger  {}", self.missing_in_jsonl)?;

@@ -213,7 +213,7 @@ impl TryFrom<TermsFields> for Terms {
 
 /// Terms and a signature. Whether it holds is for the policy to say: [`Policy::attest`](super::Policy::attest).
 ///
-/// Its JSON, by serde, is what one person hands to another.
+/// Its JSON, by serde, is what one person hands to another, and what the `policy` of an event holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authorisation {
@@ -308,6 +308,12 @@ impl Authorisation {
         &self.signature
     }
 
+    /// Whether its signature is one of its terms by its key. Whether that key may authorise anything is another question, which
+    /// the policy answers; one that stands in an event was permitted when the event was written, by whoever wrote it.
+    pub fn is_signed(&self) -> bool {
+        self.key.verify(&self.terms.message(), &self.signature)
+    }
+
     /// Whether it holds for this append: the key permitted, the signature right, and all that it is bound to as it says.
     pub(super) fn attest(&self, permitted: &[PublicKey], appending: &Appending<'_>) -> Result<Attested, AuthorisationFault> {
         let (terms, key_id) = (&self.terms, self.key.key_id());
@@ -332,7 +338,7 @@ impl Authorisation {
         if now > not_after {
             return Err(AuthorisationFault::Over { not_after, now });
         }
-        if !self.key.verify(&terms.message(), &self.signature) {
+        if !self.is_signed() {
             return Err(AuthorisationFault::NotAttested { key_id });
         }
         Ok(Attested(self.clone()))

@@ -132,3 +132,50 @@ fn is_first_word(appending: &Appending<'_>) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::Policy;
+    use super::*;
+    use crate::attest::PublicKey;
+    use crate::event::{Draft, EventType, LedgerId, Limits, Timestamp};
+
+    /// The first key of a trusted ledger vouches for itself, and no other key can use that.
+    #[test]
+    fn a_key_introduces_itself() {
+        let key = PublicKey::from_bytes([3; 32]);
+        let draft = KeyChange::Added { key, reason: Default::default() }.draft().unwrap();
+        let draft = draft.check(&Limits { line_bytes_max: 1 << 20, redactor: None }).unwrap();
+        let allows = |key| Policy::trusted().decide_fast(&Appending::new(&draft, LedgerId::from_u128(7), Timestamp::EPOCH).signed(key));
+        assert!(allows(KeyStanding::Unknown(key.key_id())));
+        assert!(!allows(KeyStanding::Unknown(PublicKey::from_bytes([4; 32]).key_id())));
+        assert!(!allows(KeyStanding::Unsigned));
+        assert!(!allows(KeyStanding::Known(key.key_id(), KeyState::Retired)));
+    }
+
+    /// 100,000 events a second pass the gates: those that have nothing to say own nothing that was allocated.
+    #[test]
+    fn what_allows_is_borrowed() {
+        let key_id = PublicKey::from_bytes([3; 32]).key_id();
+        let keys = [KeyStanding::Unsigned, KeyStanding::Unknown(key_id), KeyStanding::Known(key_id, KeyState::Current)];
+        let lags = [ParityState::Consistent, ParityState::Rebuilding, ParityState::Lagging { events: 9 }];
+        let gates: [&dyn Gate; 6] =
+            [&EventSourceTier, &AttestationRequired, &RuntimeModeGate, &KeyStateCurrentUse, &TrustTierMinimum, &ParityInvariant];
+        let mut allowed = 0;
+        for policy in [Policy::default(), Policy::local(), Policy::trusted()] {
+            for source in [Source::User, Source::Runtime, Source::tool("bash")] {
+                let draft = Draft::new(EventType::SYSTEM_NOTE, source).check(&Limits { line_bytes_max: 1 << 20, redactor: None }).unwrap();
+                for (key, parity) in keys.iter().flat_map(|key| lags.map(|parity| (*key, parity))) {
+                    let appending = Appending::new(&draft, LedgerId::from_u128(7), Timestamp::EPOCH).signed(key).parity_is(parity);
+                    let votes = gates.map(|gate| gate.vote(&policy.seen(&appending)));
+                    for vote in votes.iter().filter(|vote| vote.outcome() == super::super::Outcome::Allow) {
+                        assert!(vote.is_borrowed(), "{vote}");
+                        allowed += 1;
+                    }
+                }
+            }
+        }
+        assert!(allowed > 300, "{allowed}");
+    }
+}

@@ -33,20 +33,22 @@ pub(super) fn encode(decision: &Decision) -> String {
     }
     out.push(b']');
     if let Some(attested) = decision.authorisation() {
-        out.extend_from_slice(b",\"authorisation\":{");
+        out.extend_from_slice(b",\"authorisation\":");
         push_authorisation(attested.authorisation(), &mut out);
-        out.push(b'}');
     }
     out.push(b'}');
     String::from_utf8(out).unwrap_or_default()
 }
 
+/// Appends what serde writes of an authorisation too, so that it can be read back from an event.
 fn push_authorisation(authorisation: &Authorisation, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"terms\":{");
     push_terms(authorisation.terms(), out);
-    out.extend_from_slice(b",\"key\":");
+    out.extend_from_slice(b"},\"key\":");
     push_string(&authorisation.key().to_string(), out);
     out.extend_from_slice(b",\"signature\":");
     push_string(&authorisation.signature().to_string(), out);
+    out.push(b'}');
 }
 
 /// Appends the members of the terms' object, without its braces: what is signed, and what is written.

@@ -44,7 +44,10 @@ pub enum PolicyError {
         authorisation: Option<AuthorisationFault>,
     },
     /// A rule that must allow, whatever the rest say, has voted otherwise.
-    #[error("the append is refused: {vote}, but this rule must vote allow, and nothing overrides it; mend what it names, and append again")]
+    #[error(
+        "the append is refused: {} has voted {} ({}), but must vote allow, and nothing overrides it; mend what it names, and append again",
+        vote.rule(), vote.outcome(), vote.reason()
+    )]
     MustAllow {
         /// Its vote.
         vote: Box<Vote>,
@@ -232,7 +235,7 @@ impl Policy {
     }
 
     /// What is being appended, with what the policy knows of it.
-    fn seen<'a>(&self, appending: &Appending<'a>) -> Appending<'a> {
+    pub(super) fn seen<'a>(&self, appending: &Appending<'a>) -> Appending<'a> {
         let mut seen = *appending;
         seen.mode = self.mode;
         seen.source_tier = self.source_tier(appending.source());

@@ -217,6 +217,12 @@ impl Vote {
         self
     }
 
+    /// Whether nothing was allocated for it.
+    #[cfg(test)]
+    pub(super) fn is_borrowed(&self) -> bool {
+        matches!((&self.rule.0, &self.reason), (Cow::Borrowed(_), Cow::Borrowed(_)))
+    }
+
     /// The rule that says so.
     pub fn rule(&self) -> &RuleId {
         &self.rule

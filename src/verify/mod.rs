@@ -4,7 +4,7 @@
 
 mod signatures;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use self::signatures::Signatures;
@@ -13,15 +13,20 @@ pub use self::signatures::{KeyUse, SignatureReport, SignatureRules};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::checkpoint::Roots;
+use crate::erase::RecordedErasure;
+use crate::event::erasure::ErasurePayload;
 use crate::event::{Body, Event, EventId, PayloadHash, Seq, line};
 use crate::keys::Signed;
-use crate::ledger::place::{ERASURE, Expected, Standing, check_blob};
+use crate::ledger::place::{Expected, Standing, check_blob};
 use crate::ledger::stream::{Plan, Stream, StreamLine, cancelled};
-use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, lock, place};
+use crate::ledger::{Head, LedgerError, LedgerReader, LineFault, erase, lock, place};
 use crate::mirror::bounded_positions;
 
 /// Failures that a report lists at most; the count goes on.
 const LISTED_MAX: usize = 10_000;
+
+/// Erasures that a report lists at most; the count goes on.
+const ERASURES_LISTED_MAX: usize = 100;
 
 /// A line that is not right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -56,6 +61,10 @@ pub struct Unfinished {
     pub bytes: u64,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// What verify found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -70,6 +79,15 @@ pub struct VerifyReport {
     pub head: Head,
     /// Events whose payload was erased, as an erasure event says.
     pub erased: u64,
+    /// Events that an erasure names, and whose payload is still there: the next open erases them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub not_yet_erased: u64,
+    /// How many erasures the ledger has.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub erasures_count: u64,
+    /// The first hundred of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub erasures: Vec<RecordedErasure>,
     /// Events that carry a signature of the right form. Who signed is in `signatures`, where that was asked for.
     pub signed: u64,
     /// Who signed, by the rules that were given.
@@ -114,6 +132,15 @@ impl std::fmt::Display for VerifyReport {
         writeln!(f, "  head      seq {} {}", self.head.seq, self.head.event_hash)?;
         if self.erased > 0 {
             writeln!(f, "  erased    {}", self.erased)?;
+        }
+        if self.not_yet_erased > 0 {
+            writeln!(f, "  not yet   {} that an erasure names still have their payload; the next open erases them", self.not_yet_erased)?;
+        }
+        for erasure in &self.erasures {
+            writeln!(f, "    {erasure}")?;
+        }
+        if self.erasures_count > self.erasures.len() as u64 {
+            writeln!(f, "    and {} more erasures", self.erasures_count - self.erasures.len() as u64)?;
         }
         match &self.signatures {
             Some(signatures) => write!(f, "{signatures}")?,
@@ -160,17 +187,6 @@ impl std::fmt::Display for VerifyReport {
         }
         Ok(())
     }
-}
-
-#[derive(Deserialize)]
-struct Erasure {
-    erased: Vec<ErasedEvent>,
-}
-
-#[derive(Deserialize)]
-struct ErasedEvent {
-    seq: Seq,
-    payload_hash: PayloadHash,
 }
 
 #[derive(Deserialize)]
@@ -257,6 +273,7 @@ fn run(mut verifier: Verifier<'_>, mut plan: Plan, progress: &mut dyn FnMut(u64)
     if plan.is_cancelled() {
         return Err(cancelled());
     }
+    verifier.name_beyond()?;
     Ok(verifier.finish())
 }
 
@@ -276,6 +293,8 @@ struct Verifier<'r> {
     /// Erased events that no erasure has named yet.
     waiting: BTreeMap<Seq, (PayloadHash, Failure)>,
     signatures: Option<Signatures>,
+    /// Erased events that an erasure has named.
+    named: HashSet<Seq>,
 }
 
 impl Verifier<'_> {
@@ -287,6 +306,9 @@ impl Verifier<'_> {
             bytes: 0,
             head: genesis,
             erased: 0,
+            not_yet_erased: 0,
+            erasures_count: 0,
+            erasures: Vec::new(),
             signed: 0,
             signatures: None,
             failures_count: 0,
@@ -307,6 +329,7 @@ impl Verifier<'_> {
             line_number: 0,
             waiting: BTreeMap::new(),
             signatures: None,
+            named: HashSet::new(),
         }
     }
 
@@ -422,15 +445,43 @@ impl Verifier<'_> {
         if event.body == Body::Erased {
             let unnamed = self.failure(found, event.seq, Some(event.id), LineFault::NotErased);
             self.waiting.insert(event.seq, (event.payload_hash, unnamed));
-        } else if event.event_type == ERASURE {
-            let erasure: Option<Erasure> = event.payload().and_then(|json| serde_json::from_str(json).ok());
-            for named in erasure.map(|erasure| erasure.erased).unwrap_or_default() {
-                if self.waiting.get(&named.seq).is_some_and(|(hash, _)| *hash == named.payload_hash) {
-                    self.waiting.remove(&named.seq);
-                    self.report.erased += 1;
-                }
+        } else if let Some(payload) = ErasurePayload::of(event) {
+            self.report.erasures_count += 1;
+            if self.report.erasures.len() < ERASURES_LISTED_MAX {
+                self.report.erasures.push(RecordedErasure::of(event, &payload, None));
+            }
+            self.name(&payload);
+        }
+    }
+
+    /// Takes note of what an erasure names.
+    fn name(&mut self, payload: &ErasurePayload) {
+        for named in &payload.erased {
+            if self.waiting.get(&named.seq).is_some_and(|(hash, _)| *hash == named.payload_hash) {
+                self.waiting.remove(&named.seq);
+                self.named.insert(named.seq);
+                self.report.erased += 1;
+            } else if !self.named.contains(&named.seq) {
+                self.report.not_yet_erased += 1;
             }
         }
+    }
+
+    /// Reads on where an erased event waits for its name: it may have been erased after the check began, and the erasure stand
+    /// behind its end.
+    fn name_beyond(&mut self) -> Result<(), LedgerError> {
+        if self.waiting.is_empty() || self.through == Seq::MAX {
+            return Ok(());
+        }
+        let (through, not_yet) = (self.through, self.report.not_yet_erased);
+        erase::each_erasure(&mut self.reader.lines_from(through.next())?, &mut |event, payload| {
+            if event.seq > through {
+                self.name(&payload);
+            }
+        })?;
+        // What it names besides was read before it was written.
+        self.report.not_yet_erased = not_yet;
+        Ok(())
     }
 
     fn failure(&self, found: &StreamLine<'_>, seq: Seq, id: Option<EventId>, reason: LineFault) -> Failure {

@@ -6,6 +6,7 @@ pub mod damage;
 pub mod disk;
 pub mod history;
 pub mod opened;
+pub mod secrets;
 pub mod simulated;
 pub mod watched;
 

@@ -9,7 +9,7 @@ use counterfoil::attest::{Attestor, MemoryKey};
 use counterfoil::checkpoint::{AnchorFailure, AnchorFault, Anchored, Checkpoint, Checkpointer, FileAnchor, verify_anchored};
 use counterfoil::*;
 
-use super::common::{self, small_segments};
+use super::common::{self, secrets, small_segments};
 use super::{Said, Submissions, check, check_rows, recorded, say, submissions};
 
 /// What a process does, and to which store.
@@ -31,6 +31,8 @@ pub enum Scenario {
     Compress,
     /// As `Torn`, and signs checkpoints in between, handed to an anchor.
     Checkpoints,
+    /// Erases what is in plain and compressed segments, in torn bytes, in a mirror that was set aside and in free pages; closes.
+    Erase,
     /// As `Torn`, with the actors.
     #[cfg(feature = "actors")]
     Actors,
@@ -45,6 +47,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::RepairFromLedger,
     Scenario::Compress,
     Scenario::Checkpoints,
+    Scenario::Erase,
     #[cfg(feature = "actors")]
     Scenario::Actors,
 ];
@@ -98,6 +101,7 @@ impl Scenario {
                 fs::write(&paths[0], &damaged).unwrap();
                 prepared.kept.extend([stray, damaged]);
             }
+            Scenario::Erase => secrets::filled(dir, &small_segments()),
             Scenario::Compress => prepared.said = append(dir, &submissions()),
             Scenario::RepairFromLedger => {
                 prepared.said = append(dir, &submissions());
@@ -142,6 +146,16 @@ impl Scenario {
                 patience.until_done(|| compress(dir, options, &Sealed::AllBut(1), &mut |_| ()))?;
                 patience.until_done(|| decompress(dir, options, &Sealed::Holding(vec![Seq::FIRST]), &mut |_| ()))?;
             }
+            Scenario::Erase => {
+                return patience.until_done(|| {
+                    let (mut store, opened) = Store::open(dir, options).map_err(|error| error.to_string())?;
+                    let erased = store.erase(&secrets::erasure()).map_err(|error| error.to_string())?;
+                    match [opened.erased, erased.done].into_iter().find_map(|done| done.unfinished) {
+                        Some(unfinished) => Err(unfinished),
+                        None => store.close().map_err(|error| error.to_string()),
+                    }
+                });
+            }
             #[cfg(feature = "actors")]
             Scenario::Actors => return with_actors(dir, options, &self.submissions(), &mut patience),
             _ => {}
@@ -152,6 +166,9 @@ impl Scenario {
     /// Checks the store that a process has left, which nobody has opened since.
     pub fn check(self, dir: &Path, prepared: &Prepared, said: &[Said], what: &str) {
         let options = small_segments();
+        if self == Scenario::Erase {
+            return secrets::check_all_or_nothing(dir, &options, what);
+        }
         let all: Vec<Said> = prepared.said.iter().chain(said).cloned().collect();
         // Where it was set aside meanwhile, rows come back by replay.
         let asides = common::files(dir).keys().filter(|path| path.to_str().unwrap().contains(".sqlite3.aside-")).count();

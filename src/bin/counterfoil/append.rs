@@ -29,6 +29,8 @@ const READ_AHEAD_BYTES_MAX: usize = 64 << 20;
 type Input = Result<(Payload, Option<OwnedSemaphorePermit>), Failure>;
 
 pub fn run(args: AppendArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
+    let redacting = args.redact.then(|| context.redacting());
+    let context = redacting.as_ref().unwrap_or(context);
     let from_stdin = args.payloads.is_empty() || args.payloads == ["-"];
     let conditions = conditions(&args, from_stdin)?;
     // Arguments are all looked at before the first one is recorded.

@@ -1,11 +1,12 @@
 //! What can be said on the command line. Only declarations: nothing here acts.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use counterfoil::import::Format;
-use counterfoil::{EventId, EventType, Source, Timestamp, TraceId};
+use counterfoil::{EventId, EventType, Seq, Source, Timestamp, TraceId};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -80,6 +81,11 @@ pub enum Command {
     /// Make keys that sign events, and record in the ledger which may
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Erase payloads for good, in ledger and mirror; the events and the chain stay, and who erased what and why is recorded
+    #[command(
+        after_help = "Nothing brings an erased payload back but a copy that lies outside of the store: backups, exports, file system\nsnapshots. Each page of the mirror is written anew, which takes as long as the mirror is large."
+    )]
+    Erase(EraseArgs),
     /// Check everything at a glance, with the command that mends each finding
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -133,6 +139,9 @@ pub struct AppendArgs {
     /// All payloads as one batch: all of them are recorded, or none
     #[arg(long)]
     pub atomic: bool,
+    /// Replace well-known shapes of secrets in payloads before they are hashed and written
+    #[arg(long)]
+    pub redact: bool,
     /// Only if the last event of the session has this session_seq (one payload, or --atomic)
     #[arg(long, value_name = "N", requires = "session")]
     pub expect_session_seq: Option<u64>,
@@ -162,12 +171,15 @@ pub struct ImportArgs {
     /// Transcripts, or folders that hold some (.jsonl, .traj)
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// claude-code, codex, openhands, swe-agent or jsonl; told from the content if left out
+    /// claude-code, codex, openhands, swe-agent, cortex or jsonl; told from the content if left out
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
     /// Record a note for a bad line and go on, rather than stop the file there
     #[arg(long)]
     pub skip_bad: bool,
+    /// Record lines as they are; else well-known shapes of secrets are replaced before they are hashed and written
+    #[arg(long)]
+    pub keep_secrets: bool,
     /// Print each event's receipt as it comes, before the counts
     #[arg(long)]
     pub receipts: bool,
@@ -386,6 +398,32 @@ pub struct CompressArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true))]
+pub struct EraseArgs {
+    /// The event with this seq, or those of a range (3-7); may be repeated
+    #[arg(long = "seq", value_name = "SEQ|FROM-TO", group = "which", value_parser = seqs)]
+    pub seqs: Vec<RangeInclusive<Seq>>,
+    /// The event with this id; may be repeated
+    #[arg(long = "id", value_name = "EVT_ID", group = "which")]
+    pub ids: Vec<EventId>,
+    /// All events that this session has by now
+    #[arg(long, value_name = "ID", group = "which")]
+    pub session: Option<String>,
+    /// Why; it is recorded, and stays
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who asked for it; it is recorded, and stays
+    #[arg(long, value_name = "TEXT")]
+    pub by: Option<String>,
+    /// Where the record of it comes from, as with append
+    #[arg(long, default_value = "manual_correction", value_parser = source)]
+    pub source: Source<'static>,
+    /// Only show what would be erased
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Read every line and every row, however many there are
     #[arg(long)]
@@ -416,6 +454,15 @@ fn source(text: &str) -> Result<Source<'static>, String> {
         ("tool", Some(name)) if !name.is_empty() => Ok(Source::tool(name)),
         ("child_agent", Some(model)) if !model.is_empty() => Ok(Source::child_agent(model)),
         _ => Err("write user, runtime, tool:NAME, child_agent:MODEL, external_outcome or manual_correction".to_owned()),
+    }
+}
+
+fn seqs(text: &str) -> Result<RangeInclusive<Seq>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let seq = |digits: &str| digits.parse::<u64>().ok().filter(|seq| (1..=Seq::MAX.get()).contains(seq)).map(Seq::new);
+    match (seq(first), seq(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
+        _ => Err("write a seq from 1 on, or a range of them as in 3-7".to_owned()),
     }
 }
 

@@ -1,13 +1,15 @@
 //! What every command gets: the store, the options, and how to speak of it in commands to run next.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use counterfoil::{LedgerReader, MirrorReader, Options, writer_of};
+use counterfoil::{LedgerReader, MirrorReader, Options, Secrets, writer_of};
 
 use crate::args::Cli;
 use crate::failure::Failure;
 use crate::text;
 
+#[derive(Clone)]
 pub struct Context {
     pub store: PathBuf,
     pub json: bool,
@@ -19,6 +21,13 @@ pub struct Context {
 impl Context {
     pub fn new(cli: &Cli) -> Context {
         Context { store: cli.store.clone(), json: cli.json, options: Options::default(), named: Cli::names_store() }
+    }
+
+    /// The same, but that secrets are replaced in all that is appended.
+    pub fn redacting(&self) -> Context {
+        let mut context = self.clone();
+        context.options.redactor = Some(Arc::new(Secrets::new()));
+        context
     }
 
     /// Opens the ledger to read. Takes no lock, writes nothing.

@@ -52,7 +52,12 @@ fn originals(ledger: &LedgerReader, dir: &Path, context: &Context, out: &mut Out
         return Ok(Exit::Fine);
     }
     for file in &files {
-        let exact = if file.exact { "exact" } else { "NOT exact: what the ledger has of it" };
+        let exact = match (file.exact_but_for_redactions, file.redacted) {
+            (true, 0) => "exact".to_owned(),
+            (true, _) => format!("exact but for {}", redacted(file)),
+            (false, 0) => "NOT exact: what the ledger has of it".to_owned(),
+            (false, _) => format!("NOT exact: what the ledger has of it, with {}", redacted(file)),
+        };
         let path = text::plain(&file.path.display().to_string());
         out.line(format_args!("{path}  {}, {}, {exact}", text::count(file.lines, "line"), text::bytes(file.bytes)))?;
     }
@@ -60,4 +65,16 @@ fn originals(ledger: &LedgerReader, dir: &Path, context: &Context, out: &mut Out
         out::note(out, context.local("the store holds no imported JSONL transcript; bring some in with `counterfoil import PATH`"));
     }
     Ok(Exit::Fine)
+}
+
+/// Numbers of lines that are shown. 8: enough to look some up; the tag and --json have all of them.
+const SHOWN_MAX: usize = 8;
+
+/// Which lines are not as they were.
+fn redacted(file: &ExportedFile) -> String {
+    let mut numbers: Vec<_> = file.redacted_lines.iter().take(SHOWN_MAX).map(u64::to_string).collect();
+    if file.redacted > numbers.len() as u64 {
+        numbers.push("...".to_owned());
+    }
+    format!("{} ({})", text::count(file.redacted, "redacted line"), numbers.join(", "))
 }

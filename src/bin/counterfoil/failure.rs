@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use counterfoil::attest::KeyFileError;
 use counterfoil::checkpoint::CheckpointError;
 use counterfoil::import::ImportError;
-use counterfoil::{AppendError, DraftError, Error, LedgerError, MirrorError, QueryError, RepairError, io_advice};
+use counterfoil::{AppendError, DraftError, EraseError, Error, LedgerError, MirrorError, QueryError, RepairError, io_advice};
 
 use crate::context::Context;
 use crate::text;
@@ -89,6 +89,7 @@ fn code_of(error: &Error) -> u8 {
         _ if error.is_locked() => LOCKED,
         Error::Draft(_) | Error::Append(AppendError::Draft(_) | AppendError::EmptyBatch | AppendError::BatchTooLarge { .. }) => USAGE,
         Error::Query(QueryError::Refused(_)) => USAGE,
+        Error::Erase(EraseError::Reason { .. } | EraseError::By { .. }) => USAGE,
         _ => OTHER,
     }
 }

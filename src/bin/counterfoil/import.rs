@@ -1,5 +1,6 @@
 //! `import`: transcripts into the ledger, pipelined in order. A file that fails is reported, and the others go on.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::time::Instant;
 
 use counterfoil::actors::{Durability, Ledger};
 use counterfoil::import::{Format, ImportError, Settings, TAG_LAYOUT, TAG_SKIPPED, TranscriptReader, transcripts_in};
-use counterfoil::{AppendError, Conditions, Receipt, Seq};
+use counterfoil::{AppendError, Conditions, Receipt, Replaced, Secrets, Seq};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -35,7 +36,7 @@ fn lossy<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&path.display())
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 struct Counts {
     /// Lines or steps that were recorded now.
     appended: u64,
@@ -47,15 +48,23 @@ struct Counts {
     notes: u64,
     /// Lines whose id is recorded with other content, since the file was changed elsewhere than at its end.
     conflicts: u64,
+    /// Lines that were recorded now without their secrets.
+    redacted: u64,
+    /// Secrets that were replaced in them, by rule.
+    replaced: BTreeMap<String, u64>,
 }
 
 impl Counts {
-    fn add(&mut self, other: Counts) {
+    fn add(&mut self, other: &Counts) {
         self.appended += other.appended;
         self.duplicate += other.duplicate;
         self.skipped += other.skipped;
         self.notes += other.notes;
         self.conflicts += other.conflicts;
+        self.redacted += other.redacted;
+        for (rule, count) in &other.replaced {
+            *self.replaced.entry(rule.clone()).or_default() += count;
+        }
     }
 }
 
@@ -77,11 +86,21 @@ struct Step {
 
 enum What {
     /// A draft is on its way.
-    Sent { answer: Answer, is_note: bool },
+    Sent { answer: Answer, sent: Sent },
     /// The file's format is known.
     Format(Format),
     /// The file is read; so many bad lines were passed over.
     End { skipped: u64, error: Option<String> },
+}
+
+/// What was sent.
+struct Sent {
+    /// Whether it is a note rather than a line.
+    is_note: bool,
+    /// Secrets that are in it, or were.
+    secrets: Vec<Replaced>,
+    /// Whether they are.
+    keeps_secrets: bool,
 }
 
 pub fn run(args: ImportArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
@@ -137,7 +156,10 @@ impl Import {
         let files: Vec<PathBuf> = reports.iter().map(|report| report.file.clone()).collect();
         let total = files.iter().map(|file| std::fs::metadata(file).map_or(0, |meta| meta.len())).sum();
         let bar = progress::bytes("importing", total);
-        let settings = Settings { format: args.format, skip_bad: args.skip_bad, ..Settings::default() };
+        // Where secrets are kept, what finds them still makes the ids, so that an import with and one without are told apart.
+        let redactor = Some(Arc::new(Secrets::new()) as Arc<dyn counterfoil::Redactor>);
+        let settings =
+            Settings { format: args.format, skip_bad: args.skip_bad, redactor, keep_secrets: args.keep_secrets, ..Settings::default() };
         let failed: Vec<bool> = reports.iter().map(|report| report.error.is_some()).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let (to, steps) = mpsc::channel(IN_FLIGHT_MAX);
@@ -178,9 +200,9 @@ impl Import {
                     report.counts.skipped = skipped;
                     report.error = report.error.take().or(error);
                 }
-                What::Sent { answer, is_note } => match answer.await {
+                What::Sent { answer, sent } => match answer.await {
                     Ok(receipts) => {
-                        receipts.iter().for_each(|receipt| report.take(receipt, is_note));
+                        receipts.iter().for_each(|receipt| report.take(receipt, &sent));
                         if let (Some(out), Ok(())) = (receipts_to.as_mut(), &printed) {
                             printed = receipts.iter().try_for_each(|receipt| print_receipt(receipt, out)).and_then(|()| out.flush());
                             if printed.is_err() {
@@ -190,8 +212,12 @@ impl Import {
                     }
                     Err(error @ AppendError::Conflict { .. }) => {
                         report.counts.conflicts += 1;
-                        report.error.get_or_insert_with(|| {
-                            format!("a line that was imported before has changed: {error}; import it under another name to record both")
+                        let is_cortex = report.format == Some(Format::Cortex.name());
+                        report.error.get_or_insert_with(|| match is_cortex {
+                            true if sent.secrets.is_empty() => {
+                                format!("a row has an id that is recorded otherwise: {error}; adopt the ledger into a store of its own")
+                            }
+                            _ => changed(&error, &sent),
                         });
                     }
                     Err(error) => {
@@ -208,13 +234,30 @@ impl Import {
     }
 }
 
+/// Why a line that is on record can't be recorded again.
+fn changed(error: &AppendError, sent: &Sent) -> String {
+    match (sent.secrets.is_empty(), sent.keeps_secrets) {
+        (true, _) => format!("a line that was imported before has changed: {error}; import it under another name to record both"),
+        (false, true) => format!("lines with secrets are on record without them, and stay so: {error}; import without --keep-secrets"),
+        (false, false) => {
+            format!("lines are on record with their secrets, or have changed, and stay so: {error}; erase them to be rid of the secrets")
+        }
+    }
+}
+
 impl FileReport {
-    fn take(&mut self, receipt: &Receipt, is_note: bool) {
-        match (is_note, receipt.duplicate) {
+    fn take(&mut self, receipt: &Receipt, sent: &Sent) {
+        match (sent.is_note, receipt.duplicate) {
             (true, false) => self.counts.notes += 1,
             (true, true) => {}
             (false, false) => self.counts.appended += 1,
             (false, true) => self.counts.duplicate += 1,
+        }
+        if !sent.secrets.is_empty() && !sent.keeps_secrets && !receipt.duplicate {
+            self.counts.redacted += 1;
+            for Replaced { rule, count, .. } in &sent.secrets {
+                *self.counts.replaced.entry(rule.clone().into_owned()).or_default() += count;
+            }
         }
     }
 }
@@ -232,6 +275,10 @@ struct Sender {
 }
 
 impl Sender {
+    fn check_adopted(&self, reader: &TranscriptReader) -> Result<(), Failure> {
+        Ok(reader.check_adopted(&self.ledger.reader()?)?)
+    }
+
     /// Sends all of a file. Nothing where no other file is to follow.
     fn file(&mut self, number: usize, path: &Path, settings: &Settings) -> Option<()> {
         let send = |to: &mpsc::Sender<Step>, what| to.blocking_send(Step { file: number, what }).ok();
@@ -240,8 +287,10 @@ impl Sender {
             Err(error) => return send(&self.to, What::End { skipped: 0, error: Some(message(error.into())) }),
         };
         send(&self.to, What::Format(reader.format()))?;
-        let mut failed = None;
-        while !self.stopped.load(Ordering::Relaxed) {
+        // Before anything of it is sent; the reader looks at no other format.
+        let checked = if reader.format() == Format::Cortex { self.check_adopted(&reader) } else { Ok(()) };
+        let mut failed = checked.err().map(message);
+        while failed.is_none() && !self.stopped.load(Ordering::Relaxed) {
             let draft = match reader.next() {
                 Ok(Some(draft)) => draft,
                 Ok(None) => break,
@@ -250,6 +299,7 @@ impl Sender {
                     break;
                 }
             };
+            let secrets = reader.replaced().to_vec();
             let is_note = draft.tags().iter().any(|tag| tag == TAG_LAYOUT || tag == TAG_SKIPPED);
             let checked = match self.ledger.check(draft) {
                 Ok(checked) => checked,
@@ -264,7 +314,7 @@ impl Sender {
                 Ok(answer) => Box::pin(answer),
                 Err(error) => Box::pin(std::future::ready(Err(error))),
             };
-            send(&self.to, What::Sent { answer, is_note })?;
+            send(&self.to, What::Sent { answer, sent: Sent { is_note, secrets, keeps_secrets: settings.keep_secrets } })?;
             self.sent += 1;
             if self.sent.is_multiple_of(64) {
                 let rate = self.sent as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
@@ -287,16 +337,17 @@ fn message(failure: Failure) -> String {
 
 fn print(reports: &[FileReport], mirrored_through: Seq, interrupted: bool, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
     let mut counts = Counts::default();
-    reports.iter().for_each(|report| counts.add(report.counts));
+    reports.iter().for_each(|report| counts.add(&report.counts));
     let files_failed = reports.iter().filter(|report| report.error.is_some()).count() as u64;
     let total = Total { files: reports.len() as u64, files_failed, counts, mirrored_through, interrupted };
+    let counts = &total.counts;
     for report in reports {
         if out.is_json() {
             out.json(report)?;
         } else {
             let format = report.format.unwrap_or("-");
             let file = text::plain(&report.file.display().to_string());
-            out.line(format_args!("{file}  ({format})  {}", shown(report.counts)))?;
+            out.line(format_args!("{file}  ({format})  {}", shown(&report.counts)))?;
             if let Some(error) = &report.error {
                 out.line(format_args!("  FAILED: {}", text::plain(&context.local(error))))?;
             }
@@ -311,14 +362,21 @@ fn print(reports: &[FileReport], mirrored_through: Seq, interrupted: bool, conte
     } else {
         let failed = if files_failed > 0 { format!(", {files_failed} FAILED") } else { String::new() };
         out.line(format_args!("total: {}{failed}: {}", text::count(total.files, "file"), shown(counts)))?;
+        if counts.redacted > 0 {
+            let replaced: Vec<_> = counts.replaced.iter().map(|(rule, count)| format!("{rule} {}", text::number(*count))).collect();
+            let (secrets, lines) = (text::count(counts.replaced.values().sum(), "secret"), text::count(counts.redacted, "line"));
+            out.line(format_args!("replaced {secrets} in {lines} before writing: {}", replaced.join(", ")))?;
+            out.line(format_args!("  (`export --original` says which lines those are; --keep-secrets records them as they are)"))?;
+        }
     }
     Ok(if files_failed > 0 { Exit::PartFailed } else { Exit::Fine })
 }
 
-fn shown(counts: Counts) -> String {
-    let Counts { appended, duplicate, skipped, notes, conflicts } = counts;
+fn shown(counts: &Counts) -> String {
+    let Counts { appended, duplicate, skipped, notes, conflicts, redacted, .. } = *counts;
+    let redacted = if redacted > 0 { format!(", {} redacted", text::number(redacted)) } else { String::new() };
     let notes = text::count(notes, "note");
     let [appended, duplicate, skipped] = [appended, duplicate, skipped].map(text::number);
     let conflicts = if conflicts > 0 { format!(", {} in conflict", text::number(conflicts)) } else { String::new() };
-    format!("{appended} appended, {duplicate} duplicate, {skipped} skipped{conflicts} (and {notes})")
+    format!("{appended} appended, {duplicate} duplicate, {skipped} skipped{conflicts}{redacted} (and {notes})")
 }

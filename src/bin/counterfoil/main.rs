@@ -12,6 +12,7 @@ mod compress;
 mod context;
 mod demo;
 mod doctor;
+mod erase;
 mod export;
 mod failure;
 mod import;
@@ -74,6 +75,7 @@ fn run(command: Command, context: &Context, out: &mut Out) -> Result<Exit, Failu
         Command::Prove(args) => prove::prove(&args, context, out),
         Command::CheckProof(args) => prove::check(&args, out),
         Command::Keys(command) => keys::run(command, context, out),
+        Command::Erase(args) => erase::run(args, context, out),
         Command::Doctor(args) => doctor::run(&args, context, out),
         Command::Completions(args) => completions(args.shell, out),
     }

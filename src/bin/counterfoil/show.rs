@@ -1,7 +1,7 @@
 //! `show`: one event, by its seq or id.
 
 use counterfoil::rusqlite::OptionalExtension;
-use counterfoil::{Event, EventId, LedgerReader, Seq, line};
+use counterfoil::{Body, Event, EventId, LedgerReader, Seq, erasure_of, line};
 
 use crate::args::ShowArgs;
 use crate::context::Context;
@@ -41,6 +41,12 @@ pub fn run(args: &ShowArgs, context: &Context, out: &mut Out) -> Result<Exit, Fa
         out.json(&event.to_record())?;
     } else {
         print(&event, out)?;
+        if event.body == Body::Erased
+            && let Ok(mirror) = context.mirror(&ledger)
+            && let Ok(Some(erasure)) = erasure_of(&mirror, event.seq)
+        {
+            out.line(format_args!("erased by        {}", text::plain(&erasure.to_string())))?;
+        }
     }
     Ok(Exit::Fine)
 }

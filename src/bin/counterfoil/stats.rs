@@ -25,6 +25,8 @@ struct Counted {
     rows: u64,
     sessions: u64,
     groups: u64,
+    /// Events without their payload.
+    erased: u64,
     events_a_group: Option<f64>,
     first_observed_at: Option<String>,
     last_observed_at: Option<String>,
@@ -114,7 +116,8 @@ pub fn files(dir: &Path, wanted: impl Fn(&str) -> bool) -> Files {
 fn count(context: &Context, ledger: &counterfoil::LedgerReader) -> Result<Counted, Failure> {
     let mut mirror = context.mirror(ledger)?;
     let mut counted = Counted { mirrored_through: mirror.watermark(ledger.manifest().ledger_id)?.seq.get(), ..Counted::default() };
-    let totals = "SELECT count(*), count(DISTINCT session_id), count(DISTINCT group_seq), min(observed_at), max(observed_at) FROM events";
+    let totals = "SELECT count(*), count(DISTINCT session_id), count(DISTINCT group_seq), min(observed_at), max(observed_at), \
+                  count(erased) FROM events";
     let number = |value: &Value| match value {
         Value::Integer(number) => u64::try_from(*number).unwrap_or(0),
         _ => 0,
@@ -123,9 +126,9 @@ fn count(context: &Context, ledger: &counterfoil::LedgerReader) -> Result<Counte
         Value::Text(text) => Some(text.clone()),
         _ => None,
     };
-    if let Some([rows, sessions, groups, first, last]) = mirror.query(totals, &[])?.rows.first().map(Vec::as_slice) {
+    if let Some([rows, sessions, groups, first, last, erased]) = mirror.query(totals, &[])?.rows.first().map(Vec::as_slice) {
         (counted.rows, counted.sessions, counted.groups) = (number(rows), number(sessions), number(groups));
-        (counted.first_observed_at, counted.last_observed_at) = (word(first), word(last));
+        (counted.first_observed_at, counted.last_observed_at, counted.erased) = (word(first), word(last), number(erased));
     }
     counted.events_a_group = (counted.groups > 0).then(|| (counted.rows as f64 / counted.groups as f64 * 100.0).round() / 100.0);
     let mut list = |sql: &str| -> Result<Vec<(String, u64)>, Failure> {
@@ -161,6 +164,9 @@ fn print(stats: &Stats, out: &mut Out) -> Result<(), Failure> {
             let a_group = mirror.events_a_group.map_or(String::new(), |events| format!(", {events:.2} events an fsync"));
             field("sessions", text::number(mirror.sessions))?;
             field("groups", format!("{}{a_group}", text::number(mirror.groups)))?;
+            if mirror.erased > 0 {
+                field("erased", text::count(mirror.erased, "event"))?;
+            }
             for (name, list) in [("by type", &mirror.by_type), ("by source", &mirror.by_source)] {
                 for (at, (key, count)) in list.iter().enumerate() {
                     let name = if at == 0 { name } else { "" };

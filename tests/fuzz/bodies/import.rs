@@ -58,7 +58,7 @@ type Read = (Format, Vec<Draft>, Option<String>);
 /// The drafts, and the bad line that was the end of them.
 fn read(path: &Path, settings: &Settings) -> Result<Read, String> {
     let mut reader = TranscriptReader::open(path, settings).map_err(|error| {
-        assert!(matches!(error, ImportError::NotATrajectory { .. }), "{error}");
+        assert!(matches!(error, ImportError::NotATrajectory { .. } | ImportError::BrokenChain { .. }), "{error}");
         error.to_string()
     })?;
     let (mut drafts, mut ids) = (Vec::new(), std::collections::HashSet::new());
@@ -77,7 +77,7 @@ fn read(path: &Path, settings: &Settings) -> Result<Read, String> {
     };
     assert!(matches!(reader.next(), Ok(None)), "nothing follows the end");
     for draft in &drafts {
-        let limits = Limits { line_bytes_max: settings.line_bytes_max.max(1 << 16) + (64 << 10) };
+        let limits = Limits { line_bytes_max: settings.line_bytes_max.max(1 << 16) + (64 << 10), redactor: None };
         draft.clone().check(&limits).expect("a draft can be recorded");
     }
     Ok((reader.format(), drafts, error))

@@ -6,6 +6,7 @@ pub mod line;
 pub mod manifest;
 pub mod memory;
 pub mod recovery;
+pub mod redact;
 pub mod scenario;
 
 /// The bytes of an input, taken one after the other; zeros once they are used up.

@@ -1,0 +1,174 @@
+//! What an erasure did.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::event::erasure::ErasurePayload;
+use crate::event::{Event, EventId, Seq, Source, Timestamp};
+use crate::ledger::TornErased;
+
+/// Events that a report lists at most; the counts go on.
+const LISTED_MAX: usize = 1000;
+
+/// What was carried out of erasures that are recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Erased {
+    /// Segments that were written anew.
+    pub segments: Vec<PathBuf>,
+    /// Blobs that nothing else uses, and that are removed.
+    pub blobs: Vec<PathBuf>,
+    /// Copies that were taken out of torn/.
+    pub torn: Vec<TornErased>,
+    /// Files of mirrors that had been set aside and held the payloads: they are removed whole.
+    pub mirrors_removed: Vec<PathBuf>,
+    /// Rows of the mirror that lost their payload. After that each of its pages was written anew.
+    pub rows: u64,
+    /// How many events are named by an erasure and have no right line to erase. What is wrong there, `verify` says.
+    pub missing_count: u64,
+    /// The first thousand of them.
+    pub missing: Vec<Seq>,
+    /// Why it is not done as a whole; the next open does the rest.
+    pub unfinished: Option<String>,
+}
+
+impl Erased {
+    /// Whether there was nothing to do.
+    pub fn is_nothing(&self) -> bool {
+        *self == Erased::default()
+    }
+
+    /// Nothing is done yet, since this is in the way.
+    #[cfg(feature = "actors")]
+    pub(crate) fn left(why: &str) -> Erased {
+        Erased { unfinished: Some(why.to_owned()), ..Erased::default() }
+    }
+
+    pub(super) fn note_missing(&mut self, missing: &[Seq]) {
+        self.missing_count += missing.len() as u64;
+        self.missing.extend(missing.iter().take(LISTED_MAX.saturating_sub(self.missing.len())));
+    }
+
+    pub(super) fn note_torn(&mut self, torn: Option<TornErased>) {
+        let Some(torn) = torn else { return };
+        match self.torn.iter_mut().find(|one| one.path == torn.path) {
+            Some(one) => (one.bytes, one.removed) = (one.bytes + torn.bytes, torn.removed),
+            None => self.torn.push(torn),
+        }
+        self.torn.sort_by(|one, other| one.path.cmp(&other.path));
+    }
+
+    /// Adds what was done later.
+    pub(crate) fn add(&mut self, later: Erased) {
+        self.segments.extend(later.segments);
+        self.blobs.extend(later.blobs);
+        later.torn.into_iter().for_each(|torn| self.note_torn(Some(torn)));
+        self.mirrors_removed.extend(later.mirrors_removed);
+        self.rows += later.rows;
+        let listed = later.missing.len() as u64;
+        self.note_missing(&later.missing);
+        self.missing_count += later.missing_count - listed;
+        self.unfinished = later.unfinished;
+    }
+}
+
+/// An event that is erased, or would be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ErasedEvent {
+    /// Where it stands.
+    pub seq: Seq,
+    /// Its id.
+    pub id: EventId,
+    /// Its type.
+    pub event_type: String,
+    /// Bytes of the payload.
+    pub payload_bytes: u64,
+}
+
+/// What was erased, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct EraseReport {
+    /// Nothing was done: this is what would be erased.
+    pub dry_run: bool,
+    /// How many events.
+    pub events: u64,
+    /// The first thousand of them.
+    pub listed: Vec<ErasedEvent>,
+    /// Events that were meant and had been erased before.
+    pub already_erased: u64,
+    /// The erasure events that record it; none where there was nothing to erase.
+    pub recorded: Vec<Seq>,
+    /// What was done.
+    pub done: Erased,
+}
+
+impl EraseReport {
+    pub(super) fn new(dry_run: bool) -> EraseReport {
+        EraseReport { dry_run, events: 0, listed: Vec::new(), already_erased: 0, recorded: Vec::new(), done: Erased::default() }
+    }
+
+    pub(super) fn list(&mut self, event: ErasedEvent) {
+        self.events += 1;
+        if self.listed.len() < LISTED_MAX {
+            self.listed.push(event);
+        }
+    }
+}
+
+/// An erasure, as its event records it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RecordedErasure {
+    /// The event that records it.
+    pub seq: Seq,
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
+    /// How many events it names.
+    pub events: u64,
+    /// Why.
+    pub reason: String,
+    /// Who asked for it, where that was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What carried it out.
+    pub source: Source<'static>,
+    /// The key that signed the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
+}
+
+impl RecordedErasure {
+    /// With the reason that it gives for this event; else for the first that it names.
+    pub(crate) fn of(event: &Event<'_>, payload: &ErasurePayload, of: Option<Seq>) -> RecordedErasure {
+        let named = payload.erased.iter().find(|named| of.is_none_or(|seq| named.seq == seq));
+        RecordedErasure {
+            seq: event.seq,
+            recorded_at: event.recorded_at,
+            events: payload.erased.len() as u64,
+            reason: named.map(|named| named.reason.clone()).unwrap_or_default(),
+            by: payload.by.clone(),
+            source: event.source(),
+            signed_by: event.signed_by.map(str::to_owned),
+        }
+    }
+}
+
+impl fmt::Display for RecordedErasure {
+    /// `seq 9: 2 events, "a password" (by the owner, manual_correction, signed by key_…)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.events == 1 { "" } else { "s" };
+        write!(f, "seq {}: {} event{plural}, {:?} (", self.seq, self.events, self.reason)?;
+        if let Some(by) = &self.by {
+            write!(f, "by {by:?}, ")?;
+        }
+        write!(f, "{}", self.source.kind())?;
+        if let Some(key) = &self.signed_by {
+            write!(f, ", signed by {key}")?;
+        }
+        write!(f, ")")
+    }
+}

@@ -1,0 +1,65 @@
+//! Goal: `erase` says what it did and where, and what it refuses; `verify`, `show`, `parity` and `stats` show what was erased, by whom
+//! and why.
+//! Method: a store with a known clock and known ids, and what each command prints.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+
+mod cli_support;
+
+use std::fs;
+use std::path::Path;
+
+use cli_support::*;
+
+/// The erasure itself is recorded by the system's clock and with a random id, and so has a hash of its own each time.
+fn stable(store: &Path, args: &[&str]) -> String {
+    let shown = run(store, args).shown(store);
+    let shown: Vec<&str> = shown.lines().map(|line| if line.starts_with("  head ") { "  head      <head>" } else { line }).collect();
+    format!("$ counterfoil {}\n{}\n", args.join(" "), shown.join("\n"))
+}
+
+#[test]
+fn it_says_what_it_did_and_others_show_it() {
+    let (_temp, store) = sample();
+    fs::copy(store.join("mirror.sqlite3"), store.join("mirror.sqlite3.aside-1")).unwrap();
+    fs::create_dir(store.join("torn")).unwrap();
+    let line = fs::read(&segments(&store)[0]).unwrap();
+    fs::write(store.join("torn/00000000000000000001-0-0.torn"), &line[..line.len() - 40]).unwrap();
+    let erase = ["erase", "--seq", "2", "--seq", "5-6", "--reason", "ticket 7", "--by", "the owner"];
+    let mut shown = vec![stable(&store, &[&erase[..], &["--dry-run"]].concat()), stable(&store, &erase), stable(&store, &erase)];
+    shown.extend([stable(&store, &["verify"]), stable(&store, &["parity", "--full"])]);
+    snapshot!("cli_erase", shown.join("\n"));
+    snapshot!("cli_erase_show", stable(&store, &["show", "5"]));
+    let stats = run(&store, &["stats"]).fine();
+    assert!(stats.lines().any(|line| line == "erased       3 events"), "{stats}");
+    let verify: serde_json::Value = serde_json::from_str(&run(&store, &["verify", "--json"]).fine()).unwrap();
+    assert_eq!(
+        (&verify["erased"], &verify["erasures"][0]["by"], &verify["erasures"][0]["events"]),
+        (&3.into(), &"the owner".into(), &3.into())
+    );
+    let doctor = run(&store, &["doctor"]).fine();
+    assert!(doctor.contains("all is well"), "{doctor}");
+}
+
+#[test]
+fn by_id_and_by_session_as_json() {
+    let (_temp, store) = sample();
+    let id = common::id(0);
+    let listed = |args: &[&str]| -> serde_json::Value { serde_json::from_str(&run(&store, args).fine()).unwrap() };
+    let first = listed(&["show", "1", "--json"])["id"].as_str().unwrap().to_owned();
+    let report = listed(&["erase", "--id", &first, "--reason", "a test", "--json"]);
+    assert_eq!((&report["events"], &report["listed"][0]["seq"], &report["done"]["rows"]), (&1.into(), &1.into(), &1.into()));
+    let report = listed(&["erase", "--session", "s-2", "--reason", "a test", "--json", "--dry-run"]);
+    assert_eq!((&report["dry_run"], report["listed"].as_array().unwrap().len()), (&true.into(), 4));
+    let refused = [
+        run(&store, &["erase", "--id", &id.to_string(), "--reason", "x"]),
+        run(&store, &["erase", "--session", "nobody", "--reason", "x"]),
+        run(&store, &["erase", "--seq", "99", "--reason", "x"]),
+        run(&store, &["erase", "--seq", "13", "--reason", "x"]),
+        run(&store, &["erase", "--seq", "1", "--reason", ""]),
+        run(&store, &["erase", "--seq", "0", "--reason", "x"]),
+        run(&store, &["erase", "--reason", "x"]),
+        run(&store, &["erase", "--seq", "1"]),
+    ];
+    snapshot!("cli_erase_refused", refused.map(|run| run.shown(&store)).join("\n"));
+}
