@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cli_support::*;
+use counterfoil::Store;
 
 /// PKCS#8 of the key with the seed of 32 bytes of 0x07, as `openssl` writes it.
 const KEY: &str =
@@ -48,10 +49,19 @@ impl Place {
     fn signed(self) -> Place {
         let (key, anchor) = (self.at("key"), self.at("anchor"));
         self.run(&["checkpoint", "--key", &key, "--anchor", &anchor]).fine();
-        self.run(&["append", "1", "2"]).fine();
+        append(&self.store, &[501, 502]);
         self.run(&["checkpoint", "--key", &key, "--anchor", &anchor]).fine();
         self
     }
+}
+
+/// Appends events that are the same in every run.
+fn append(store: &Path, ids: &[u64]) {
+    let (mut store, _) = Store::open(store, &common::options()).unwrap();
+    for id in ids {
+        store.append(common::note("more").id(common::id(*id))).unwrap();
+    }
+    store.close().unwrap();
 }
 
 #[test]
@@ -140,23 +150,14 @@ fn verifying() {
     remove_mirror(&place.store);
     shown.push(place.shown(&["append", "3"]));
     roll_back(&place.store);
-    place.run(&["append", "3"]).fine();
+    append(&place.store, &[503]);
     shown.push(place.shown(&["verify", "--anchor", &anchor, "--key", &key]));
     shown.push(place.shown(&["checkpoint", "--key", &key, "--anchor", &anchor]));
     // All of it anew, with other words and right hashes.
     fs::remove_dir_all(&place.store).unwrap();
     fill(&place.store, "it works");
-    place.run(&["append", "1", "2"]).fine();
+    append(&place.store, &[501, 502]);
     shown.push(place.shown(&["verify", "--anchor", &anchor, "--key", &key]));
     shown.push(place.shown(&["checkpoint", "--key", &key, "--anchor", &anchor]));
-    let shown = shown.join("\n");
-    // The events that the command itself has appended have times and ids of their own.
-    let mut settings = insta::Settings::clone_current();
-    settings.add_filter("root [A-Za-z0-9+/]{43}=", "root <root>");
-    settings.add_filter("and [A-Za-z0-9+/]{43}= was", "and <root> was");
-    settings.add_filter("(seq|\"seq\":)(1[34]|[0-9]) ?[,\"a-z_:]*([0-9a-f]{64})", "$1$2 <hash>");
-    settings.add_filter("[0-9a-f]{64}", "<hash>");
-    settings.add_filter("[0-9]+ bytes", "<n> bytes");
-    settings.add_filter("\"bytes\":[0-9]+", "\"bytes\":<n>");
-    settings.bind(|| snapshot!("cli_verify_anchor", shown));
+    snapshot!("cli_verify_anchor", shown.join("\n"));
 }
