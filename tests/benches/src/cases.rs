@@ -16,6 +16,8 @@ pub fn run(spec: &Spec) -> Result<Outcome> {
         "actors" => actors::run(spec, has),
         "sqlite-own" => sqlite::own_schema(spec),
         "verify" => upkeep::verified(spec),
+        "verify-signed" => upkeep::verified_signed(spec),
+        "checkpoint" => upkeep::checkpoint(spec),
         "parity" => upkeep::parity(spec),
         "replay" => upkeep::replay(spec),
         "repair-from-ledger" => upkeep::from_ledger(spec),

@@ -39,7 +39,7 @@ pub fn ledger(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
     let (options, payloads, each) = (ledger.store, Payloads::new(spec.payload), spec.in_flight as u64);
     let claimed = claim(&spec.dir, false, &options)?;
     let limits = options.limits();
-    let (options, payloads, manifest, dir) = (&options, &payloads, &claimed.manifest, &spec.dir);
+    let (options, payloads, manifest, dir, limits) = (&options, &payloads, &claimed.manifest, &spec.dir, &limits);
     // The lookup isn't Send, so the caller's thread opens the writer, before the time begins.
     let mut outcome = threads(spec, 1, each, |_| {
         let mut writer = Writer::open(dir, manifest, None, &mut Nothing, options).map(|(writer, _)| writer);
@@ -47,7 +47,7 @@ pub fn ledger(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
         move |n| {
             let writer = writer.as_mut().map_err(|error| error.to_string())?;
             for n in n..n + each {
-                let draft: CheckedDraft = draft(payloads, n, n)?.check(&limits)?;
+                let draft: CheckedDraft = draft(payloads, n, n)?.check(limits)?;
                 let Stage::Staged(_) = writer.stage(&[draft], &none, true, &mut Nothing)? else {
                     return Err("a group has no room for so many".into());
                 };

@@ -144,6 +144,9 @@ fn upkeep(wanted: &Wanted) -> Vec<Case> {
     for system in ["verify", "parity", "replay", "repair-from-ledger", "repair-from-mirror"] {
         cases.push(case(Program::Ours, system, Needs::Ours(lines), lines));
     }
+    cases.push(case(Program::Ours, "checkpoint", Needs::Ours(lines), lines));
+    // It makes its own store too, a tenth as large: signing takes its time.
+    cases.push(case(Program::Ours, "verify-signed", Needs::Nothing, small));
     // An import makes its own store. Half the lines: some seconds, all the same.
     cases.push(case(Program::Ours, "import", Needs::Nothing, lines / 2));
     for system in ["crtx-open", "crtx-parity", "crtx-replay"] {

@@ -6,15 +6,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
-use bench_load::{Meter, Outcome, Result, Spec};
+use bench_load::{Meter, Outcome, Payloads, Result, Spec};
 use counterfoil::actors::Ledger;
+use counterfoil::attest::{Attestor, MemoryKey};
+use counterfoil::checkpoint::Checkpointer;
+use counterfoil::keys::{KeyChange, KeyReason};
 use counterfoil::{
-    LedgerReader, MirrorReader, Options, Store, Writer, claim, parity_full, repair_from_ledger, repair_from_mirror, replay_store, verify,
+    Conditions, LedgerReader, MirrorReader, Options, Seq, SignatureRules, Store, Writer, claim, parity_full, repair_from_ledger, repair_from_mirror, replay_store, verify,
+    verify_signed,
 };
 
 use crate::actors::runtime;
+use crate::core::draft;
 use crate::transcripts;
 
 /// How often a store is opened; the median counts.
@@ -38,6 +44,51 @@ pub fn verified(spec: &Spec) -> Result<Outcome> {
         let report = verify(&reader, &mut |_| ())?;
         if report.is_clean() { Ok(report.events) } else { Err(format!("{report:?}").into()) }
     })
+}
+
+/// The same, and who signed, of a store that it makes for that: each event is signed.
+pub fn verified_signed(spec: &Spec) -> Result<Outcome> {
+    let (dir, mut options, key) = (spec.dir.join("signed"), Options::default(), Arc::new(MemoryKey::from_seed(&[7; 32])));
+    options.attestor = Some(key.clone());
+    let (mut store, _) = Store::open(&dir, &options)?;
+    store.change_key(&KeyChange::Added { key: key.public_key(), reason: KeyReason::default() }, key.clone())?;
+    let payloads = Payloads::new(spec.payload);
+    while store.head().seq.get() < spec.events_max {
+        let from = store.head().seq.get();
+        let drafts = (from..spec.events_max.min(from + 1000)).map(|n| draft(&payloads, n, n % 64)).collect::<Result<Vec<_>>>()?;
+        store.append_batch(drafts, &Conditions::none())?;
+    }
+    store.close()?;
+    let reader = LedgerReader::open(&dir, &Options::default())?;
+    let rules = SignatureRules { root: key.public_key(), required_from: Some(Seq::FIRST) };
+    measured(|| {
+        let report = verify_signed(&reader, rules, &mut |_| ())?;
+        if report.is_clean() { Ok(report.events) } else { Err(format!("{report:?}").into()) }
+    })
+}
+
+/// A checkpoint of a store that had none: the tree over all of its events. And what one costs that has 10,000 more to cover, and
+/// one that has nothing.
+pub fn checkpoint(spec: &Spec) -> Result<Outcome> {
+    let (dir, options, key) = (copy(spec, |_| true)?, Options::default(), Arc::new(MemoryKey::from_seed(&[7; 32])));
+    let mut store = Store::open(&dir, &options)?.0;
+    let manifest = store.manifest().clone();
+    let sign = |head| -> Result<f64> {
+        // Each anew, as the command does it: what it knows is what is in the files.
+        let start = Instant::now();
+        Checkpointer::new(&dir, &manifest, &options, key.clone(), Vec::new()).sign(head)?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let head = store.head();
+    let mut outcome = measured(|| sign(head).map(|_| head.seq.get()))?;
+    outcome.more.insert("nothing_new_ms".to_owned(), sign(head)? * 1e3);
+    let payloads = Payloads::new(spec.payload);
+    for round in 0..10 {
+        let drafts = (0..1000).map(|n| draft(&payloads, round * 1000 + n, n % 64)).collect::<Result<Vec<_>>>()?;
+        store.append_batch(drafts, &Conditions::none())?;
+    }
+    outcome.more.insert("ten_thousand_new_ms".to_owned(), sign(store.head())? * 1e3);
+    Ok(outcome)
 }
 
 /// Every line with every row.
