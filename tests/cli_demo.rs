@@ -12,7 +12,7 @@ fn demo_holds_and_leaves_a_store_to_look_at() {
     let dir = temp.path().join("demo");
     let shown = run(std::path::Path::new("unused"), &["demo", dir.to_str().unwrap()]).fine();
     assert!(shown.contains("Everything held"), "{shown}");
-    assert!(shown.lines().count() <= 32, "{shown}");
+    assert!(shown.lines().count() <= 36, "{shown}");
     let parity = common::parity(&dir);
     assert!(parity.is_consistent() && parity.jsonl_event_count > 200, "{parity}");
     assert!(common::verified(&dir).is_clean());
@@ -36,6 +36,8 @@ fn demo_in_a_temporary_folder_says_where() {
     let report: serde_json::Value = serde_json::from_str(&Run::of(output).fine()).unwrap();
     assert_eq!((report["held"].as_bool(), report["reopened"]["equal"].as_bool()), (Some(true), Some(true)));
     assert_eq!(report["reopened"]["lines"], report["reopened"]["rows"]);
+    let rewritten = &report["rewritten"];
+    assert_eq!((rewritten["store_fits"].as_bool(), rewritten["caught"].as_bool()), (Some(true), Some(true)), "{rewritten}");
     assert!(report["kill"]["restarts"].as_u64().unwrap() >= 1);
     let left: Vec<_> = std::fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(left, [std::path::PathBuf::from(report["store"].as_str().unwrap())], "only the store is left, not the copy");

@@ -256,7 +256,8 @@ fn what_catches_what() {
     let scene = scene();
     let untouched = caught(&scene, &scene.now);
     assert_eq!(untouched, [vec![], vec![], vec![]] as [Vec<&str>; 3], "what nobody touched is fine");
-    let mut table = "| deed | by chain and mirror | by signatures from the root | by an anchored checkpoint |\n|---|---|---|---|\n".to_owned();
+    let mut table =
+        "| deed | by chain and mirror | by signatures from the root | by an anchored checkpoint |\n|---|---|---|---|\n".to_owned();
     let mut missed_by_all_but_the_anchor = 0;
     for (name, deed) in DEEDS {
         let copy = scene.now.with_file_name("copy");

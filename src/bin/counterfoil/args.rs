@@ -39,7 +39,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant)] // there is one of it
 pub enum Command {
-    /// Show what it is for: a scripted agent session, a killed actor, a damaged copy
+    /// Show what it is for: a scripted agent session, a killed actor, a damaged copy, a rewritten past
     Demo(DemoArgs),
     /// Create a store
     Init,

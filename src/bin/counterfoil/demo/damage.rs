@@ -21,7 +21,7 @@ pub struct Damage {
 }
 
 /// The copy is removed again when this is dropped.
-struct Copy(PathBuf);
+pub struct Copy(pub PathBuf);
 
 impl Drop for Copy {
     fn drop(&mut self) {
@@ -69,7 +69,7 @@ fn place(ledger: &[u8]) -> (u64, usize) {
     (1, 0)
 }
 
-fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+pub fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

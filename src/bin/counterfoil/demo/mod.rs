@@ -1,7 +1,9 @@
 //! `demo`: what a newcomer runs first. Agents work at once, SqliteActor is killed in the middle, the supervisor and
-//! ParityActor see to it; then the store is opened again, checked, and a copy of it is damaged and repaired.
+//! ParityActor see to it; then the store is opened again, checked, a copy of it is damaged and repaired, and the past of another one
+//! rewritten.
 
 mod damage;
+mod rewrite;
 mod script;
 
 use std::fs;
@@ -22,6 +24,7 @@ use crate::failure::{Exit, Failure};
 use crate::out::Out;
 use crate::text;
 use damage::Damage;
+use rewrite::Rewritten;
 use script::{Step, TASKS};
 
 /// What happened, in numbers.
@@ -39,6 +42,7 @@ struct Report {
     mirrored_through: Seq,
     reopened: Reopened,
     damage: Damage,
+    rewritten: Rewritten,
 }
 
 /// What was seen while SqliteActor was down.
@@ -143,6 +147,7 @@ async fn play(dir: PathBuf, options: &Options) -> Result<Report, Failure> {
     let CloseReport { head, mirrored_through, .. } = ledger.close().await?;
     let reopened = reopen(&dir, options)?;
     let damage = damage::show(&dir, options)?;
+    let rewritten = rewrite::show(&dir, options)?;
     let mut seqs: Vec<u64> = receipts.iter().map(|receipt| receipt.seq.get()).collect();
     seqs.sort_unstable();
     let all_there_once = seqs.iter().copied().eq(1..=reopened.lines);
@@ -154,7 +159,9 @@ async fn play(dir: PathBuf, options: &Options) -> Result<Report, Failure> {
         && reopened.lines == reopened.rows
         && reopened.lines_wrong == 0
         && damage.caught
-        && damage.repaired;
+        && damage.repaired
+        && rewritten.store_fits
+        && rewritten.caught;
     Ok(Report {
         store: dir,
         held,
@@ -168,6 +175,7 @@ async fn play(dir: PathBuf, options: &Options) -> Result<Report, Failure> {
         mirrored_through,
         reopened,
         damage,
+        rewritten,
     })
 }
 
@@ -276,7 +284,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn print(report: &Report, out: &mut Out) -> Result<(), Failure> {
-    let Report { kill, reopened, damage, .. } = report;
+    let Report { kill, reopened, damage, rewritten, .. } = report;
     let (events, fsyncs) = (text::number(report.receipts), text::number(report.fsyncs));
     out.line("")?;
     out.line(format_args!("1. {} coding agents work at once, each mending a failing test.", report.sessions))?;
@@ -304,6 +312,10 @@ fn print(report: &Report, out: &mut Out) -> Result<(), Failure> {
     out.line(format_args!("   verify             {}", damage.verdict))?;
     let repaired = if damage.repaired { "the line is back from SQLite, the file identical to the original" } else { "NOT REPAIRED" };
     out.line(format_args!("   repair             {repaired}"))?;
+    out.line(format_args!("6. In another copy, the past was rewritten from line {} on: every hash fits, in both sides.", rewritten.line))?;
+    let fits = if rewritten.store_fits { "nothing to see, as there can't be" } else { "SOMETHING DOES NOT FIT" };
+    out.line(format_args!("   verify, parity     {fits}"))?;
+    out.line(format_args!("   verify --anchor    {}", rewritten.verdict))?;
     out.line("")?;
     out.line(if report.held { "Everything held. Now look around:" } else { "NOT EVERYTHING HELD (see above). Look around:" })?;
     let (program, store) = (program(), text::quoted(&report.store));
