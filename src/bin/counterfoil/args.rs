@@ -45,7 +45,7 @@ pub enum Command {
     Init,
     /// Append events, from arguments or one a line from standard input
     Append(AppendArgs),
-    /// Import transcripts of Claude Code, Codex, OpenHands, SWE-agent, or any JSONL
+    /// Import transcripts of Claude Code, Codex, OpenHands, SWE-agent, ledgers of Cortex, or any JSONL
     Import(ImportArgs),
     /// Write the ledger's lines, byte for byte, or imported transcripts under their own names
     Export(ExportArgs),
