@@ -1,0 +1,79 @@
+//! Whether drafts may be appended: by those who are to sign them, by the ledger's keys, and by the store's policy.
+//!
+//! Called when they are staged, once it is known that they are no duplicates and that their conditions hold. Writes nothing.
+
+use super::Writer;
+use crate::attest::KeyId;
+use crate::event::{Brought, CheckedDraft, DraftError, Timestamp};
+use crate::keys::KeyChange;
+use crate::ledger::{AppendError, Lookup};
+use crate::policy::{Appending, KeyStanding, ParityState};
+
+impl Writer {
+    /// Whether those who are to sign can be asked, and changes to keys follow from those that the ledger has.
+    pub(super) fn check_keys(&mut self, drafts: &[CheckedDraft], lookup: &mut dyn Lookup) -> Result<(), AppendError> {
+        let mut changed = None;
+        for draft in drafts {
+            let attestor = self.signing.of(draft).cloned();
+            if let Some(attestor) = &attestor {
+                self.signing.check(attestor.as_ref())?;
+            }
+            let event_type = draft.draft().event_type().as_str();
+            if let Some(change) = KeyChange::of(event_type, draft.draft().payload_bytes()) {
+                let ring = match &mut changed {
+                    Some(ring) => ring,
+                    none => none.insert(self.keys.ring(lookup)?.clone()),
+                };
+                let signed_by: Option<KeyId> = attestor.map(|attestor| attestor.key_id());
+                ring.apply(self.last_staged().seq.next(), &change, signed_by)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the store's policy says of these drafts: for each the text that its event has of it, where it has one; nothing at all
+    /// where nobody has anything to say.
+    pub(super) fn decide(
+        &mut self,
+        drafts: &[CheckedDraft],
+        now: Timestamp,
+        lookup: &mut dyn Lookup,
+    ) -> Result<Vec<Option<String>>, AppendError> {
+        let policy = &self.options.policy;
+        let mut decisions = Vec::new();
+        for (index, draft) in drafts.iter().enumerate() {
+            let key = match self.signing.of(draft) {
+                Some(attestor) if policy.looks_at_keys() => KeyStanding::of(self.keys.ring(lookup)?, Some(attestor.key_id())),
+                Some(attestor) => KeyStanding::Unknown(attestor.key_id()),
+                None => KeyStanding::Unsigned,
+            };
+            let appending = Appending::new(draft, self.ledger_id, now).signed(key).parity_is(self.parity);
+            let brought = draft.draft().brought();
+            if brought.is_none() && policy.decide_fast(&appending) {
+                continue;
+            }
+            let Brought { decision, authorisation } = brought.cloned().unwrap_or_default();
+            let decision = policy.decide(&appending, decision, authorisation.as_ref()).map_err(Box::new)?;
+            if let Some(json) = decision.policy_json() {
+                decisions.resize(index, None);
+                decisions.push(Some(json));
+            }
+        }
+        Ok(decisions)
+    }
+
+    /// Whether the lines have room for what the policy adds to them.
+    pub(super) fn check_room(&self, drafts: &[CheckedDraft], decisions: &[Option<String>]) -> Result<(), AppendError> {
+        let mut bytes = drafts.iter().zip(decisions).map(|(draft, json)| draft.line_bytes_max() + json.as_ref().map_or(0, String::len));
+        let max = self.options.line_bytes_max;
+        match bytes.find(|bytes| *bytes > max) {
+            Some(bytes) => Err(DraftError::LineTooLong { bytes, max }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note of how the mirror stands to the ledger, for the policy.
+    pub fn parity_is(&mut self, parity: ParityState) {
+        self.parity = parity;
+    }
+}
