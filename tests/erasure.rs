@@ -11,16 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::secrets::{self, SECRET, check_erased, secrets_in};
-use common::{copy_dir, files, id, small_segments};
+use common::{copy_dir, files, id};
 use counterfoil::*;
-
-fn filled() -> (tempfile::TempDir, PathBuf, Options) {
-    let temp = tempfile::tempdir().unwrap();
-    let dir = temp.path().join("store");
-    let options = small_segments();
-    secrets::filled(&dir, &options);
-    (temp, dir, options)
-}
 
 fn seqs(all: &[u64]) -> Erase {
     Erase::Seqs(all.iter().map(|seq| Seq::new(*seq)..=Seq::new(*seq)).collect())
@@ -36,7 +28,7 @@ fn refused(dir: &Path, options: &Options, erasure: &Erasure) -> String {
 
 #[test]
 fn it_is_recorded_and_shown() {
-    let (_temp, dir, options) = filled();
+    let (_temp, dir, options) = secrets::store();
     let erasure = Erasure::new(seqs(&[3, 4]), "ticket 7").by("data protection").source(Source::User);
     let report = erase(&dir, &options, &erasure).unwrap();
     let recorded = report.recorded[0];
@@ -83,7 +75,7 @@ fn the_active_segment_is_sealed_first() {
 
 #[test]
 fn nothing_to_erase_records_nothing() {
-    let (_temp, dir, options) = filled();
+    let (_temp, dir, options) = secrets::store();
     let all = Erasure::new(secrets::all(), "a test");
     let dry = erase(&dir, &options, &all.clone().dry_run()).unwrap();
     assert!(dry.dry_run && dry.events == SECRET.len() as u64 && dry.recorded.is_empty() && dry.done.is_nothing(), "{dry:?}");
@@ -102,7 +94,7 @@ fn nothing_to_erase_records_nothing() {
 
 #[test]
 fn what_can_not_be_erased_is_refused() {
-    let (_temp, dir, options) = filled();
+    let (_temp, dir, options) = secrets::store();
     let erasure = |which| Erasure::new(which, "a test");
     erase(&dir, &options, &erasure(seqs(&[1]))).unwrap();
     let mut texts = vec![
@@ -131,7 +123,7 @@ fn what_can_not_be_erased_is_refused() {
 
 #[test]
 fn an_erased_event_is_known_by_its_payload_hash() {
-    let (_temp, dir, options) = filled();
+    let (_temp, dir, options) = secrets::store();
     let (mut store, _) = Store::open(&dir, &options).unwrap();
     let first = store.append(secrets::draft(4)).unwrap();
     store.erase(&Erasure::new(secrets::all(), "a test")).unwrap();
@@ -158,7 +150,7 @@ fn an_erased_event_is_known_by_its_payload_hash() {
 
 /// A copy of some of the store's files is put back, and the store opened, replayed or repaired.
 fn brought_back(what: &str, put_back: impl Fn(&Path, &Path)) {
-    let (temp, dir, options) = filled();
+    let (temp, dir, options) = secrets::store();
     let before = secrets::lines(&dir);
     let backup = temp.path().join("backup");
     copy_dir(&dir, &backup);
@@ -264,7 +256,7 @@ fn segments_that_are_there_twice_bring_nothing_back() {
 
 #[test]
 fn a_lost_segment_comes_back_without_its_secret() {
-    let (_temp, dir, options) = filled();
+    let (_temp, dir, options) = secrets::store();
     let before = secrets::lines(&dir);
     erase(&dir, &options, &Erasure::new(secrets::all(), "a test")).unwrap();
     for path in common::segment_paths(&dir).iter().take(4) {
@@ -332,7 +324,7 @@ fn a_blob_that_another_event_uses_stays() {
 
 #[test]
 fn a_reader_that_holds_the_wal_is_told_of_and_the_rest_is_done_later() {
-    let (_temp, dir, options) = filled();
+    let (_temp, dir, options) = secrets::store();
     let before = secrets::lines(&dir);
     let (mut store, _) = Store::open(&dir, &options).unwrap();
     let reader = rusqlite::Connection::open_with_flags(mirror_path(&dir), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
@@ -352,7 +344,7 @@ fn a_reader_that_holds_the_wal_is_told_of_and_the_rest_is_done_later() {
 
 #[test]
 fn one_segment_that_can_not_be_written_keeps_no_other_from_being_erased() {
-    let (_temp, dir, options) = filled();
+    let (_temp, dir, options) = secrets::store();
     let before = secrets::lines(&dir);
     fs::remove_dir_all(dir.join("torn")).unwrap();
     let mut failing = options.clone();
@@ -373,7 +365,7 @@ fn one_segment_that_can_not_be_written_keeps_no_other_from_being_erased() {
 
 #[test]
 fn an_erased_export_says_so() {
-    let (temp, dir, options) = filled();
+    let (temp, dir, options) = secrets::store();
     erase(&dir, &options, &Erasure::new(secrets::all(), "a test")).unwrap();
     let lines = secrets::lines(&dir);
     let erased = lines.values().filter(|line| line.ends_with(b",\"erased\":true}")).count();

@@ -12,20 +12,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::secrets::{self, SECRET, SESSION, check_erased, secrets_in};
-use common::{files, small_segments};
+use common::files;
 use counterfoil::*;
-
-fn filled() -> (tempfile::TempDir, PathBuf, Options) {
-    let temp = tempfile::tempdir().unwrap();
-    let dir = temp.path().join("store");
-    let options = small_segments();
-    secrets::filled(&dir, &options);
-    (temp, dir, options)
-}
 
 #[test]
 fn of_all_secrets() {
-    let (_temp, dir, options) = filled();
+    let (_temp, dir, options) = secrets::store();
     let found: Vec<String> = secrets_in(&dir).iter().map(|path| path.to_str().unwrap().to_owned()).collect();
     for place in
         ["mirror.sqlite3", "aside-1", "02-0-0.torn", "03-99-0.torn", "03-99-1.torn", "damaged-1", "damaged-2.zst", ".jsonl", ".jsonl.zst"]
@@ -68,7 +60,7 @@ fn of_all_secrets() {
 #[test]
 fn one_after_the_other() {
     // Rows move from page to page with each erasure, and leave nothing behind.
-    let (_temp, dir, options) = filled();
+    let (_temp, dir, options) = secrets::store();
     let before = secrets::lines(&dir);
     for seq in SECRET {
         let seq = Seq::new(seq);
@@ -114,7 +106,7 @@ fn of_a_mirror_where_rows_were_moved() {
 
 #[test]
 fn of_a_session() {
-    let (_temp, dir, options) = filled();
+    let (_temp, dir, options) = secrets::store();
     let report = erase(&dir, &options, &Erasure::new(Erase::Session(SESSION.to_owned()), "a test")).unwrap();
     assert_eq!(report.listed.iter().map(|event| event.seq.get()).collect::<Vec<_>>(), [3, 4, 18]);
     // The other secrets are still there.

@@ -69,6 +69,15 @@ pub fn draft(seq: u64) -> Draft {
     }
 }
 
+/// Such a store, in a folder of its own.
+pub fn store() -> (tempfile::TempDir, PathBuf, Options) {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    let options = super::small_segments();
+    filled(&dir, &options);
+    (temp, dir, options)
+}
+
 /// Fills a store: the secrets are in plain and compressed segments, in the active one, in torn bytes, in a mirror that was set
 /// aside, in rows that were written anew, and in the mirror's WAL, which stays.
 pub fn filled(dir: &Path, options: &Options) {
