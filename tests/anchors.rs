@@ -134,6 +134,26 @@ fn nothing_is_signed_for_it() {
     snapshots(|| insta::assert_snapshot!("anchors_not_signed", said));
 }
 
+/// Where the last checkpoint ends a block, the file of the tree's hashes leads to its root without the ledger: that file is of the
+/// old history, so an event must be looked at all the same.
+#[test]
+fn nothing_is_signed_for_a_history_of_whole_blocks() {
+    for (size, more, anchored) in [(255u64, 0u64, true), (256, 0, true), (256, 1, true), (256, 1, false), (512, 0, false), (512, 257, true)] {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, anchor, options) = (temp.path().join("store"), temp.path().join("anchor"), quick());
+        let anchors = || -> Vec<Arc<dyn Anchor>> { if anchored { vec![Arc::new(FileAnchor::new(&anchor))] } else { Vec::new() } };
+        let store = store_of(&dir, &options, size);
+        signer(&store, &dir, &options, anchors()).sign(store.head()).unwrap();
+        store.close().unwrap();
+        rewritten(&dir, &options, 3, size + more);
+        let (store, _) = Store::open(&dir, &options).unwrap();
+        let kept = fs::read(dir.join("checkpoints/signed.txt")).unwrap();
+        let error = signer(&store, &dir, &options, anchors()).sign(store.head()).unwrap_err();
+        assert!(matches!(&error, CheckpointError::Diverged { size: at, .. } if *at == size), "{size} and {more} more: {error}");
+        assert_eq!(fs::read(dir.join("checkpoints/signed.txt")).unwrap(), kept);
+    }
+}
+
 #[test]
 fn recovery_takes_it_as_evidence() {
     for cut in 1..=12u64 {

@@ -211,7 +211,7 @@ impl Checkpointer {
             }
             if known.size <= size { below.push(known) } else { ahead.push(known) }
         }
-        let Grown { edge, leaves } = self.grown_to(size, end.last.as_ref().map(Checkpoint::root))?;
+        let Grown { edge, leaves, .. } = self.grown_to(size, end.last.as_ref().map(Checkpoint::root))?;
         for known in below {
             let found = if known.size == edge.size() { Some(edge.root()) } else { self.root_at(known.size, known.root)? };
             known.check(found.ok_or_else(|| known.shorter(edge.size()))?)?;
@@ -245,9 +245,10 @@ impl Checkpointer {
     /// The tree of so many events: by the file of its hashes where that leads to the root that was signed, else from all events.
     fn grown_to(&self, size: u64, root: Option<TreeHash>) -> Result<Grown, CheckpointError> {
         if size > 0
-            && let Some(grown) = nodes::by_file(&self.reader, size, &self.plan)?
+            && let Some(mut grown) = nodes::by_file(&self.reader, size, &self.plan)?
             && Some(grown.edge.root()) == root
         {
+            grown.gathered.write(self.options.storage.as_ref(), &self.dir, false)?;
             return Ok(grown);
         }
         if size > 0 {
@@ -258,7 +259,7 @@ impl Checkpointer {
         let mut gathered = Gathered::default();
         self.grow(&mut state, size, &mut gathered)?;
         gathered.write(self.options.storage.as_ref(), &self.dir, false)?;
-        Ok(Grown { edge: state.edge, leaves: state.leaves })
+        Ok(Grown { edge: state.edge, leaves: state.leaves, gathered })
     }
 
     /// Adds events up to this size.
