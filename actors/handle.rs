@@ -14,7 +14,7 @@ use super::message::{Append, AppendReply, Durability, Message, Reply};
 use super::parity::Doubt;
 use super::shared::{Phase, Shared, Status};
 use super::supervisor::{Inner, SupervisorActor, SupervisorArgs};
-use crate::attest::Attestor;
+use crate::attest::Signer;
 use crate::checkpoint::{CheckpointError, Signed};
 use crate::erase::plan;
 use crate::keys::KeyChange;
@@ -176,12 +176,18 @@ impl Ledger {
         one(reply.map_err(|error| with_drafts(error, &drafts)))
     }
 
+    /// What signs from now on what brings no signer of its own, as behind a rotation; with None nothing does. Appends that are under
+    /// way may still be signed as before.
+    pub fn sign_with(&self, signer: Option<Signer>) {
+        self.inner.shared.sign_with(signer);
+    }
+
     /// Records a change to the ledger's keys, signed with this one.
     ///
     /// # Errors
     /// As [`Ledger::append`]; [`AppendError::Key`] where the change does not follow from the keys that the ledger has.
-    pub async fn change_key(&self, change: &KeyChange, attestor: Arc<dyn Attestor>) -> Result<Receipt, AppendError> {
-        self.append(change.draft()?.sign_with(attestor)).await
+    pub async fn change_key(&self, change: &KeyChange, signer: impl Into<Signer>) -> Result<Receipt, AppendError> {
+        self.append(change.draft()?.sign_with(signer)).await
     }
 
     /// Appends a batch: all of it or none, across any crash; returns once it is durable in the ledger.

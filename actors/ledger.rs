@@ -29,8 +29,8 @@ use super::waiting::{self, Waiting};
 use crate::canary::{self, Canary};
 use crate::policy::ParityState;
 use crate::{
-    AppendError, Flight, Group, Head, LedgerError, LookupError, MirrorError, MirrorFault, MirrorReader, NotSigned, Receipt, Seq, Stage,
-    Staged, Writer, failpoint,
+    AppendError, Flight, Group, Head, LedgerError, LookupError, MirrorError, MirrorFault, MirrorReader, NotSigned, ParityReport, Receipt,
+    Seq, Stage, Staged, Writer, failpoint,
 };
 
 /// What LedgerActor knows of the mirror, by the supervisor.
@@ -75,6 +75,8 @@ pub(crate) struct LedgerState {
     failed: Option<String>,
     /// Appends of the open group.
     waiting: Vec<Waiting>,
+    /// How often what signs had been exchanged when that was last looked at.
+    signer_changes: u64,
     /// Appends of the group in flight.
     flying: Vec<Waiting>,
     gather: Gather,
@@ -93,6 +95,10 @@ pub(crate) struct LedgerState {
 
 /// How often a mirror that can't be opened to read is tried again while appends wait for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Appends that are sealed again at once where one before them could not be signed. 32: each has to be signed again, and where one of
+/// them fails, no more than that many are asked for once more.
+const RESTAGED_MAX: usize = 32;
 
 #[derive(Default)]
 pub(crate) struct LedgerActor;
@@ -184,6 +190,8 @@ impl LedgerState {
             covered,
             failed: None,
             waiting: Vec::new(),
+            // As none ever is, so that the first append looks.
+            signer_changes: u64::MAX,
             flying: Vec::new(),
             gather: Gather::new(),
             flusher: None,
@@ -258,7 +266,9 @@ impl LedgerState {
             }
         }
         let mut staged = self.try_stage(&append);
-        if matches!(staged, Ok(Stage::GroupFull)) {
+        // What was refused because of events that are being signed may be right once it is known which of them there are.
+        let is_early = self.writer.is_signing() && staged.as_ref().is_err_and(AppendError::rests_on_others);
+        if is_early || matches!(staged, Ok(Stage::GroupFull)) {
             self.flush()?;
             staged = self.try_stage(&append);
         }
@@ -291,7 +301,7 @@ impl LedgerState {
     /// How the mirror stands to the ledger, for the store's policy: by what the actors know, not by what a caller says.
     fn parity_state(&self) -> ParityState {
         let live = self.context.shared.live.borrow();
-        let is_mismatched = live.last_content_parity.as_ref().is_some_and(|report| !report.is_consistent());
+        let is_mismatched = live.last_content_parity.as_ref().is_some_and(ParityReport::is_mismatched);
         match (&live.mirror, self.writer.unmirrored() as u64) {
             (MirrorHealth::Failed { .. }, _) => ParityState::Mismatched,
             _ if is_mismatched => ParityState::Mismatched,
@@ -301,8 +311,17 @@ impl LedgerState {
         }
     }
 
+    fn see_to_signer(&mut self) {
+        let (signer, changes) = self.context.shared.signer();
+        self.writer.sign_with(signer);
+        self.signer_changes = changes;
+    }
+
     fn try_stage(&mut self, append: &Append) -> Result<Stage, AppendError> {
         self.writer.parity_is(self.parity_state());
+        if self.context.shared.signer_changes.load(Ordering::Acquire) != self.signer_changes {
+            self.see_to_signer();
+        }
         let mut lookup = Covering {
             reader: self.lookup.as_mut().filter(|_| self.covered),
             done: self.context.shared.mirrored.borrow().get(),
@@ -463,12 +482,19 @@ impl LedgerState {
             let (cut, kept) = std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.receipts.iter().any(is_cut));
             self.waiting = kept;
             let cut: Vec<Waiting> = cut;
-            for waiting in cut {
+            for (index, waiting) in cut.into_iter().enumerate() {
+                if index > 0 && index.is_multiple_of(RESTAGED_MAX) {
+                    self.flush()?;
+                }
                 let error = failed.iter().find(|(seq, _)| waiting.receipts.iter().any(|receipt| receipt.seq == *seq));
                 if let Some((_, error)) = error {
                     tracing::warn!(actor = "ledger", %error, "an event is left out");
                     waiting.reply.send(Err(AppendError::Attest(error.clone())));
                 } else if let Some(append) = waiting.into_append() {
+                    if self.closing {
+                        append.reply.send(Err(AppendError::Closed));
+                        continue;
+                    }
                     let deferred = self.stage(append)?;
                     self.deferred.extend(deferred);
                 }
@@ -517,9 +543,14 @@ impl LedgerState {
             let overlaps = gather::overlaps(known) && self.waiting.len() >= gather::half(known);
             let (group, waiting) = self.settle(flight)?;
             // The disk first; it would be idle while everyone is told.
-            let departed = if overlaps { self.hand_over(me) } else { Ok(()) };
+            // But not where what is to be signed may take a while, or be cut, and another group be written first.
+            let is_ready = overlaps && !self.writer.is_signing();
+            let departed = if is_ready { self.hand_over(me) } else { Ok(()) };
             self.tell(group, waiting)?;
             departed?;
+            if overlaps && !is_ready {
+                self.hand_over(me)?;
+            }
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use super::inbox::Inbox;
 use super::message::Reply;
 use super::outbox::Outbox;
 use super::permits::Permits;
+use crate::attest::Signer;
 use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, SealedEnds, Seq, VerifyReport, WalHeld};
 
 /// Where a store's actors are in their life.
@@ -151,6 +152,9 @@ pub(crate) struct Live {
 pub(crate) struct Shared {
     pub ledger_id: LedgerId,
     pub options: LedgerOptions,
+    /// What signs what brings no signer of its own, and how often that was exchanged.
+    pub signer: Mutex<Option<Signer>>,
+    pub signer_changes: AtomicU64,
     pub permits: Permits,
     /// The durable head: moved by LedgerActor after fsync, read by whoever reads the ledger's file.
     pub durable: watch::Sender<Head>,
@@ -179,6 +183,18 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What signs from now on; appends that are sent after this are signed so.
+    pub(crate) fn sign_with(&self, signer: Option<Signer>) {
+        *self.signer.lock().unwrap_or_else(PoisonError::into_inner) = signer;
+        self.signer_changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// What signs now, and how often that was exchanged.
+    pub(crate) fn signer(&self) -> (Option<Signer>, u64) {
+        let signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+        (signer.clone(), self.signer_changes.load(Ordering::Acquire))
+    }
+
     pub(crate) fn new(ledger_id: LedgerId, head: Head, options: LedgerOptions) -> Shared {
         let live = Live {
             phase: Phase::Starting,
@@ -210,6 +226,8 @@ impl Shared {
             checkpoint: Mutex::default(),
             sealed_ends: Mutex::default(),
             reshaping: Mutex::default(),
+            signer: Mutex::new(options.store.attestor.clone()),
+            signer_changes: AtomicU64::new(0),
             options,
         }
     }

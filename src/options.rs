@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::attest::Attestor;
+use crate::attest::Signer;
 use crate::event::{Limits, Timestamp};
 use crate::ledger::storage::{FsStorage, Storage};
 use crate::policy::Policy;
@@ -91,7 +91,7 @@ pub struct Options {
     pub policy: Policy,
     /// What signs each event that does not bring a signer of its own ([`Draft::sign_with`](crate::Draft::sign_with)). None: those
     /// are not signed.
-    pub attestor: Option<Arc<dyn Attestor>>,
+    pub attestor: Option<Signer>,
     /// How long a signer that may wait for something has for a signature; then its event is left out. 2 s: a TPM or a service that
     /// is well answers within a tenth of that, and the group waits for as long.
     pub sign_deadline: Duration,

@@ -4,12 +4,11 @@
 //! of its own. Each append here is a group of its own; the actors are what makes groups form.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::Error;
-use crate::attest::Attestor;
+use crate::attest::Signer;
 use crate::erase::{EraseReport, Erased, Erasure, finish, plan};
 use crate::event::{CheckedDraft, Draft, EventHash, Seq};
 use crate::failpoint;
@@ -300,12 +299,17 @@ impl Store {
         Ok(receipts)
     }
 
+    /// What signs from now on what brings no signer of its own, as behind a rotation; with None nothing does.
+    pub fn sign_with(&mut self, signer: Option<Signer>) {
+        self.writer.sign_with(signer);
+    }
+
     /// Records a change to the ledger's keys, signed with this one.
     ///
     /// # Errors
     /// As [`Store::append`]; [`AppendError::Key`] where the change does not follow from the keys that the ledger has.
-    pub fn change_key(&mut self, change: &KeyChange, attestor: Arc<dyn Attestor>) -> Result<Receipt, Error> {
-        self.append(change.draft()?.sign_with(attestor))
+    pub fn change_key(&mut self, change: &KeyChange, signer: impl Into<Signer>) -> Result<Receipt, Error> {
+        self.append(change.draft()?.sign_with(signer))
     }
 
     /// The ledger's half of an append: durable when this returns. What the mirror is to commit comes along, unless it is

@@ -205,7 +205,7 @@ fn trusted(key: &Arc<MemoryKey>) -> actors::LedgerOptions {
     let mut options = common::options();
     common::disk::without_sync(&mut options);
     options.policy = Policy::trusted();
-    options.attestor = Some(key.clone());
+    options.attestor = Some(key.clone().into());
     options.into()
 }
 

@@ -65,7 +65,7 @@ fn the_synchronous_store_signs() {
     let (temp, _, mut options) = common::store();
     let dir = temp.path().join("signed");
     let (own, brought) = (key(1), key(2));
-    options.attestor = Some(own.clone());
+    options.attestor = Some(own.clone().into());
     let mut store = Store::open(&dir, &options).unwrap().0;
     store.append(common::note("by the store's key")).unwrap();
     store.append(common::note("by its own").sign_with(brought.clone())).unwrap();
@@ -97,7 +97,7 @@ async fn the_actors_sign_what_many_tasks_append() {
     let (temp, _, mut options) = common::unsynced_store();
     let dir = temp.path().join("new");
     let (local, elsewhere) = (key(1), Arc::new(Elsewhere(MemoryKey::from_seed(&[2; 32]))));
-    options.attestor = Some(local.clone());
+    options.attestor = Some(local.clone().into());
     let ledger = Ledger::open_with(&dir, options).await.unwrap();
     let tasks: Vec<_> = (0..32u64)
         .map(|task| {

@@ -59,7 +59,7 @@ fn scene() -> Scene {
     let mut options = common::options();
     common::disk::without_sync(&mut options);
     options.segment_bytes_max = 3000;
-    options.attestor = Some(key(ROOT));
+    options.attestor = Some(key(ROOT).into());
     filled(&at("now"), &options, "event", OLDER);
     common::copy_dir(&at("now"), &at("older"));
     let head = filled(&at("now"), &options, "event", EVENTS);

@@ -68,6 +68,7 @@ impl KeyFileError {
 /// # Errors
 /// [`KeyFileError`].
 pub fn read_key_file(path: &Path) -> Result<MemoryKey, KeyFileError> {
+    check_regular(path, "private")?;
     let mut file = std::fs::File::open(path).map_err(KeyFileError::io("opening", path))?;
     check_mode(&file, path)?;
     let text = read(&mut file, path)?;
@@ -85,6 +86,7 @@ pub fn read_key_file(path: &Path) -> Result<MemoryKey, KeyFileError> {
 /// # Errors
 /// [`KeyFileError`].
 pub fn read_public_key(path: &Path) -> Result<PublicKey, KeyFileError> {
+    check_regular(path, "public")?;
     let text = read(&mut std::fs::File::open(path).map_err(KeyFileError::io("opening", path))?, path)?;
     if text.contains("PRIVATE KEY") {
         return read_key_file(path).map(|key| key.public_key());
@@ -124,6 +126,13 @@ pub(crate) fn public_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".pub");
     name.into()
+}
+
+/// Anything but a file would be waited for.
+fn check_regular(path: &Path, kind: &'static str) -> Result<(), KeyFileError> {
+    let is_file = std::fs::metadata(path).map_err(KeyFileError::io("opening", path))?.is_file();
+    let reason = || "it is no file".to_owned();
+    if is_file { Ok(()) } else { Err(KeyFileError::Content { path: path.to_owned(), kind, reason: reason() }) }
 }
 
 #[cfg(unix)]

@@ -36,6 +36,11 @@ impl PublicKey {
         self.prepared().is_some_and(|key| key.verify(message, signature))
     }
 
+    /// Whether anything could be signed with it: it is a point of the curve, and not one of the few of small order.
+    pub fn is_usable(&self) -> bool {
+        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| !key.is_weak())
+    }
+
     /// The same key, prepared to verify many signatures. Nothing where the bytes are no point of the curve.
     pub fn prepared(&self) -> Option<PreparedKey> {
         VerifyingKey::from_bytes(&self.0).ok().map(PreparedKey)

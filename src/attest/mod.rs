@@ -9,4 +9,4 @@ mod signer;
 
 pub use file::{KeyFileError, generate_key_file, read_key_file, read_public_key};
 pub use key::{KeyId, PreparedKey, PublicKey, Signature};
-pub use signer::{AttestError, Attestor, MemoryKey};
+pub use signer::{AttestError, Attestor, MemoryKey, Signer};

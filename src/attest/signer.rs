@@ -1,8 +1,11 @@
 //! What signs.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::{Signer as _, SigningKey};
 
 use super::{KeyId, PublicKey, Signature};
 
@@ -71,6 +74,88 @@ pub trait Attestor: Send + Sync {
 impl fmt::Debug for dyn Attestor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "attestor {}", self.key_id())
+    }
+}
+
+/// A signer that is ready for use. What it says of itself is asked once, by whoever makes this, so that none of the ledger's threads
+/// has to wait for that, or panics with it.
+#[derive(Clone)]
+pub struct Signer {
+    attestor: Arc<dyn Attestor>,
+    key: PublicKey,
+    key_id: KeyId,
+    is_local: bool,
+}
+
+impl Signer {
+    /// The key that its signatures verify with.
+    pub fn public_key(&self) -> PublicKey {
+        self.key
+    }
+
+    /// Its id.
+    pub fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        self.is_local
+    }
+
+    pub(crate) fn attestor(&self) -> &Arc<dyn Attestor> {
+        &self.attestor
+    }
+
+    /// Whether it is the very same one, not just one with the same key.
+    pub(crate) fn is(&self, other: &Signer) -> bool {
+        Arc::ptr_eq(&self.attestor, &other.attestor)
+    }
+
+    /// Signs within this time; a call that takes longer goes on without anybody waiting for it.
+    pub(crate) fn sign_within(&self, message: &[u8], deadline: Duration) -> Result<Signature, AttestError> {
+        if self.is_local {
+            return self.attestor.sign(message);
+        }
+        let (key_id, reason) = (self.key_id, "it has no thread, or has panicked".to_owned());
+        let (attestor, message, (answer, answered)) = (self.attestor.clone(), message.to_vec(), sync_channel(1));
+        let sign = move || drop(answer.send(attestor.sign(&message)));
+        let started = std::thread::Builder::new().name("counterfoil-signer".to_owned()).spawn(sign);
+        match started.map(|_| answered.recv_timeout(deadline)) {
+            Ok(Ok(signature)) => signature,
+            Ok(Err(std::sync::mpsc::RecvTimeoutError::Timeout)) => {
+                Err(AttestError::Deadline { key_id, deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) })
+            }
+            _ => Err(AttestError::Failed { key_id, reason }),
+        }
+    }
+}
+
+impl From<Arc<dyn Attestor>> for Signer {
+    fn from(attestor: Arc<dyn Attestor>) -> Signer {
+        let key = attestor.public_key();
+        Signer { key, key_id: key.key_id(), is_local: attestor.is_local(), attestor }
+    }
+}
+
+impl<A: Attestor + 'static> From<Arc<A>> for Signer {
+    fn from(attestor: Arc<A>) -> Signer {
+        let attestor: Arc<dyn Attestor> = attestor;
+        attestor.into()
+    }
+}
+
+impl PartialEq for Signer {
+    /// Whether the key is the same.
+    fn eq(&self, other: &Signer) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Signer {}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "signer {}", self.key_id)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::line::{self, SESSION_ID_BYTES_MAX, TAG_BYTES_MAX, TAGS_MAX};
 use super::{Event, EventId, EventType, Payload, PayloadError, PayloadHash, Source, Timestamp, TraceId};
-use crate::attest::{Attestor, Signature};
+use crate::attest::{Signature, Signer};
 use crate::policy::{Authorisation, Decision};
 use crate::redact::{Redactor, Replaced};
 
@@ -30,7 +30,7 @@ pub struct Draft {
     causation_id: Option<EventId>,
     domain_tags: Vec<String>,
     payload: Payload,
-    attestor: Option<SignWith>,
+    signer: Option<Signer>,
     brought: Option<Box<Brought>>,
 }
 
@@ -40,18 +40,6 @@ pub(crate) struct Brought {
     pub decision: Option<Decision>,
     pub authorisation: Option<Authorisation>,
 }
-
-/// The same where the key is.
-#[derive(Clone, Debug)]
-struct SignWith(Arc<dyn Attestor>);
-
-impl PartialEq for SignWith {
-    fn eq(&self, other: &SignWith) -> bool {
-        self.0.key_id() == other.0.key_id()
-    }
-}
-
-impl Eq for SignWith {}
 
 /// Bounds that a draft is checked against, and what redacts it on that occasion.
 #[derive(Clone, Debug)]
@@ -170,7 +158,7 @@ impl Draft {
             causation_id: None,
             domain_tags: Vec::new(),
             payload: Payload::null(),
-            attestor: None,
+            signer: None,
             brought: None,
         }
     }
@@ -237,14 +225,14 @@ impl Draft {
 
     /// Has it signed with this key, rather than with that of the store ([`Options::attestor`](crate::Options::attestor)). A
     /// signature that fails, or comes too late, leaves the event out.
-    pub fn sign_with(mut self, attestor: Arc<dyn Attestor>) -> Draft {
-        self.attestor = Some(SignWith(attestor));
+    pub fn sign_with(mut self, signer: impl Into<Signer>) -> Draft {
+        self.signer = Some(signer.into());
         self
     }
 
     /// What it is to be signed with, if it was given that.
-    pub fn attestor(&self) -> Option<&Arc<dyn Attestor>> {
-        self.attestor.as_ref().map(|SignWith(attestor)| attestor)
+    pub fn signer(&self) -> Option<&Signer> {
+        self.signer.as_ref()
     }
 
     /// Brings a decision that the caller has come to: its votes are counted with those of the store's gates, and can satisfy a rule
@@ -330,7 +318,8 @@ impl Draft {
             String::from_utf8(json).unwrap_or_default()
         });
         let mut replaced = Vec::new();
-        if let Some(redactor) = &limits.redactor {
+        // What the ledger itself records stays as it is: a change to keys with another text in it would be none.
+        if let Some(redactor) = limits.redactor.as_ref().filter(|_| !self.event_type.is_reserved()) {
             (self, replaced) = self.redact(redactor.as_ref())?;
         }
         let payload_hash = self.payload.hash();

@@ -97,6 +97,11 @@ impl EventType {
         EventType(Cow::Borrowed(name))
     }
 
+    /// Whether only the ledger itself may write it.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.0.starts_with(EventType::RESERVED)
+    }
+
     /// Its name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -93,6 +93,14 @@ pub enum KeyFault {
         /// What it is.
         state: KeyState,
     },
+    /// The key that comes in is none.
+    #[error(
+        "{key_id} is no Ed25519 key that could sign anything; give the public key as it was written (`counterfoil keys generate` writes FILE.pub)"
+    )]
+    Unusable {
+        /// Its id.
+        key_id: KeyId,
+    },
     /// There are too many keys.
     #[error("the ledger has {count} keys, which is the most it may have; use one of those that are current")]
     TooMany {
@@ -164,6 +172,9 @@ impl KeyRing {
     /// [`KeyFault`].
     pub fn check_change(&self, change: &KeyChange, signed_by: Option<KeyId>) -> Result<(), KeyFault> {
         let signed_by = signed_by.ok_or(KeyFault::Unsigned)?;
+        if let Some(key) = change.brings().filter(|key| !key.is_usable()) {
+            return Err(KeyFault::Unusable { key_id: key.key_id() });
+        }
         if let (true, KeyChange::Added { key, .. }) = (self.keys.is_empty(), change) {
             // The first one vouches for itself: that it is the right one is for those to know who verify.
             return if key.key_id() == signed_by { Ok(()) } else { Err(KeyFault::Unknown { key_id: signed_by }) };

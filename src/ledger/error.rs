@@ -355,3 +355,12 @@ pub enum AppendError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
+
+#[cfg(feature = "actors")]
+impl AppendError {
+    /// Whether it is what other events say that speaks against the append.
+    pub(crate) fn rests_on_others(&self) -> bool {
+        use AppendError::{BatchConflict, Conflict, Key, Policy, WrongHead, WrongSessionSeq};
+        matches!(self, Conflict { .. } | BatchConflict { .. } | WrongHead { .. } | WrongSessionSeq { .. } | Key(_) | Policy(_))
+    }
+}

@@ -4,26 +4,29 @@
 //! Keys of this process are signed with by as many threads as there are processors, and by the writer itself where it would
 //! wait otherwise. What may wait for something (a TPM, a service) has threads of its own, and a deadline.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::attest::{AttestError, Attestor, KeyId, Signature};
+use crate::attest::{AttestError, Signature, Signer};
 use crate::chain;
 use crate::event::{EventHash, LedgerId};
 
 /// Threads for signers that wait for something. 16: a service that takes 5 ms then signs 3,200 events/s.
 const REMOTE_THREADS_MAX: usize = 16;
+/// Calls whose deadline is past do not count among those, up to so many: a signer that hangs must not take the others' threads.
+const OVERDUE_MAX: usize = 64;
 /// Threads for keys in memory. More than processors would be of no use, and past four the writer can't keep up with them.
 const LOCAL_THREADS_MAX: usize = 4;
+/// How often a signer is asked that says no: what passes by itself, as a connection that is gone, shall not leave events out.
+const TRIES: usize = 2;
 
 /// An event that was handed over to be signed.
 pub(crate) struct Asked {
-    attestor: Arc<dyn Attestor>,
+    signer: Signer,
     slot: Arc<Slot>,
-    since: Instant,
 }
 
 /// Where its signature will be.
@@ -33,23 +36,32 @@ struct Slot {
 }
 
 struct Job {
-    attestor: Arc<dyn Attestor>,
+    signer: Signer,
     event_hash: EventHash,
     slot: Arc<Slot>,
+}
+
+/// A call of a signer that has not come back.
+struct Call {
+    signer: Signer,
+    slot: Arc<Slot>,
+    since: Instant,
+    /// Its deadline is past, and nobody waits for it any more.
+    overdue: bool,
 }
 
 /// Signs the events of one ledger.
 pub(crate) struct Signers {
     local: Arc<Pool>,
     remote: Arc<Pool>,
-    deadline: Duration,
 }
 
 struct Pool {
     ledger_id: LedgerId,
     threads_max: usize,
-    /// Whether the one who waits may help itself to what is queued, and need not check what comes out.
-    is_local: bool,
+    /// How long a call may take; nothing where they never wait for anything, so that the one who waits may help itself to what is
+    /// queued, and need not check what comes out.
+    deadline: Option<Duration>,
     state: Mutex<State>,
     work: Condvar,
     answered: Condvar,
@@ -58,15 +70,34 @@ struct Pool {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Job>,
+    calls: Vec<Call>,
     threads: usize,
     idle: usize,
     /// Someone waits for an answer.
     awaited: bool,
-    /// Calls under way whose deadline is past, by key.
-    overdue: HashMap<KeyId, usize>,
-    /// Slots of those.
-    abandoned: Vec<Arc<Slot>>,
     closed: bool,
+}
+
+impl State {
+    fn overdue(&self) -> usize {
+        self.calls.iter().filter(|call| call.overdue).count()
+    }
+
+    /// Whether a call of this signer has not come back in time, and is still away.
+    fn is_stuck(&self, signer: &Signer) -> bool {
+        self.calls.iter().any(|call| call.overdue && call.signer.is(signer))
+    }
+
+    /// Takes note of calls whose deadline is past; answers how long the next one has.
+    fn look_at_calls(&mut self, deadline: Duration) -> Duration {
+        let mut left = deadline;
+        for call in self.calls.iter_mut().filter(|call| !call.overdue) {
+            let has = deadline.saturating_sub(call.since.elapsed());
+            call.overdue = has.is_zero();
+            left = if call.overdue { left } else { left.min(has) };
+        }
+        left
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,36 +108,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Signers {
     /// No thread is started before there is something to sign.
     pub(crate) fn new(ledger_id: LedgerId, deadline: Duration) -> Signers {
-        let pool = |threads_max, is_local| {
+        let pool = |threads_max, deadline| {
             let (state, work, answered) = Default::default();
-            Arc::new(Pool { ledger_id, threads_max, is_local, state, work, answered })
+            Arc::new(Pool { ledger_id, threads_max, deadline, state, work, answered })
         };
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        Signers { local: pool(processors.min(LOCAL_THREADS_MAX), true), remote: pool(REMOTE_THREADS_MAX, false), deadline }
+        Signers { local: pool(processors.min(LOCAL_THREADS_MAX), None), remote: pool(REMOTE_THREADS_MAX, Some(deadline)) }
     }
 
-    fn pool(&self, attestor: &dyn Attestor) -> &Arc<Pool> {
-        if attestor.is_local() { &self.local } else { &self.remote }
+    fn pool(&self, signer: &Signer) -> &Arc<Pool> {
+        if signer.is_local() { &self.local } else { &self.remote }
     }
 
     /// Whether it makes sense to ask this signer.
     ///
     /// # Errors
     /// [`AttestError::Stuck`].
-    pub(crate) fn check(&self, attestor: &dyn Attestor) -> Result<(), AttestError> {
-        if attestor.is_local() {
-            return Ok(());
-        }
-        let key_id = attestor.key_id();
-        if lock(&self.remote.state).overdue.contains_key(&key_id) { Err(AttestError::Stuck { key_id }) } else { Ok(()) }
+    pub(crate) fn check(&self, signer: &Signer) -> Result<(), AttestError> {
+        let is_stuck = !signer.is_local() && lock(&self.remote.state).is_stuck(signer);
+        if is_stuck { Err(AttestError::Stuck { key_id: signer.key_id() }) } else { Ok(()) }
     }
 
     /// Hands an event over.
-    pub(crate) fn ask(&self, attestor: &Arc<dyn Attestor>, event_hash: EventHash) -> Asked {
+    pub(crate) fn ask(&self, signer: &Signer, event_hash: EventHash) -> Asked {
         let slot = Arc::new(Slot::default());
-        let job = Job { attestor: attestor.clone(), event_hash, slot: slot.clone() };
-        self.pool(attestor.as_ref()).push(job);
-        Asked { attestor: attestor.clone(), slot, since: Instant::now() }
+        self.pool(signer).push(Job { signer: signer.clone(), event_hash, slot: slot.clone() });
+        Asked { signer: signer.clone(), slot }
     }
 
     /// Fetches a signature; waits for it where it has to.
@@ -114,8 +141,7 @@ impl Signers {
     /// # Errors
     /// [`AttestError`].
     pub(crate) fn fetch(&self, asked: &Asked) -> Result<Signature, AttestError> {
-        let pool = self.pool(asked.attestor.as_ref());
-        pool.fetch(asked, self.deadline)
+        self.pool(&asked.signer).fetch(asked)
     }
 }
 
@@ -137,31 +163,43 @@ impl Pool {
         let mut state = lock(&self.state);
         state.queue.push_back(job);
         // A lone event of a local key is signed by whoever fetches it: to wake a thread would take as long.
-        let waiting = state.queue.len();
-        if self.is_local && waiting < 2 {
-            return;
+        if self.deadline.is_some() || state.queue.len() > 1 {
+            self.see_to_threads(&mut state);
         }
-        if state.idle > 0 {
-            drop(state);
+    }
+
+    /// Sees that as many threads are at work as there is work for.
+    fn see_to_threads(self: &Arc<Pool>, state: &mut State) {
+        // One that was woken counts as idle until it has taken something, so it is held against all that is queued.
+        if state.idle >= state.queue.len() {
             self.work.notify_one();
-        } else if state.threads < self.threads_max && waiting > 0 {
+        } else if state.threads < self.threads_max + state.overdue().min(OVERDUE_MAX) {
             let pool = self.clone();
-            // Where there is no thread to be had, the one that is there, or the writer, comes to it later.
+            // Where there is no thread to be had, one that is there, or the writer, comes to it later.
             let started = thread::Builder::new().name("counterfoil-signer".to_owned()).spawn(move || pool.work());
             state.threads += usize::from(started.is_ok());
+        } else {
+            self.work.notify_one();
         }
     }
 
     fn work(&self) {
         let mut state = lock(&self.state);
         loop {
-            if let Some(job) = state.queue.pop_front() {
+            // Threads that were started while others hung are not needed once those are back.
+            let is_spare = state.threads > self.threads_max + state.overdue().min(OVERDUE_MAX);
+            if let Some(job) = state.queue.pop_front().filter(|_| !state.closed) {
+                let (signer, slot) = (job.signer.clone(), job.slot.clone());
+                state.calls.push(Call { signer, slot, since: Instant::now(), overdue: false });
                 drop(state);
-                self.answer(&job);
+                let answer = self.sign(&job);
                 state = lock(&self.state);
+                state.calls.retain(|call| !Arc::ptr_eq(&call.slot, &job.slot));
+                self.answer(&job, answer, &state);
                 continue;
             }
-            if state.closed {
+            if state.closed || is_spare {
+                state.threads -= 1;
                 return;
             }
             state.idle += 1;
@@ -170,77 +208,65 @@ impl Pool {
         }
     }
 
-    /// Signs, and puts the answer where it is waited for.
-    fn answer(&self, job: &Job) {
-        let answer = self.sign(job);
+    /// Puts the answer where it is waited for.
+    fn answer(&self, job: &Job, answer: Result<Signature, AttestError>, state: &State) {
         *lock(&job.slot.answer) = Some(answer);
-        let mut state = lock(&self.state);
-        if let Some(at) = state.abandoned.iter().position(|slot| Arc::ptr_eq(slot, &job.slot)) {
-            state.abandoned.swap_remove(at);
-            let key_id = job.attestor.key_id();
-            if let Some(calls) = state.overdue.get_mut(&key_id) {
-                *calls -= 1;
-                if *calls == 0 {
-                    state.overdue.remove(&key_id);
-                }
-            }
-        }
         if state.awaited {
             self.answered.notify_all();
         }
     }
 
     fn sign(&self, job: &Job) -> Result<Signature, AttestError> {
-        let message = chain::signing_input(self.ledger_id, job.event_hash);
-        let failed = |reason: &str| AttestError::Failed { key_id: job.attestor.key_id(), reason: reason.to_owned() };
-        let signature = catch_unwind(AssertUnwindSafe(|| job.attestor.sign(&message))).unwrap_or_else(|_| Err(failed("it panicked")))?;
+        let (message, key_id) = (chain::signing_input(self.ledger_id, job.event_hash), job.signer.key_id());
+        let panicked = |_| Err(AttestError::Failed { key_id, reason: "it panicked".to_owned() });
+        let ask = || catch_unwind(AssertUnwindSafe(|| job.signer.attestor().sign(&message))).unwrap_or_else(panicked);
+        let mut answer = ask();
+        for _ in 1..TRIES {
+            answer = answer.or_else(|_| ask());
+        }
+        let signature = answer?;
         // What a key in memory gives is right; what comes from elsewhere is what everybody would be told to trust.
-        if !self.is_local && !job.attestor.public_key().verify(&message, &signature) {
-            return Err(AttestError::Wrong { key_id: job.attestor.key_id() });
+        if self.deadline.is_some() && !job.signer.public_key().verify(&message, &signature) {
+            return Err(AttestError::Wrong { key_id });
         }
         Ok(signature)
     }
 
-    fn fetch(&self, asked: &Asked, deadline: Duration) -> Result<Signature, AttestError> {
+    fn fetch(self: &Arc<Pool>, asked: &Asked) -> Result<Signature, AttestError> {
+        let key_id = asked.signer.key_id();
+        let mut state = lock(&self.state);
         loop {
             if let Some(answer) = lock(&asked.slot.answer).take() {
                 return answer;
             }
-            let mut state = lock(&self.state);
-            if self.is_local
-                && let Some(job) = state.queue.pop_front()
-            {
+            let mut pause = Duration::from_secs(3600);
+            if let Some(deadline) = self.deadline {
+                pause = state.look_at_calls(deadline);
+                if state.calls.iter().any(|call| call.overdue && Arc::ptr_eq(&call.slot, &asked.slot)) {
+                    return Err(AttestError::Deadline { key_id, deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) });
+                }
+                let queued = state.queue.iter().position(|job| Arc::ptr_eq(&job.slot, &asked.slot));
+                match queued {
+                    // It would hang there too.
+                    Some(at) if state.is_stuck(&asked.signer) => {
+                        state.queue.remove(at);
+                        return Err(AttestError::Stuck { key_id });
+                    }
+                    // Calls that hang have given their threads up to others.
+                    Some(_) => self.see_to_threads(&mut state),
+                    None => {}
+                }
+            } else if let Some(job) = state.queue.pop_front() {
                 drop(state);
-                self.answer(&job);
+                let answer = self.sign(&job);
+                state = lock(&self.state);
+                self.answer(&job, answer, &state);
                 continue;
             }
-            // Answers are given without this lock, so it may have come just now; who gives it next sees that it is awaited.
+            // Answers are given with the lock held, so none has come since it was looked for.
             state.awaited = true;
-            if lock(&asked.slot.answer).is_some() {
-                state.awaited = false;
-                continue;
-            }
-            let left = deadline.saturating_sub(asked.since.elapsed());
-            if !self.is_local && left.is_zero() {
-                state.awaited = false;
-                return Err(self.abandon(&mut state, asked, deadline));
-            }
-            let left = if self.is_local { Duration::from_secs(3600) } else { left };
-            let (mut state, _) = self.answered.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            state = self.answered.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
             state.awaited = false;
         }
-    }
-
-    /// Takes it that a call does not come back in time.
-    fn abandon(&self, state: &mut State, asked: &Asked, deadline: Duration) -> AttestError {
-        let key_id = asked.attestor.key_id();
-        let queued = state.queue.len();
-        state.queue.retain(|job| !Arc::ptr_eq(&job.slot, &asked.slot));
-        if state.queue.len() == queued {
-            // It is under way.
-            state.abandoned.push(asked.slot.clone());
-            *state.overdue.entry(key_id).or_default() += 1;
-        }
-        AttestError::Deadline { key_id, deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) }
     }
 }

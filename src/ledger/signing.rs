@@ -3,10 +3,8 @@
 //! The line is sealed first, with room for a signature, which the event hash does not cover; the signers work on it while more
 //! is staged. A signature that can't be had leaves its event out, and what was staged behind it must be sealed again.
 
-use std::sync::Arc;
-
 use super::signers::{Asked, Signers};
-use crate::attest::{AttestError, Attestor, Signature};
+use crate::attest::{AttestError, Signature, Signer};
 use crate::event::{CheckedDraft, EventHash, LedgerId, Seq};
 use crate::options::Options;
 
@@ -31,7 +29,7 @@ pub struct NotSigned {
 }
 
 pub(super) struct Signing {
-    default: Option<Arc<dyn Attestor>>,
+    pub default: Option<Signer>,
     signers: Signers,
 }
 
@@ -41,18 +39,18 @@ impl Signing {
     }
 
     /// What is to sign this draft.
-    pub(super) fn of<'a>(&'a self, draft: &'a CheckedDraft) -> Option<&'a Arc<dyn Attestor>> {
-        draft.draft().attestor().or(self.default.as_ref())
+    pub(super) fn of<'a>(&'a self, draft: &'a CheckedDraft) -> Option<&'a Signer> {
+        draft.draft().signer().or(self.default.as_ref())
     }
 
     /// Whether it makes sense to ask this signer.
-    pub(super) fn check(&self, attestor: &dyn Attestor) -> Result<(), AttestError> {
-        self.signers.check(attestor)
+    pub(super) fn check(&self, signer: &Signer) -> Result<(), AttestError> {
+        self.signers.check(signer)
     }
 
     /// Has an event signed.
-    pub(super) fn ask(&self, attestor: &Arc<dyn Attestor>, event_hash: EventHash) -> Asked {
-        self.signers.ask(attestor, event_hash)
+    pub(super) fn ask(&self, signer: &Signer, event_hash: EventHash) -> Asked {
+        self.signers.ask(signer, event_hash)
     }
 
     /// Puts the signatures where they belong; answers those that could not be had.

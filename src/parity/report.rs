@@ -289,6 +289,12 @@ impl ParityReport {
         self.wrong_count() == 0
     }
 
+    /// Whether the legs differ where they should be equal. Rows that are still to come are no difference.
+    pub fn is_mismatched(&self) -> bool {
+        let is_behind = self.missing_in_sqlite.ranges.first().is_none_or(|range| range.first > self.mirrored_through);
+        !is_behind || !self.missing_in_jsonl.is_empty() || self.mismatched_count > 0 || self.findings_count > 0
+    }
+
     /// How much is wrong.
     pub(crate) fn wrong_count(&self) -> u64 {
         self.missing_in_sqlite.count + self.missing_in_jsonl.count + self.mismatched_count + self.findings_count

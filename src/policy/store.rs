@@ -143,7 +143,8 @@ impl Policy {
         self.covered()
     }
 
-    /// Requires that this rule has voted: a gate of the store, or in the decision that a caller brings.
+    /// Requires that this rule has voted: a gate of the store, or in the decision that a caller brings, who is believed. Events that the
+    /// ledger itself records are asked only for rules that the store has a gate of.
     pub fn require(mut self, rule: RuleId) -> Policy {
         if let Err(at) = self.required.binary_search(&rule) {
             self.required.insert(at, rule);
@@ -287,7 +288,10 @@ impl Policy {
         if votes.len() > VOTES_MAX {
             return Err(PolicyError::TooManyVotes { count: votes.len() });
         }
-        if let Some(rule) = self.required.iter().find(|rule| !votes.iter().any(|vote| vote.rule() == *rule)) {
+        // For its own events the ledger has nobody to ask but its gates.
+        let is_own = appending.event_type().is_reserved();
+        let is_asked = |rule: &&RuleId| !is_own || self.gates.iter().any(|gate| gate.rule() == *rule);
+        if let Some(rule) = self.required.iter().filter(is_asked).find(|rule| !votes.iter().any(|vote| vote.rule() == *rule)) {
             return Err(PolicyError::Missing { rule: rule.clone() });
         }
         let must_allow = |vote: &Vote| must_allow(vote.rule(), appending.source());

@@ -39,7 +39,7 @@ pub fn run(args: AppendArgs, context: &Context, out: &mut Out) -> Result<Exit, F
     draft(&args, Payload::null()).check(&context.options.limits())?;
     let mut options = context.options.clone();
     if let Some(path) = &args.sign {
-        options.attestor = Some(Arc::new(read_key_file(path)?));
+        options.attestor = Some(Arc::new(read_key_file(path)?).into());
     }
     match args.policy {
         Some(PolicyArg::Local) => options.policy = Policy::local(),

@@ -133,7 +133,8 @@ pub struct AppendArgs {
     /// Sign them with the private key in this file (PKCS#8 PEM, mode 600)
     #[arg(long, value_name = "KEYFILE")]
     pub sign: Option<PathBuf>,
-    /// What may be appended: `local` warns of what is not signed, `trusted` takes only what a current key of the ledger signs
+    /// What may be appended: `local` warns of what is not signed, `trusted` takes only what a current key of the ledger signs. Each
+    /// append is decided by itself: what `parity --full` once found is not remembered
     #[arg(long, value_enum)]
     pub policy: Option<PolicyArg>,
     /// All payloads as one batch: all of them are recorded, or none
@@ -331,6 +332,9 @@ pub enum KeysCommand {
         /// Its id, as in key_0123…, or the key
         #[arg(value_name = "KEY")]
         which: String,
+        /// Though no key is left then that may sign, or ever let another in
+        #[arg(long)]
+        last: bool,
         #[command(flatten)]
         by: SignedChange,
     },
@@ -339,6 +343,9 @@ pub enum KeysCommand {
         /// Its id, as in key_0123…, or the key
         #[arg(value_name = "KEY")]
         which: String,
+        /// Though no key is left then that may sign, or ever let another in
+        #[arg(long)]
+        last: bool,
         #[command(flatten)]
         by: SignedChange,
     },

@@ -25,7 +25,7 @@ pub fn run(args: EraseArgs, context: &Context, out: &mut Out) -> Result<Exit, Fa
     (erasure.by, erasure.dry_run) = (by, dry_run);
     let mut options = context.options.clone();
     if let Some(path) = &sign {
-        options.attestor = Some(Arc::new(read_key_file(path)?));
+        options.attestor = Some(Arc::new(read_key_file(path)?).into());
     }
     let report = erase(&context.store, &options, &erasure)?;
     // It is recorded, but not done as a whole.

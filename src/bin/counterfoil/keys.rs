@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use counterfoil::Store;
 use counterfoil::attest::{Attestor, KeyId, MemoryKey, PublicKey, generate_key_file, read_key_file, read_public_key};
-use counterfoil::keys::{KeyChange, KeyInfo, KeyReason};
+use counterfoil::keys::{KeyChange, KeyInfo, KeyReason, KeyState};
 use serde::Serialize;
 
 use crate::args::{KeysCommand, SignedChange};
@@ -26,12 +26,14 @@ pub fn run(command: KeysCommand, context: &Context, out: &mut Out) -> Result<Exi
             let to = public_key(&to)?;
             record(by, context, out, |key, reason| KeyChange::Rotated { from: key.key_id(), to, reason })?;
         }
-        KeysCommand::Retire { which, by } => {
+        KeysCommand::Retire { which, last, by } => {
             let key = key_id(&which)?;
+            check_others(key, last, context)?;
             record(by, context, out, |_, reason| KeyChange::Retired { key, reason })?;
         }
-        KeysCommand::Revoke { which, by } => {
+        KeysCommand::Revoke { which, last, by } => {
             let key = key_id(&which)?;
+            check_others(key, last, context)?;
             record(by, context, out, |_, reason| KeyChange::Revoked { key, reason })?;
         }
     }
@@ -52,6 +54,18 @@ fn key_id(text: &str) -> Result<KeyId, Failure> {
         Ok(key_id) => Ok(key_id),
         Err(_) => public_key(text).map(|key| key.key_id()),
     }
+}
+
+/// Whether another key may sign besides this one, which is to end; else nobody could ever let one in again.
+fn check_others(key: KeyId, last: bool, context: &Context) -> Result<(), Failure> {
+    let ring = context.mirror(&context.ledger()?)?.keys()?;
+    let has_others = ring.keys().any(|info| info.state == KeyState::Current && info.key_id != key);
+    if last || has_others || ring.key(key).is_none_or(|info| info.state != KeyState::Current) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{key} is the last key that may sign: without it no key can ever be let in again; `counterfoil keys rotate` hands over to another, and --last ends it all the same"
+    )))
 }
 
 #[derive(Serialize)]

@@ -3,9 +3,9 @@
 //! Called when they are staged, once it is known that they are no duplicates and that their conditions hold. Writes nothing.
 
 use super::Writer;
-use crate::attest::KeyId;
+use crate::attest::Signer;
 use crate::event::{Brought, CheckedDraft, DraftError, Timestamp};
-use crate::keys::KeyChange;
+use crate::keys::{KEY_EVENTS, KeyChange, KeyFault};
 use crate::ledger::{AppendError, Lookup};
 use crate::policy::{Appending, KeyStanding, ParityState};
 
@@ -14,18 +14,35 @@ impl Writer {
     pub(super) fn check_keys(&mut self, drafts: &[CheckedDraft], lookup: &mut dyn Lookup) -> Result<(), AppendError> {
         let mut changed = None;
         for draft in drafts {
-            let attestor = self.signing.of(draft).cloned();
-            if let Some(attestor) = &attestor {
-                self.signing.check(attestor.as_ref())?;
+            let signed_by = match self.signing.of(draft) {
+                Some(signer) => {
+                    self.signing.check(signer)?;
+                    Some(signer.key_id())
+                }
+                None => None,
+            };
+            let draft = draft.draft();
+            if !KEY_EVENTS.contains(&draft.event_type().as_str()) {
+                continue;
             }
-            let event_type = draft.draft().event_type().as_str();
-            if let Some(change) = KeyChange::of(event_type, draft.draft().payload_bytes()) {
-                let ring = match &mut changed {
-                    Some(ring) => ring,
-                    none => none.insert(self.keys.ring(lookup)?.clone()),
-                };
-                let signed_by: Option<KeyId> = attestor.map(|attestor| attestor.key_id());
-                ring.apply(self.last_staged().seq.next(), &change, signed_by)?;
+            let change = KeyChange::of(draft.event_type().as_str(), draft.payload_bytes()).ok_or(KeyFault::Malformed)?;
+            let ring = match &mut changed {
+                Some(ring) => ring,
+                none => none.insert(self.keys.ring(lookup)?.clone()),
+            };
+            ring.apply(self.last_staged().seq.next(), &change, signed_by)?;
+        }
+        Ok(())
+    }
+
+    /// Whether those who are to sign are keys of the ledger that may, where it records its keys at all: else verify would never again
+    /// find it signed as it should be. Asked behind the policy, which may have more to say of it.
+    pub(super) fn check_use(&mut self, drafts: &[CheckedDraft], lookup: &mut dyn Lookup) -> Result<(), AppendError> {
+        for draft in drafts {
+            let Some(key_id) = self.signing.of(draft).map(Signer::key_id) else { continue };
+            let ring = self.keys.ring(lookup)?;
+            if !ring.is_empty() {
+                ring.check(key_id)?;
             }
         }
         Ok(())
@@ -43,8 +60,8 @@ impl Writer {
         let mut decisions = Vec::new();
         for (index, draft) in drafts.iter().enumerate() {
             let key = match self.signing.of(draft) {
-                Some(attestor) if policy.looks_at_keys() => KeyStanding::of(self.keys.ring(lookup)?, Some(attestor.key_id())),
-                Some(attestor) => KeyStanding::Unknown(attestor.key_id()),
+                Some(signer) if policy.looks_at_keys() => KeyStanding::of(self.keys.ring(lookup)?, Some(signer.key_id())),
+                Some(signer) => KeyStanding::Unknown(signer.key_id()),
                 None => KeyStanding::Unsigned,
             };
             let appending = Appending::new(draft, self.ledger_id, now).signed(key).parity_is(self.parity);

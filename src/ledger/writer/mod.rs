@@ -22,6 +22,7 @@ use super::{
     AppendError, Conditions, Head, LedgerError, Lookup, LookupError, Manifest, NotSigned, Receipt, RecoveryReport, SealedEnds, Stored,
     Watermark,
 };
+use crate::attest::Signer;
 use crate::canary::{self, Canary};
 use crate::event::{CheckedDraft, EventId, LedgerId, Place, Seq, Timestamp, line};
 use crate::failpoint;
@@ -216,8 +217,12 @@ impl Writer {
         let recorded_at = self.options.clock.now();
         let decisions = self.decide(drafts, recorded_at, lookup)?;
         let policy_bytes = decisions.iter().flatten().map(String::len).sum::<usize>();
+        self.check_use(drafts, lookup)?;
         if policy_bytes > 0 {
             self.check_room(drafts, &decisions)?;
+            if bytes + policy_bytes > bytes_max {
+                return Err(AppendError::BatchTooLarge { events: drafts.len(), bytes: bytes + policy_bytes, events_max, bytes_max });
+            }
             if self.group.events > 0 && self.group.bytes.len() + bytes + policy_bytes > bytes_max {
                 return Ok(Stage::GroupFull);
             }
@@ -250,8 +255,8 @@ impl Writer {
             // A stream that the batch has moved on is where the memory has it.
             let position = if index == 0 { position } else { draft.session_id().and_then(|id| self.memory.session_seq(id)).or(position) };
             let session_seq = position.map(|last| last + 1);
-            let attestor = self.signing.of(draft).cloned();
-            let signed_by = attestor.as_ref().map(|attestor| attestor.key_id().to_string());
+            let signer = self.signing.of(draft).cloned();
+            let signed_by = signer.as_ref().map(|signer| signer.key_id().to_string());
             let signed_by = signed_by.as_deref();
             let policy = decisions.get(index).and_then(Option::as_deref);
             let prev = last.event_hash;
@@ -260,14 +265,8 @@ impl Writer {
             let signature_at = line::seal(&mut event, &mut self.group.bytes);
             self.group.bytes.push(b'\n');
             self.group.events += 1;
-            if let Some((attestor, at)) = attestor.zip(signature_at) {
-                self.group.unsigned.push(Unsigned {
-                    first,
-                    start,
-                    seq: event.seq,
-                    at,
-                    asked: self.signing.ask(&attestor, event.event_hash),
-                });
+            if let Some((signer, at)) = signer.zip(signature_at) {
+                self.group.unsigned.push(Unsigned { first, start, seq: event.seq, at, asked: self.signing.ask(&signer, event.event_hash) });
             }
             if let Some(change) = KeyEvent::of(&event) {
                 self.keys.staged(change);
@@ -300,6 +299,11 @@ impl Writer {
         self.group.events = self.group.events.saturating_sub((last.get() + 1 - from.get()) as usize);
         self.forget_above(from.previous());
         Err(NotSigned { from, failed })
+    }
+
+    /// What signs from now on what brings no signer of its own.
+    pub fn sign_with(&mut self, signer: Option<Signer>) {
+        self.signing.default = signer;
     }
 
     /// Whether events of the open group are being signed.

@@ -28,7 +28,7 @@ pub fn settings(has: impl Fn(&str) -> bool) -> Settings {
     store.storage = Arc::new(Counting(syncs.clone()));
     store.preallocate = has("preallocate");
     if has("signed") {
-        store.attestor = Some(Arc::new(MemoryKey::from_seed(&[7; 32])));
+        store.attestor = Some(Arc::new(MemoryKey::from_seed(&[7; 32])).into());
     }
     let mut ledger = LedgerOptions::from(store);
     ledger.mirrored_deadline = PATIENCE;

@@ -49,7 +49,7 @@ pub fn verified(spec: &Spec) -> Result<Outcome> {
 /// The same, and who signed, of a store that it makes for that: each event is signed.
 pub fn verified_signed(spec: &Spec) -> Result<Outcome> {
     let (dir, mut options, key) = (spec.dir.join("signed"), Options::default(), Arc::new(MemoryKey::from_seed(&[7; 32])));
-    options.attestor = Some(key.clone());
+    options.attestor = Some(key.clone().into());
     let (mut store, _) = Store::open(&dir, &options)?;
     store.change_key(&KeyChange::Added { key: key.public_key(), reason: KeyReason::default() }, key.clone())?;
     let payloads = Payloads::new(spec.payload);
