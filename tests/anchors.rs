@@ -260,6 +260,54 @@ fn a_file_that_is_not_an_anchors_is_not_touched() {
     assert_eq!(fs::read(temp.path().join("no/anchor")).unwrap(), fs::read(&path).unwrap());
 }
 
+/// What a crash leaves of a note may be cut off, and nothing else: a note that was there is not one, whatever was done to it.
+#[test]
+fn a_note_that_was_changed_is_not_cut() {
+    let (_temp, dir, anchor, options) = anchored();
+    let own = dir.join("checkpoints/signed.txt");
+    let right = fs::read(&own).unwrap();
+    let last = right.len() - 231;
+    let mut wrongs: Vec<Vec<u8>> = (last..right.len()).map(|at| [&right[..at], &[right[at] ^ 1], &right[at + 1..]].concat()).collect();
+    wrongs.push(right.iter().enumerate().flat_map(|(at, byte)| if *byte == b'\n' && at > 300 { vec![b'\r', b'\n'] } else { vec![*byte] }).collect());
+    wrongs.push([&right[..last + 60], b"\n", &right[last + 60..]].concat());
+    wrongs.push([&right[..last + 60], &[0; 3], &right[last + 60..]].concat());
+    for (n, wrong) in wrongs.iter().enumerate() {
+        fs::write(&anchor, wrong).unwrap();
+        assert!(!held_against(&dir, &[&anchor]).is_clean(), "{n}: {:?}", String::from_utf8_lossy(wrong));
+        let (mut store, _) = Store::open(&dir, &options).unwrap();
+        grow(&mut store, 1);
+        let signed = signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(&anchor))]).sign(store.head());
+        assert!(fs::read(&anchor).unwrap().starts_with(wrong), "{n}: cut after {signed:?}");
+        // The store's own is held to the same.
+        fs::write(&own, wrong).unwrap();
+        let signed = signer(&store, &dir, &options, Vec::new()).sign(store.head());
+        assert!(fs::read(&own).unwrap().starts_with(wrong), "{n}: cut after {signed:?}");
+        fs::write(&own, &right).unwrap();
+    }
+    // Its last note changed so that it is none, the store rolled back and grown anew: there is no second checkpoint of that size.
+    rewritten(&dir, &options, 9, 12);
+    for wrong in [&wrongs[50], &wrongs[231], &wrongs[232]] {
+        fs::write(&own, wrong).unwrap();
+        let (store, _) = Store::open(&dir, &options).unwrap();
+        let error = signer(&store, &dir, &options, Vec::new()).sign(store.head()).unwrap_err();
+        assert!(error.is_inconsistent(), "{error}");
+        assert_eq!(fs::read(&own).unwrap(), *wrong);
+    }
+}
+
+#[test]
+fn blank_lines_at_the_end_are_in_nobodys_way() {
+    let (_temp, dir, anchor, options) = anchored();
+    let before = [fs::read(&anchor).unwrap(), b"\n\n".to_vec()].concat();
+    fs::write(&anchor, &before).unwrap();
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    grow(&mut store, 1);
+    let signed = signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(&anchor))]).sign(store.head()).unwrap();
+    assert_eq!(signed.anchors[0].error, None);
+    assert_eq!(fs::read(&anchor).unwrap(), [before, signed.checkpoint.to_string().into_bytes()].concat());
+    assert_eq!(held_against(&dir, &[&anchor]).covered, 13);
+}
+
 #[test]
 #[cfg(unix)]
 fn commands() {

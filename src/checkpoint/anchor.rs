@@ -70,7 +70,9 @@ impl Anchor for FileAnchor {
     }
 
     fn last(&self, origin: &str) -> Result<Option<Checkpoint>, AnchorError> {
-        Ok(notes::end_of(&FsStorage, &self.0, origin).map_err(|error| self.failed(&error))?.and_then(|end| end.last))
+        let end = notes::end_of(&FsStorage, &self.0, origin).map_err(|error| self.failed(&error))?.unwrap_or_default();
+        end.check(origin).map_err(|error| self.failed(&error))?;
+        Ok(end.last)
     }
 
     fn publish(&self, checkpoint: &Checkpoint) -> Result<(), AnchorError> {

@@ -194,9 +194,7 @@ impl Checkpointer {
         self.prepare_dir()?;
         let end = notes::end_of(storage.as_ref(), &path, &self.origin).map_err(LedgerError::io("reading", &path))?.unwrap_or_default();
         let own = |reason: String| CheckpointError::OwnCheckpoint { path: path.clone(), reason };
-        if let Some(origin) = end.foreign {
-            return Err(own(format!("it has checkpoints of {origin}, not of this ledger")));
-        }
+        end.check(&self.origin).map_err(|error| own(error.to_string()))?;
         // By another key it can't be verified here: the key may have been rotated since.
         if let Some(last) = &end.last
             && last.verify(&[self.attestor.public_key()]) == Err(SignatureFault::Wrong)
