@@ -310,6 +310,123 @@ fn blank_lines_at_the_end_are_in_nobodys_way() {
 
 #[test]
 #[cfg(unix)]
+fn a_file_inside_the_store_is_no_anchor() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, options) = (temp.path().join("store"), quick());
+    let store = store_of(&dir, &options, 3);
+    let own = fs::read(dir.join("checkpoints/signed.txt")).ok();
+    assert_eq!(own, None);
+    let first = sign(&store, &dir, &options).to_string();
+    let (link, hard) = (temp.path().join("link"), temp.path().join("hard"));
+    std::os::unix::fs::symlink(&dir, &link).unwrap();
+    fs::hard_link(dir.join("checkpoints/signed.txt"), &hard).unwrap();
+    let names = ["checkpoints/signed.txt", "checkpoints/anchor.txt", "segments/anchor.jsonl", "../store/anchor"];
+    let paths = names.iter().map(|name| dir.join(name)).chain([link.join("anchor"), hard]);
+    for path in paths {
+        let signed = signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(&path))]).sign(store.head()).unwrap();
+        let error = signed.anchors[0].error.clone().unwrap();
+        assert!(error.contains("it is inside the store"), "{}: {error}", path.display());
+        assert!(path.exists() == (path.ends_with("signed.txt") || path.ends_with("hard")), "{} was made", path.display());
+    }
+    assert_eq!(fs::read_to_string(dir.join("checkpoints/signed.txt")).unwrap(), first);
+}
+
+/// Two processes that hand on to the same new file: what each was told that it took is there.
+#[test]
+fn two_at_once_lose_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, options) = (temp.path().join("store"), quick());
+    let mut store = store_of(&dir, &options, 3);
+    let first = sign(&store, &dir, &options);
+    grow(&mut store, 1);
+    let both = [first, sign(&store, &dir, &options)];
+    for round in 0..60 {
+        let (path, ready) = (temp.path().join(format!("anchor-{round}")), std::sync::Barrier::new(2));
+        std::thread::scope(|scope| {
+            for checkpoint in &both {
+                scope.spawn(|| {
+                    ready.wait();
+                    FileAnchor::new(&path).publish(checkpoint).unwrap();
+                });
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(both.iter().all(|checkpoint| text.contains(&checkpoint.to_string())), "round {round}: {text}");
+        assert_eq!(text.len(), both.iter().map(|checkpoint| checkpoint.to_string().len()).sum::<usize>(), "round {round}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_that_can_only_be_appended_to_is_an_anchor() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, anchor, options) = (temp.path().join("store"), temp.path().join("anchor"), quick());
+    let mut store = store_of(&dir, &options, 3);
+    fs::write(&anchor, "").unwrap();
+    let chattr = |flag: &str| std::process::Command::new("chattr").arg(flag).arg(&anchor).stderr(std::process::Stdio::null()).status();
+    if !chattr("+a").is_ok_and(|status| status.success()) {
+        return skipped("an append-only anchor", "chattr +a needs root and a file system that has it");
+    }
+    let mut signer = signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(&anchor))]);
+    let first = signer.sign(store.head()).unwrap();
+    grow(&mut store, 1);
+    let second = signer.sign(store.head()).unwrap();
+    let taken = fs::read_to_string(&anchor).unwrap();
+    chattr("-a").unwrap();
+    assert_eq!((first.anchors[0].error.clone(), second.anchors[0].error.clone()), (None, None));
+    assert_eq!(taken, format!("{}{}", first.checkpoint, second.checkpoint));
+}
+
+/// What has no end is not waited for: a pipe in the place of an anchor, or of a file of the store.
+#[test]
+#[cfg(unix)]
+fn a_pipe_is_refused() {
+    let (temp, dir, _anchor, options) = anchored();
+    let pipe = temp.path().join("pipe");
+    let made = |path: &Path| std::process::Command::new("mkfifo").arg(path).status().is_ok_and(|status| status.success());
+    if !made(&pipe) {
+        return skipped("pipes as anchors", "there is no mkfifo");
+    }
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    grow(&mut store, 1);
+    let signed = signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(&pipe))]).sign(store.head()).unwrap();
+    assert!(signed.anchors[0].error.as_ref().unwrap().contains("it is no regular file"), "{signed:?}");
+    let reader = LedgerReader::open(&dir, &options).unwrap();
+    let read = Anchored::new(&reader, &[]).read(&pipe).unwrap_err().to_string();
+    assert!(read.contains("it is no regular file"), "{read}");
+    store.close().unwrap();
+    for name in ["tree.hashes", "signed.txt"] {
+        let path = dir.join("checkpoints").join(name);
+        let _ = fs::remove_file(&path);
+        assert!(made(&path));
+        let proved = prove_event(&reader, Seq::new(2), None).map(drop).map_err(|error| error.to_string());
+        if name == "signed.txt" {
+            assert!(proved.unwrap_err().contains("it is no regular file"));
+            let opened = Store::open(&dir, &options).map(drop).map_err(|error| error.to_string());
+            assert!(opened.unwrap_err().contains("it is no regular file"));
+        }
+    }
+}
+
+/// A process before this one may have been killed before a note was durable, or its fsync have failed.
+#[test]
+fn a_note_that_is_found_is_made_durable() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, mut options) = (temp.path().join("store"), options());
+    let disk = disk::faulty(&mut options);
+    let store = store_of(&dir, &options, 3);
+    sign(&store, &dir, &options);
+    let counted = || (disk.syncs.load(std::sync::atomic::Ordering::SeqCst), disk.dir_syncs.load(std::sync::atomic::Ordering::SeqCst));
+    let before = counted();
+    let mut second = signer(&store, &dir, &options, Vec::new());
+    second.check(store.head()).unwrap();
+    let after = counted();
+    assert!(after.0 > before.0 && after.1 >= before.1 + 2, "{before:?} {after:?}");
+    assert!(!second.sign(store.head()).unwrap().is_new && counted() == after, "once is enough");
+}
+
+#[test]
+#[cfg(unix)]
 fn commands() {
     let temp = tempfile::tempdir().unwrap();
     let (dir, options) = (temp.path().join("store"), quick());
