@@ -164,8 +164,8 @@ fn recovery_takes_it_as_evidence() {
         rewritten(&dir, &options, 12 - cut, 12 - cut);
         let before = files(&dir);
         let (refused, text) = refusal(&dir, &options);
-        assert!(matches!(refused, Refusal::LostDurable { valid, durable, .. } if valid.get() == 12 - cut && durable.get() == 12), "{text}");
-        assert!(text.contains("a signed checkpoint covers it"), "{text}");
+        assert!(matches!(refused, Refusal::BehindCheckpoint { valid, durable, signed_at: 462, .. } if valid.get() == 12 - cut && durable.get() == 12), "{text}");
+        assert!(text.contains("a signed checkpoint covers what is not there"), "{text}");
         assert_eq!(files(&dir), before, "a refused open changed something");
         // One that covers no more than there is refuses nothing; nor does one of another ledger, nor what a crash left.
         let notes = String::from_utf8(kept).unwrap();
@@ -189,7 +189,7 @@ fn a_torn_tail_below_it_is_no_torn_tail() {
     let bytes = fs::read(&last).unwrap();
     fs::write(&last, &bytes[..bytes.len() - 20]).unwrap();
     let (refused, text) = refusal(&dir, &options);
-    assert!(matches!(refused, Refusal::LostDurable { durable, .. } if durable.get() == 12), "{text}");
+    assert!(matches!(refused, Refusal::BehindCheckpoint { durable, .. } if durable.get() == 12), "{text}");
     fs::remove_dir_all(dir.join("checkpoints")).unwrap();
     assert!(Store::open(&dir, &options).unwrap().1.recovery.torn.is_some());
 }
