@@ -228,7 +228,8 @@ fn hostile_names_are_shown_plain() {
     for args in runs {
         let run = place.run(args);
         assert!(run.code != 0, "{run:?}");
-        let steers = |c: char| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
+        let steers =
+            |c: char| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
         assert!(!run.out.chars().any(steers) && !run.err.chars().any(steers), "{run:?}");
         assert!(!run.out.lines().any(|line| line.starts_with("anchors: the ledger fits")), "{run:?}");
     }

@@ -1,6 +1,30 @@
 //! Checkpoints: signed statements of how many events a ledger had, and the root of the RFC 6962 tree over them, in the form of
 //! C2SP's tlog-checkpoint. Handed to anchors outside the store, they show when it was cut or rewritten, by whomever.
 //!
+//! ```
+//! use std::sync::Arc;
+//! use counterfoil::attest::{Attestor, MemoryKey};
+//! use counterfoil::checkpoint::{Anchored, Checkpointer, FileAnchor, verify_anchored};
+//! use counterfoil::{Draft, EventType, LedgerReader, Options, Source, Store};
+//!
+//! # let temp = tempfile::tempdir()?;
+//! # let (dir, anchor) = (temp.path().join("store"), temp.path().join("anchor"));
+//! let (key, options) = (Arc::new(MemoryKey::generate()?), Options::default());
+//! let (mut store, _) = Store::open(&dir, &options)?;
+//! store.append(Draft::new(EventType::SYSTEM_NOTE, Source::Runtime).payload("it is so")?)?;
+//! // The file would be on another machine's disk, or where this user may only append.
+//! let mut signer = Checkpointer::new(&dir, store.manifest(), &options, key.clone(), vec![Arc::new(FileAnchor::new(&anchor))]);
+//! let signed = signer.sign(store.head())?;
+//! assert!(signed.is_new && signed.anchors[0].error.is_none());
+//!
+//! let ledger = LedgerReader::open(&dir, &options)?;
+//! let mut anchored = Anchored::new(&ledger, &[key.public_key()]);
+//! anchored.read(&anchor)?;
+//! let (verified, anchors) = verify_anchored(&ledger, anchored, None, &mut |_| ())?;
+//! assert!(verified.is_clean() && anchors.is_clean() && anchors.covered == 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Called by the store's command, by CheckpointActor, and by those who check what they were given. Knows no tokio.
 //!
 //! - `tree` the tree, and what proofs are made of (`ct-merkle` says which hashes, and checks them) · `nodes` where its hashes come from

@@ -11,7 +11,8 @@ impl Doctor<'_> {
         let dir = self.context.store.join("checkpoints");
         let links = [dir.clone(), dir.join("signed.txt"), dir.join("tree.hashes")];
         if let Some(link) = links.iter().find(|path| path.is_symlink()) {
-            let text = format!("{} is a symbolic link, which nothing is written through; put what it points to in its place", link.display());
+            let text =
+                format!("{} is a symbolic link, which nothing is written through; put what it points to in its place", link.display());
             return self.wrong("signed", &text, None);
         }
         let last = match stored_checkpoint(ledger, None) {
