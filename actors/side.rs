@@ -101,3 +101,20 @@ impl<A: ThreadLocalActor<Arguments = Context>> Side<A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::checkpoint::CheckpointActor;
+
+    #[test]
+    fn one_that_has_worked_for_a_while_is_waited_for_as_the_first_time() {
+        let (mut side, first) = (Side::<CheckpointActor>::default(), Duration::from_millis(10));
+        let mut ends_after = |worked: Duration| {
+            side.started = Instant::now().checked_sub(worked);
+            side.back_off(first)
+        };
+        assert_eq!([1, 2, 4].map(|_| ends_after(Duration::ZERO)), [1, 2, 4].map(|times| first * times));
+        assert_eq!(ends_after(Duration::from_secs(60)), first);
+    }
+}

@@ -6,7 +6,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::recovery::LastSigned;
 use super::storage::{self, Storage, StorageFile};
 use crate::event::{LedgerId, Seq};
 use crate::note::{self, Checkpoint, NOTE_BYTES_MAX, NoteError, Piece};
@@ -22,6 +21,18 @@ const ORIGINS: &[u8] = b"counterfoil/";
 /// The store's own.
 pub(crate) fn signed_path(dir: &Path) -> PathBuf {
     dir.join("checkpoints").join("signed.txt")
+}
+
+/// A checkpoint as evidence.
+#[derive(Clone, Debug)]
+pub(crate) struct LastSigned {
+    /// The last event that it covers.
+    pub size: Seq,
+    pub path: PathBuf,
+    /// Where it begins there.
+    pub offset: u64,
+    /// Which key its signature names.
+    pub key_hash: u32,
 }
 
 /// What stands at the end of such a file.

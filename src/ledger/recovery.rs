@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::notes::LastSigned;
 use super::place::{Expected, Standing, check_blob};
 use super::sealed::{self, SealedEnds};
 use super::segment::{self, LineReader, Segment};
@@ -255,18 +256,6 @@ pub(crate) struct Context<'a> {
     pub watermark: Option<Watermark>,
     /// The last checkpoint of this ledger in the store.
     pub signed: Option<LastSigned>,
-}
-
-/// A checkpoint as evidence.
-#[derive(Clone, Debug)]
-pub(crate) struct LastSigned {
-    /// The last event that it covers.
-    pub size: Seq,
-    pub path: PathBuf,
-    /// Where it begins there.
-    pub offset: u64,
-    /// Which key its signature names.
-    pub key_hash: u32,
 }
 
 impl Context<'_> {
