@@ -21,7 +21,7 @@ use crate::event::erasure::ErasurePayload;
 use crate::event::{Event, PayloadHash, Seq};
 use crate::ledger::erase::{self as leg, Copies, Name, Names, Said};
 use crate::ledger::{FileIdentity, FsStorage, LedgerError, LedgerReader, Needles, Segment, Storage};
-use crate::mirror::{Aside, Mirror, MirrorError, MirrorReader, asides};
+use crate::mirror::{Aside, Mirror, MirrorError, MirrorFault, MirrorReader, asides};
 use crate::options::Options;
 
 /// Adds what an erasure names.
@@ -55,7 +55,17 @@ pub(crate) fn finish_by_ledger(reader: &LedgerReader, mirror: &mut Mirror, head:
 }
 
 fn carry_out(reader: &LedgerReader, mirror: &mut Mirror, head: Seq, options: &Options, by_ledger: bool) -> Erased {
-    let mut work = Work { reader, mirror, options, by_ledger, active: None, blocked: None, done: Erased::default() };
+    let mut work = Work {
+        reader,
+        mirror,
+        options,
+        by_ledger,
+        active: None,
+        blocked: None,
+        all: Names::new(),
+        asides: HashSet::new(),
+        done: Erased::default(),
+    };
     if let Err(error) = work.run(head) {
         tracing::warn!(%error, "an erasure is recorded, and not carried out as a whole");
         work.done.unfinished = Some(error.to_string());
@@ -103,6 +113,10 @@ struct Work<'w> {
     active: Option<Seq>,
     /// What was wrong with the first segment that could not be written anew.
     blocked: Option<Unfinished>,
+    /// All that is to have no payload, as far as it is looked for.
+    all: Names,
+    /// Mirrors set aside that are done.
+    asides: HashSet<PathBuf>,
     done: Erased,
 }
 
@@ -126,6 +140,7 @@ impl Work<'_> {
         if !changed.is_empty() && known.through > Seq::ZERO {
             all.extend(self.recorded(Seq::ZERO, head)?.1);
         }
+        self.all.clone_from(&all);
         self.legs(&names, &all, &changed)?;
         self.files(&changed, &all)?;
         let rows = self.mirror.erase_rows(&all)?;
@@ -225,7 +240,7 @@ impl Work<'_> {
         Ok(look.blobs)
     }
 
-    /// Copies in torn/, and in mirrors that were set aside. Of those no part can be kept: they are broken.
+    /// Copies in torn/, and in mirrors that were set aside.
     fn copies(&mut self, copies: &Copies<'_>) -> Result<(), Unfinished> {
         let (storage, dir) = (self.options.storage.as_ref(), self.reader.dir());
         for path in leg::torn_files(storage, dir)? {
@@ -249,15 +264,34 @@ impl Work<'_> {
                 let len = file.len().map_err(reading())?;
                 holds |= needles.are_in_file(file.as_mut(), 0, len).map_err(reading())?;
             }
-            if holds {
-                let mut of_files = self.options.clone();
-                of_files.storage = std::sync::Arc::new(FsStorage);
-                for path in aside.files {
-                    leg::remove(&of_files, &path)?;
-                    tracing::warn!(path = %path.display(), "a mirror that was set aside held erased payloads; it is removed");
-                    self.done.mirrors_removed.push(path);
-                }
+            if holds && !self.asides.contains(&aside.path) {
+                self.aside(aside)?;
             }
+        }
+        Ok(())
+    }
+
+    /// A mirror that was set aside and has rows of erased events: it may have others that nothing else has.
+    fn aside(&mut self, aside: Aside) -> Result<(), Unfinished> {
+        match aside.erase(&self.all, self.options) {
+            Ok(rows) => {
+                if rows > 0 {
+                    tracing::info!(path = %aside.path.display(), rows, "erased payloads are gone from a mirror that was set aside");
+                    self.done.note_rewritten(aside.path.clone());
+                }
+                self.asides.insert(aside.path);
+                return Ok(());
+            }
+            Err(error) if error.fault() == MirrorFault::Passing => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(path = %aside.path.display(), %error, "a mirror that was set aside may hold erased payloads, and can't be read; it is removed");
+            }
+        }
+        let mut of_files = self.options.clone();
+        of_files.storage = std::sync::Arc::new(FsStorage);
+        for path in aside.files {
+            leg::remove(&of_files, &path)?;
+            self.done.mirrors_removed.push(path);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What an erasure did.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -22,7 +22,9 @@ pub struct Erased {
     pub blobs: Vec<PathBuf>,
     /// Copies that were taken out of torn/.
     pub torn: Vec<TornErased>,
-    /// Files of mirrors that had been set aside and held the payloads: they are removed whole.
+    /// Mirrors that had been set aside, and whose rows had the payloads: each of their pages is written anew, without.
+    pub mirrors_rewritten: Vec<PathBuf>,
+    /// Files of those that can't be read as a whole, so that nobody can tell what is in them: they are removed.
     pub mirrors_removed: Vec<PathBuf>,
     /// Rows of the mirror that lost their payload. After that each of its pages was written anew.
     pub rows: u64,
@@ -60,11 +62,23 @@ impl Erased {
         self.torn.sort_by(|one, other| one.path.cmp(&other.path));
     }
 
+    pub(super) fn note_rewritten(&mut self, path: PathBuf) {
+        if !self.mirrors_rewritten.contains(&path) {
+            self.mirrors_rewritten.push(path);
+        }
+    }
+
+    /// Whether this file, kept a moment ago, is gone since it held an erased payload, or might have.
+    pub(crate) fn has_removed(&self, path: &Path) -> bool {
+        self.mirrors_removed.iter().any(|removed| removed == path) || self.torn.iter().any(|torn| torn.removed && torn.path == path)
+    }
+
     /// Adds what was done later.
     pub(crate) fn add(&mut self, later: Erased) {
         self.segments.extend(later.segments);
         self.blobs.extend(later.blobs);
         later.torn.into_iter().for_each(|torn| self.note_torn(Some(torn)));
+        later.mirrors_rewritten.into_iter().for_each(|path| self.note_rewritten(path));
         self.mirrors_removed.extend(later.mirrors_removed);
         self.rows += later.rows;
         let listed = later.missing.len() as u64;

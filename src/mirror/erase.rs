@@ -9,13 +9,12 @@
 //! The tables are made by the first erasure. They are no part of the schema that a version number stands for.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::row::Row;
-use super::{Mirror, MirrorError, MirrorReader, SELECT, SUFFIXES, mirror_path, with_suffix};
+use super::{Mirror, MirrorError, MirrorReader, SELECT};
 use crate::event::erasure::{ERASURE, ErasurePayload};
 use crate::event::{Event, Seq};
 use crate::failpoint;
@@ -208,28 +207,4 @@ impl Rows for MirrorReader {
     fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError> {
         self.sqlite("reading", seqs_of_session(&self.conn, session_id, max))
     }
-}
-
-/// A mirror that was set aside, or copied there by a repair: its files.
-pub(crate) struct Aside {
-    pub files: Vec<PathBuf>,
-}
-
-/// Mirrors that were set aside.
-pub(crate) fn asides(dir: &Path) -> Result<Vec<Aside>, MirrorError> {
-    let path = mirror_path(dir);
-    let failed = |source| MirrorError::Io { action: "listing", path: dir.to_owned(), source };
-    let begins = with_suffix(Path::new(path.file_name().unwrap_or_default()), ".aside-");
-    let mut main: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&*begins.to_string_lossy()) {
-            let stem = name.strip_suffix("-wal").or_else(|| name.strip_suffix("-shm")).unwrap_or(&name);
-            main.push(dir.join(stem));
-        }
-    }
-    main.sort();
-    main.dedup();
-    let files = |main: PathBuf| SUFFIXES.map(|suffix| with_suffix(&main, suffix)).into_iter().filter(|path| path.is_file()).collect();
-    Ok(main.into_iter().map(|main| Aside { files: files(main) }).collect())
 }

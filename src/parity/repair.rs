@@ -2,7 +2,7 @@
 //!
 //! From the ledger: rows that differ are derived anew, once the whole chain has been verified. From the mirror:
 //! lost lines and whole lost segments are written back, byte for byte, each checked at its place in the chain.
-//! Nothing is deleted: what is replaced goes to torn/, or to a copy of the mirror beside it.
+//! Nothing is deleted but erased payloads: what is replaced goes to torn/, or to a copy of the mirror beside it.
 
 use std::collections::HashMap;
 use std::io;
@@ -70,7 +70,7 @@ pub struct RepairReport {
     pub segments_written: Vec<PathBuf>,
     /// Lines that came from the mirror.
     pub lines_restored: u64,
-    /// Where what was replaced is now.
+    /// Where what was replaced is now, unless `erased` says that it is removed.
     pub set_aside: Vec<PathBuf>,
     /// Whether ledger.json was written back.
     pub manifest_restored: bool,
@@ -138,6 +138,7 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
                 Some("a reader holds the mirror's WAL, which may hold erased payloads; end it, and repair again".to_owned());
         }
     }
+    report.set_aside.retain(|aside| !report.erased.has_removed(aside));
     Ok(report)
 }
 
@@ -287,8 +288,10 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
     if !strays.is_empty() {
         storage.sync_dir(&segments_dir).map_err(LedgerError::io("syncing", &segments_dir))?;
     }
-    repair.report.erased = erase::forget_torn(dir, options, &names)?;
-    Ok(repair.report)
+    let mut report = repair.report;
+    report.erased = erase::forget_torn(dir, options, &names)?;
+    report.set_aside.retain(|aside| !report.erased.has_removed(aside));
+    Ok(report)
 }
 
 /// What an erasure names that one leg or the other has: neither may bring its payload back.
