@@ -38,7 +38,7 @@ pub(crate) use erase::{Rows, each_mirrored_erasure, last_erasure};
 pub use error::{MirrorError, MirrorFault};
 pub(crate) use positions::bounded_positions;
 pub use query::{QueryError, Table};
-pub(crate) use row::{Row, SELECT};
+pub(crate) use row::{Row, RowError, SELECT};
 pub use schema::SCHEMA_VERSION;
 pub(crate) use schema::index_check;
 pub use wal::WalHeld;

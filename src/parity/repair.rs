@@ -25,7 +25,8 @@ use crate::ledger::stream::Plan;
 use crate::ledger::tail;
 use crate::ledger::{Head, LedgerError, LedgerReader, Manifest, Segment, StoreLock, Watermark};
 use crate::mirror::{
-    Mirror, MirrorError, MirrorFault, MirrorReader, Row, SELECT, bounded_positions, create_private, free_aside, mirror_path, set_aside,
+    Mirror, MirrorError, MirrorFault, MirrorReader, Row, RowError, SELECT, bounded_positions, create_private, free_aside, mirror_path,
+    set_aside,
 };
 use crate::options::Options;
 use crate::verify::verify;
@@ -520,6 +521,7 @@ impl FromMirror<'_> {
         for Found { offset, len, .. } in places {
             *out = read_range(file.as_mut(), *offset, offset + len).map_err(LedgerError::io("reading", path))?;
             if let Ok(event) = line::decode(out)
+                && !self.is_taken_away(&event)
                 && self.expected.check(&event, &mut |_| Some(0))?.is_none()
             {
                 return Ok(Some(*offset));
@@ -528,18 +530,35 @@ impl FromMirror<'_> {
         Ok(None)
     }
 
-    /// Takes the line that the mirror's row encodes to, where it is right at its place.
-    fn take_from_mirror(&mut self, seq: Seq, out: &mut Vec<u8>) -> Result<(), RepairError> {
+    /// Whether the line lacks a payload that no erasure names and that the mirror still has: it is as damaged as a changed one.
+    fn is_taken_away(&self, event: &Event<'_>) -> bool {
+        if event.body != Body::Erased || self.names.get(&event.seq).is_some_and(|name| name.is_of(event)) {
+            return false;
+        }
+        let mut line = Vec::new();
+        if !matches!(self.encoded(event.seq, &mut line), Ok(Some(Ok(())))) {
+            return false;
+        }
+        line::decode(&line)
+            .is_ok_and(|row| row.event_hash == event.event_hash && row.body != Body::Erased && row.payload_is_right() != Some(false))
+    }
+
+    /// The line that the mirror's row encodes to, where there is one; or what is wrong with it.
+    fn encoded(&self, seq: Seq, out: &mut Vec<u8>) -> Result<Option<Result<(), RowError>>, MirrorError> {
         out.clear();
-        let unrecoverable = |reason: String| RepairError::Unrecoverable { seq, reason };
-        let encoded = self.mirror.sqlite(
+        self.mirror.sqlite(
             "reading",
             self.mirror.connection().prepare_cached(&format!("{SELECT} WHERE seq = ?1")).and_then(|mut by_seq| {
                 let mut rows = by_seq.query([i64::try_from(seq.get()).unwrap_or(i64::MAX)])?;
                 Ok(rows.next()?.map(|row| Row(row).encode(out)))
             }),
-        )?;
-        match encoded {
+        )
+    }
+
+    /// Takes the line that the mirror's row encodes to, where it is right at its place.
+    fn take_from_mirror(&mut self, seq: Seq, out: &mut Vec<u8>) -> Result<(), RepairError> {
+        let unrecoverable = |reason: String| RepairError::Unrecoverable { seq, reason };
+        match self.encoded(seq, out)? {
             None => return Err(unrecoverable("the mirror has no row".to_owned())),
             Some(Err(error)) => return Err(unrecoverable(format!("the mirror's row: {error}"))),
             Some(Ok(())) => {}
