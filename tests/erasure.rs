@@ -49,7 +49,7 @@ fn it_is_recorded_and_shown() {
     assert_eq!((verified.erased, verified.erasures_count, verified.erasures.len()), (2, 1, 1));
     let shown = &verified.erasures[0];
     assert_eq!((shown.seq, shown.events, shown.reason.as_str(), shown.by.as_deref()), (recorded, 2, "ticket 7", Some("data protection")));
-    insta::assert_snapshot!(shown.to_string(), @r#"seq 25: 2 events, "ticket 7" (by "data protection", user)"#);
+    insta::assert_snapshot!(shown.to_string(), @r#"seq 25: 2 events, "ticket 7" (by "data protection", user, NOT SIGNED)"#);
 }
 
 #[test]

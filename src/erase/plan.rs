@@ -33,7 +33,7 @@ pub struct Erasure {
     pub which: Erase,
     /// Why: 1 to 256 bytes. It is recorded, and stays.
     pub reason: String,
-    /// Who asked for it: up to 256 bytes.
+    /// Who asked for it: up to 256 bytes, which nobody checks. A signature says which key erased.
     pub by: Option<String>,
     /// What carries it out, as the erasure event's source.
     pub source: Source<'static>,

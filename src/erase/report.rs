@@ -145,12 +145,12 @@ pub struct RecordedErasure {
     pub events: u64,
     /// Why.
     pub reason: String,
-    /// Who asked for it, where that was said.
+    /// Who asked for it, where that was said: free text of whoever erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// What carried it out.
     pub source: Source<'static>,
-    /// The key that signed the event.
+    /// The key that signed the event, as the event says; nothing where nobody did. Whether it may, `verify --root` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
 }
@@ -172,7 +172,7 @@ impl RecordedErasure {
 }
 
 impl fmt::Display for RecordedErasure {
-    /// `seq 9: 2 events, "a password" (by the owner, manual_correction, signed by key_…)`.
+    /// `seq 9: 2 events, "a password" (by "the owner", manual_correction, signed by key_…)`, or `NOT SIGNED`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.events == 1 { "" } else { "s" };
         write!(f, "seq {}: {} event{plural}, {:?} (", self.seq, self.events, self.reason)?;
@@ -180,9 +180,10 @@ impl fmt::Display for RecordedErasure {
             write!(f, "by {by:?}, ")?;
         }
         write!(f, "{}", self.source.kind())?;
-        if let Some(key) = &self.signed_by {
-            write!(f, ", signed by {key}")?;
+        match &self.signed_by {
+            Some(key) => write!(f, ", signed by {key})"),
+            // Whoever can write to the store can erase, and name whom they like.
+            None => write!(f, ", NOT SIGNED)"),
         }
-        write!(f, ")")
     }
 }
