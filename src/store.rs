@@ -434,8 +434,6 @@ impl Store {
             return Ok(report);
         }
         if let Some(last) = last {
-            // Another thing that was not done before is done with it.
-            compress::settle_doubles(&self.dir, &self.options)?;
             self.writer.seal_through(last)?;
             self.options.at(failpoint::ERASE_RECORD).map_err(LedgerError::io("erasing in", &self.dir))?;
             report.recorded = self.append_batch(drafts, &Conditions::none())?.iter().map(|receipt| receipt.seq).collect();

@@ -113,3 +113,30 @@ async fn an_actor_that_is_killed_leaves_nothing_half_done() {
     common::open_is_clean(&dir, &small_segments());
     check_erased(&dir, &before, "killed");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_is_there_twice_keeps_nothing() {
+    let (temp, dir, options) = filled();
+    let before = secrets::lines(&dir);
+    let other = temp.path().join("copy");
+    common::copy_dir(&dir, &other);
+    compress(&other, &small_segments(), &Sealed::AllBut(0), &mut |_| ()).unwrap();
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    // As `zstd -k` leaves it, or a compression that failed behind its rename.
+    let mut doubles = 0;
+    for path in common::segment_paths(&other).iter().filter(|path| path.extension().is_some_and(|form| form == "zst")) {
+        let to = dir.join("segments").join(path.file_name().unwrap());
+        if !to.exists() {
+            std::fs::copy(path, to).unwrap();
+            doubles += 1;
+        }
+    }
+    assert!(doubles > 2);
+    let report = ledger.erase(secrets::erasure()).await.unwrap();
+    assert_eq!(report.done.unfinished, None);
+    let left = secrets_in(&dir);
+    assert!(left.is_empty(), "secrets are left in {left:?}");
+    ledger.close().await.unwrap();
+    common::open_is_clean(&dir, &small_segments());
+    check_erased(&dir, &before, "doubles");
+}

@@ -19,6 +19,7 @@ pub use report::{EraseReport, Erased, ErasedEvent, RecordedErasure};
 
 use crate::event::erasure::ErasurePayload;
 use crate::event::{Event, PayloadHash, Seq};
+use crate::ledger::compress::settle_doubles;
 use crate::ledger::erase::{self as leg, Copies, Name, Names, Said};
 use crate::ledger::{FileIdentity, FsStorage, LedgerError, LedgerReader, Needles, Segment, Storage};
 use crate::mirror::{Aside, Mirror, MirrorError, MirrorFault, MirrorReader, asides};
@@ -130,6 +131,8 @@ impl Work<'_> {
         if through == Seq::ZERO {
             return Ok(());
         }
+        // Of a segment that is there twice only one form is written anew: the other goes first, or to torn/.
+        self.blocked = settle_doubles(self.reader.dir(), self.options).err().map(Unfinished::Ledger);
         let torn = leg::torn_files(self.options.storage.as_ref(), self.reader.dir())?;
         let asides = asides(self.reader.dir())?;
         let changed = self.changed(&known.files, &torn, &asides);
