@@ -119,3 +119,29 @@ fn of_a_session() {
         || path.ends_with("00000000000000000003-99-1.torn")));
     assert!(common::verified(&dir).is_clean() && common::parity(&dir).is_consistent());
 }
+
+#[test]
+fn of_what_stands_behind_the_header_of_another() {
+    let (_temp, dir, options) = secrets::store();
+    let before = secrets::lines(&dir);
+    // Zeros over the end of a line and the beginning of the next: what is left is one piece, whose header is that of the first. And
+    // the same without them.
+    let (first, secret) = (&before[&2], &before[&4]);
+    let pieces = [[&first[..300], &vec![0; 900], &secret[600..]].concat(), [&first[..300], &secret[600..]].concat()];
+    for (n, piece) in pieces.iter().enumerate() {
+        fs::write(dir.join(format!("torn/00000000000000000003.damaged-{}", n + 7)), [piece, &b"\n"[..]].concat()).unwrap();
+    }
+    // What is right stays, also where another event has the same payload.
+    let twin = [&before[&13][..], b"\n", &before[&2], b"\n"].concat();
+    fs::write(dir.join("torn/00000000000000000003.damaged-9"), &twin).unwrap();
+    let one = |seq: u64| Erasure::new(Erase::Seqs(vec![Seq::new(seq)..=Seq::new(seq)]), "a test");
+    erase(&dir, &options, &one(21)).unwrap();
+    assert!(fs::read(dir.join("torn/00000000000000000003.damaged-9")).unwrap() == twin);
+    erase(&dir, &options, &one(4)).unwrap();
+    for n in [7, 8] {
+        assert!(!dir.join(format!("torn/00000000000000000003.damaged-{n}")).exists(), "{n}");
+    }
+    erase(&dir, &options, &secrets::erasure()).unwrap();
+    check_erased(&dir, &before, "behind another's header");
+    assert!(fs::read(dir.join("torn/00000000000000000003.damaged-9")).unwrap() == twin[before[&13].len() + 1..]);
+}

@@ -17,6 +17,7 @@ use super::edit::{Edit, replace};
 use super::place::blob_path;
 use super::segment::{self, LineReader, Segment};
 use super::storage::Storage;
+use super::tail::right_by_its_own_hash;
 use super::zst;
 use super::{LedgerError, LedgerReader, LineFault, Lines, Needles};
 use crate::event::erasure::{ERASURE, ErasurePayload, is_never_erased};
@@ -143,6 +144,8 @@ pub(crate) struct Look {
 pub(crate) struct Said {
     ids: HashSet<EventId>,
     hashes: HashSet<PayloadHash>,
+    /// Those of events whose id is not known. Others may have the same payload, and keep it.
+    hashes_alone: HashSet<PayloadHash>,
 }
 
 impl Said {
@@ -151,6 +154,9 @@ impl Said {
         for name in names {
             said.ids.extend(name.id);
             said.hashes.insert(name.payload_hash);
+            if name.id.is_none() {
+                said.hashes_alone.insert(name.payload_hash);
+            }
         }
         said
     }
@@ -261,7 +267,7 @@ fn may_be_of(path: &Path, segments: &[Seq]) -> bool {
     name.get(..20).and_then(|digits| digits.parse().ok()).is_none_or(|first| segments.contains(&Seq::new(first)))
 }
 
-/// Takes lines out of a file in torn/ that say that they are one of these events, and pieces that say nothing of themselves
+/// Takes lines out of a file in torn/ that say that they are one of these events, and pieces that are no right line of another one
 /// and hold a part of a payload. Nothing where there are none. A compressed file of a segment that holds one of the events goes as
 /// a whole where it can't be read as a whole, since nobody can tell.
 ///
@@ -331,20 +337,25 @@ pub(crate) fn remove(options: &Options, path: &Path) -> Result<(), LedgerError> 
     removed().map_err(LedgerError::io("removing", path))
 }
 
-/// Whether these bytes between two line ends are a line of one of these events, whole or in part.
+/// Whether these bytes between two line ends are a line of one of these events, whole or in part, or have a part of one's payload.
 fn is_one_of(piece: &[u8], said: &Said, needles: &Needles) -> bool {
-    let mut begins_with_one = false;
-    for at in memchr::memmem::find_iter(piece, b"{\"seq\":") {
-        let Some((id, rest)) = piece.get(at..).and_then(header_id) else { continue };
-        begins_with_one |= at == 0;
-        const KEY: &[u8] = b"\"payload_hash\":\"";
-        let hash = memchr::memmem::find(rest, KEY).and_then(|at| parsed::<PayloadHash>(rest.get(at + KEY.len()..)?, 64));
-        if said.ids.contains(&id) || hash.is_some_and(|hash| said.hashes.contains(&hash)) {
+    // Only a right line is believed to be another one: behind the header of one the end of another may stand, where bytes were lost.
+    let mut unknown = piece;
+    if let Some((before, event)) = right_by_its_own_hash(piece)
+        && event.payload_is_right() != Some(false)
+    {
+        if said.ids.contains(&event.id) || said.hashes_alone.contains(&event.payload_hash) {
             return true;
         }
+        unknown = piece.get(..before).unwrap_or_default();
     }
-    // What says of itself what it is, is believed: others may begin with the same words.
-    !begins_with_one && needles.are_in(piece)
+    let says_so = |at: usize| {
+        let Some((id, rest)) = unknown.get(at..).and_then(header_id) else { return false };
+        const KEY: &[u8] = b"\"payload_hash\":\"";
+        let hash = memchr::memmem::find(rest, KEY).and_then(|at| parsed::<PayloadHash>(rest.get(at + KEY.len()..)?, 64));
+        said.ids.contains(&id) || hash.is_some_and(|hash| said.hashes.contains(&hash))
+    };
+    memchr::memmem::find_iter(unknown, b"{\"seq\":").any(says_so) || needles.are_in(unknown)
 }
 
 /// The id in the header that begins here, and what follows it. (An erasure names events by seq and id too, with no schema_version.)
