@@ -40,8 +40,27 @@ enum Unfinished {
     Mirror(#[from] MirrorError),
     #[error("a reader holds the mirror's WAL, which still has the payloads; end it, and open the store again or erase again")]
     WalHeld,
+    #[error(
+        "{0}; to write the mirror anew takes its size once more in the folder for temporary files (SQLITE_TMPDIR, else /var/tmp) and once more in its WAL beside it; then open the store again or erase again"
+    )]
+    NoRoom(MirrorError),
     #[error("seq {0} stands in the active segment; it is erased at an open after that is sealed")]
     Active(Seq),
+}
+
+impl Unfinished {
+    /// The folder that lacks room may be another one than the mirror's.
+    fn of_vacuum(error: MirrorError) -> Unfinished {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+        let code = match &error {
+            MirrorError::Sqlite { source, .. } => source.sqlite_error_code(),
+            _ => None,
+        };
+        match code {
+            Some(DiskFull | CannotOpen | SystemIoFailure) => Unfinished::NoRoom(error),
+            _ => Unfinished::Mirror(error),
+        }
+    }
 }
 
 /// Carries out the erasures that are recorded, up to this head, and not done. Never fails: what could not be done is in the
@@ -148,7 +167,7 @@ impl Work<'_> {
         self.files(&changed, &all)?;
         let rows = self.mirror.erase_rows(&all)?;
         self.done.rows += rows;
-        if (rows > 0 || known.pending) && !self.mirror.forget_old_pages()? {
+        if (rows > 0 || known.pending) && !self.mirror.forget_old_pages().map_err(Unfinished::of_vacuum)? {
             return Err(Unfinished::WalHeld);
         }
         if let Some(error) = self.blocked.take().or(self.active.map(Unfinished::Active)) {
@@ -285,7 +304,7 @@ impl Work<'_> {
                 self.asides.insert(aside.path);
                 return Ok(());
             }
-            Err(error) if error.fault() == MirrorFault::Passing => return Err(error.into()),
+            Err(error) if error.fault() == MirrorFault::Passing => return Err(Unfinished::of_vacuum(error)),
             Err(error) => {
                 tracing::warn!(path = %aside.path.display(), %error, "a mirror that was set aside may hold erased payloads, and can't be read; it is removed");
             }
@@ -328,4 +347,19 @@ fn segment_name(segment: &Segment) -> String {
 /// A file's name within the store.
 fn name_of(dir: &Path, path: &Path) -> String {
     path.strip_prefix(dir).unwrap_or(path).to_string_lossy().replace('\\', "/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_the_folder_that_may_be_full() {
+        let of = |code| {
+            let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            Unfinished::of_vacuum(MirrorError::Sqlite { action: "writing anew", path: "mirror.sqlite3".into(), source }).to_string()
+        };
+        assert!(of(rusqlite::ffi::SQLITE_FULL).contains("SQLITE_TMPDIR"));
+        assert!(!of(rusqlite::ffi::SQLITE_BUSY).contains("SQLITE_TMPDIR"));
+    }
 }

@@ -85,6 +85,20 @@ pub(crate) fn last_erasure(conn: &Connection) -> rusqlite::Result<Seq> {
 pub(crate) type FoundErasure<'f> = dyn FnMut(&Event<'_>, ErasurePayload) -> bool + 'f;
 
 impl MirrorReader {
+    /// Whether an erasure that has a row is not known to be carried out as a whole: payloads that it names may still be in a file of
+    /// the store. The next open does the rest, where nothing is in its way. While a writer erases it is so too.
+    ///
+    /// # Errors
+    /// [`MirrorError::Sqlite`].
+    pub fn erasure_is_unfinished(&self) -> Result<bool, MirrorError> {
+        let ErasuresDone { through, mut pending, .. } = self.sqlite("reading", done(&self.conn))?;
+        self.each_erasure(through, &mut |_, payload| {
+            pending |= !payload.erased.is_empty();
+            !pending
+        })?;
+        Ok(pending)
+    }
+
     /// Hands over the erasures behind this seq, in order.
     pub(crate) fn each_erasure(&self, behind: Seq, found: &mut FoundErasure<'_>) -> Result<(), MirrorError> {
         self.sqlite("reading", each_mirrored_erasure(&self.conn, behind, found))
