@@ -93,3 +93,31 @@ fn what_is_not_done_as_a_whole_is_told_until_it_is() {
     assert!(run(&store, &["doctor"]).fine().contains("all is well"));
     assert!(run(&store, &["stats"]).fine().lines().any(|line| line == "erased       1 event"));
 }
+
+#[test]
+fn copies_in_layout_notes_are_named_and_can_be_erased() {
+    let (temp, store) = sample();
+    let word = "xylophonist";
+    let file = temp.path().join("s.jsonl");
+    // White space that no payload has, and a line that is none.
+    fs::write(&file, format!("{{\"a\":1}}\n{{\"a\":\r\"{word} 2\"}}\nno JSON, {word} 3\n")).unwrap();
+    run(&store, &["import", "--format", "jsonl", "--skip-bad", file.to_str().unwrap()]);
+    let plain = temp.path().join("plain.jsonl");
+    fs::write(&plain, "{\"b\":1}\n{\"b\":2}\n").unwrap();
+    run(&store, &["import", "--format", "jsonl", plain.to_str().unwrap()]).fine();
+    let holds = || files(&store).iter().any(|bytes| memchr::memmem::find(bytes, word.as_bytes()).is_some());
+    assert!(holds());
+    let erase = |seqs: &str| run(&store, &["erase", "--seq", seqs, "--reason", "a test"]).fine();
+    let told = erase("13-15");
+    let told: Vec<&str> = told.lines().filter(|line| line.contains("layout note")).collect();
+    assert_eq!(told, ["  ! a copy may be in seq 16, the layout note of the transcript: erase that too"]);
+    assert!(holds());
+    assert!(!erase("16").contains("layout note") && !holds());
+    assert!(!erase("17-18").contains("layout note"), "that one has no bytes of lines");
+}
+
+/// What the files of a store hold.
+fn files(dir: &Path) -> Vec<Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![fs::read(path).unwrap()] }).collect()
+}

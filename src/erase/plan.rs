@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use super::{EraseReport, ErasedEvent};
 use crate::event::erasure::{BY_BYTES_MAX, ERASURE, ErasurePayload, NAMED_MAX, Named, REASON_BYTES_MAX, is_never_erased};
 use crate::event::{Body, Draft, DraftError, Event, EventId, EventType, Seq, Source, line};
+use crate::import::{LayoutNote, TAG_LAYOUT};
 use crate::ledger::{LedgerError, LedgerLine, LedgerReader, LineFault, LookupError, segment};
 use crate::mirror::{MirrorError, Rows};
 use crate::options::Options;
@@ -13,6 +14,9 @@ use crate::options::Options;
 /// Events that are erased at once at most: with the longest reasons their names just fit the largest group, and so one atomic
 /// batch, which is what makes an erasure begin as a whole.
 const EVENTS_MAX: usize = 1 << 16;
+
+/// What an imported event's transcript is told by.
+const TRANSCRIPT_TAG: &str = "transcript:";
 
 /// Which events are erased.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,7 +165,9 @@ pub(crate) fn plan(
     }
     let seqs = seqs(rows, head, &erasure.which)?;
     let mut report = EraseReport::new(erasure.dry_run);
-    let named = named(reader, head, &seqs, reason, &mut report)?;
+    let mut transcripts = BTreeSet::new();
+    let named = named(reader, head, &seqs, reason, (&mut report, &mut transcripts))?;
+    report.layout_notes = layout_notes(rows, &transcripts, &seqs)?;
     let last = named.last().map(|named| named.seq);
     // Each entry of a payload has the reason once, and of the line other things are a small part.
     let entry_bytes = 200 + serde_json::to_string(reason).map_or(6 * reason.len(), |json| json.len());
@@ -217,7 +223,13 @@ fn seqs(rows: &mut dyn Rows, head: Seq, which: &Erase) -> Result<BTreeSet<Seq>, 
 }
 
 /// Those of them that still have a payload, as the ledger's lines have them.
-fn named(reader: &LedgerReader, head: Seq, seqs: &BTreeSet<Seq>, reason: &str, report: &mut EraseReport) -> Result<Vec<Named>, EraseError> {
+fn named(
+    reader: &LedgerReader,
+    head: Seq,
+    seqs: &BTreeSet<Seq>,
+    reason: &str,
+    (report, transcripts): (&mut EraseReport, &mut BTreeSet<String>),
+) -> Result<Vec<Named>, EraseError> {
     let mut named = Vec::new();
     let mut nexts = reader.segments()?.into_iter().map(|segment| segment.first).skip(1);
     let mut wanted = seqs.iter().copied().peekable();
@@ -237,11 +249,32 @@ fn named(reader: &LedgerReader, head: Seq, seqs: &BTreeSet<Seq>, reason: &str, r
             let path = segment::Segment::named(reader.dir(), segment, compressed).path;
             let line = line.map_err(|reason| LedgerError::Damaged { path, offset, reason })?;
             if let Ok(event) = line::decode_again(&line) {
+                transcripts.extend(transcript_of(&event));
                 named.extend(name(&event, reason, report)?);
             }
         }
     }
     Ok(named)
+}
+
+/// The tag of the transcript that an event was imported from.
+fn transcript_of(event: &Event<'_>) -> Option<String> {
+    let tags: Vec<String> = serde_json::from_str(event.domain_tags_json.filter(|tags| tags.contains(TRANSCRIPT_TAG))?).ok()?;
+    tags.into_iter().find(|tag| tag.starts_with(TRANSCRIPT_TAG))
+}
+
+/// Layout notes of these transcripts that have bytes of lines, but for those that are named themselves.
+fn layout_notes(rows: &dyn Rows, transcripts: &BTreeSet<String>, named: &BTreeSet<Seq>) -> Result<Vec<Seq>, EraseError> {
+    let mut notes = Vec::new();
+    for transcript in transcripts {
+        for (seq, payload) in rows.tagged(EventType::SYSTEM_NOTE.as_str(), [TAG_LAYOUT, transcript])? {
+            let has_bytes = |note: LayoutNote| note.layout.iter().any(|run| run.raw.is_some() || run.base64.is_some());
+            if !named.contains(&seq) && LayoutNote::from_payload(&payload).is_none_or(has_bytes) {
+                notes.push(seq);
+            }
+        }
+    }
+    Ok(notes)
 }
 
 /// The line, where it is the right one.

@@ -114,6 +114,10 @@ pub struct EraseReport {
     pub listed: Vec<ErasedEvent>,
     /// Events that were meant and had been erased before.
     pub already_erased: u64,
+    /// Layout notes of the transcripts that the events were imported from, which keep the bytes of some of their lines and are not
+    /// erased with them: a copy may be there. They can be erased like other events.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layout_notes: Vec<Seq>,
     /// The erasure events that record it; none where there was nothing to erase.
     pub recorded: Vec<Seq>,
     /// What was done.
@@ -122,7 +126,15 @@ pub struct EraseReport {
 
 impl EraseReport {
     pub(super) fn new(dry_run: bool) -> EraseReport {
-        EraseReport { dry_run, events: 0, listed: Vec::new(), already_erased: 0, recorded: Vec::new(), done: Erased::default() }
+        EraseReport {
+            dry_run,
+            events: 0,
+            listed: Vec::new(),
+            already_erased: 0,
+            layout_notes: Vec::new(),
+            recorded: Vec::new(),
+            done: Erased::default(),
+        }
     }
 
     pub(super) fn list(&mut self, event: ErasedEvent) {

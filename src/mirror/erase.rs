@@ -195,6 +195,17 @@ pub(crate) trait Rows: Lookup {
     fn mirrored(&self) -> Result<Seq, MirrorError>;
     /// The seqs of a stream's events, as many as are asked for at most.
     fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError>;
+    /// The events of this type that have both tags, with their payloads, where they have one.
+    fn tagged(&self, event_type: &str, tags: [&str; 2]) -> Result<Vec<(Seq, String)>, MirrorError>;
+}
+
+fn tagged(conn: &Connection, event_type: &str, tags: [&str; 2]) -> rusqlite::Result<Vec<(Seq, String)>> {
+    let mut all = conn.prepare_cached(
+        "SELECT seq, payload FROM events
+         WHERE event_type = ?1 AND instr(domain_tags, ?2) > 0 AND instr(domain_tags, ?3) > 0 AND typeof(payload) = 'text' ORDER BY seq",
+    )?;
+    let [one, other] = tags.map(|tag| format!("\"{tag}\""));
+    all.query_map(params![event_type, one, other], |row| Ok((Seq::new(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?)))?.collect()
 }
 
 fn seqs_of_session(conn: &Connection, session_id: &str, max: usize) -> rusqlite::Result<Vec<Seq>> {
@@ -211,6 +222,10 @@ impl Rows for Mirror {
     fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError> {
         self.sqlite("reading", seqs_of_session(&self.conn, session_id, max))
     }
+
+    fn tagged(&self, event_type: &str, tags: [&str; 2]) -> Result<Vec<(Seq, String)>, MirrorError> {
+        self.sqlite("reading", tagged(&self.conn, event_type, tags))
+    }
 }
 
 impl Rows for MirrorReader {
@@ -220,5 +235,9 @@ impl Rows for MirrorReader {
 
     fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError> {
         self.sqlite("reading", seqs_of_session(&self.conn, session_id, max))
+    }
+
+    fn tagged(&self, event_type: &str, tags: [&str; 2]) -> Result<Vec<(Seq, String)>, MirrorError> {
+        self.sqlite("reading", tagged(&self.conn, event_type, tags))
     }
 }
