@@ -176,6 +176,8 @@ pub(crate) struct Shared {
     sealed_ends: Mutex<Vec<SealedEnds>>,
     /// Held by whoever gives sealed segments other files: one that compresses what another erases from would bring it back.
     reshaping: Mutex<()>,
+    /// Held by whoever is the next one, so that one who does it again and again lets others in between.
+    reshaping_next: Mutex<()>,
 }
 
 impl Shared {
@@ -210,6 +212,7 @@ impl Shared {
             checkpoint: Mutex::default(),
             sealed_ends: Mutex::default(),
             reshaping: Mutex::default(),
+            reshaping_next: Mutex::default(),
             options,
         }
     }
@@ -244,6 +247,7 @@ impl Shared {
 
     /// Waits until nobody else gives sealed segments other files, and keeps others from it.
     pub(crate) fn reshaping(&self) -> MutexGuard<'_, ()> {
+        let _next = self.reshaping_next.lock().unwrap_or_else(PoisonError::into_inner);
         self.reshaping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

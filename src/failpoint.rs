@@ -126,6 +126,8 @@ failpoints! {
     ACTOR_SQLITE_COMMITTED = "actor.sqlite.committed";
     /// They have been told; LedgerActor has not.
     ACTOR_SQLITE_ANSWERED = "actor.sqlite.answered";
+    /// It is to carry out an erasure, and waits for whoever gives segments other files.
+    ACTOR_SQLITE_ERASE = "actor.sqlite.erase";
     /// ParityActor is about to make a step of its replay.
     ACTOR_PARITY_STEP = "actor.parity.step";
 }

@@ -10,7 +10,8 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use common::secrets::{self, SECRET, check_erased, secrets_in};
 use common::{note, small_segments};
@@ -139,4 +140,43 @@ async fn a_segment_that_is_there_twice_keeps_nothing() {
     ledger.close().await.unwrap();
     common::open_is_clean(&dir, &small_segments());
     check_erased(&dir, &before, "doubles");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_waits_for_one_segment_that_is_compressed_not_for_all() {
+    let (_temp, dir, mut options) = filled();
+    let before = secrets::lines(&dir);
+    let order: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+    let (points, erasing) = (order.clone(), Arc::new((Mutex::new(false), Condvar::new())));
+    options.store.failpoint = Some(Arc::new(move |point| {
+        let (lock, told) = &*erasing;
+        match point {
+            failpoint::ACTOR_SQLITE_ERASE => {
+                *lock.lock().unwrap() = true;
+                told.notify_all();
+            }
+            // The first segment is not done before the erasure waits for it.
+            failpoint::COMPRESS_SYNC => {
+                let began = told.wait_timeout_while(lock.lock().unwrap(), Duration::from_secs(60), |began| !*began).unwrap();
+                assert!(*began.0, "no erasure came");
+            }
+            failpoint::ERASE_ROWS => {}
+            _ => return Ok(()),
+        }
+        points.lock().unwrap().push(point);
+        Ok(())
+    }));
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    let compressing = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.compress(Sealed::AllBut(0)).await }
+    });
+    assert_eq!(ledger.erase(secrets::erasure()).await.unwrap().done.unfinished, None);
+    assert!(compressing.await.unwrap().unwrap().len() > 3);
+    let order = order.lock().unwrap().clone();
+    let rows = order.iter().rposition(|point| *point == failpoint::ERASE_ROWS).unwrap();
+    let last = order.iter().rposition(|point| *point == failpoint::COMPRESS_SYNC).unwrap();
+    assert!(rows < last, "{order:?}");
+    ledger.close().await.unwrap();
+    check_erased(&dir, &before, "compressed meanwhile");
 }
