@@ -28,7 +28,12 @@ use crate::options::Options;
 /// Adds what an erasure names.
 pub(crate) fn add_names(payload: ErasurePayload, names: &mut Names) {
     let named = payload.erased.into_iter().filter(|named| named.seq > Seq::ZERO);
-    names.extend(named.map(|named| (named.seq, Name { id: named.id, payload_hash: named.payload_hash })));
+    for named in named {
+        let (name, all) = (Name { id: named.id, payload_hash: named.payload_hash }, names.entry(named.seq).or_default());
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
 }
 
 /// Why an erasure could not be carried out just now.
@@ -116,7 +121,7 @@ pub(crate) fn forget_torn(dir: &Path, options: &Options, names: &Names) -> Resul
     let mut done = Erased::default();
     let (segments, _) = leg::by_segment(options.storage.as_ref(), dir, names)?;
     let segments: Vec<Seq> = segments.into_iter().map(|(segment, _)| segment.first).collect();
-    let (said, needles) = (Said::of(names.values()), Needles::new());
+    let (said, needles) = (Said::of(names.values().flatten()), Needles::new());
     for path in if names.is_empty() { Vec::new() } else { leg::torn_files(options.storage.as_ref(), dir)? } {
         done.note_torn(leg::erase_in_torn(dir, options, &path, &Copies { said: &said, needles: &needles, segments: &segments })?);
     }
@@ -323,7 +328,7 @@ impl Work<'_> {
         if changed.iter().any(|name| !name.starts_with("segments/")) {
             let (segments, _) = leg::by_segment(self.options.storage.as_ref(), self.reader.dir(), all)?;
             let segments: Vec<Seq> = segments.into_iter().map(|(segment, _)| segment.first).collect();
-            self.copies(&Copies { said: &Said::of(all.values()), needles: &Needles::new(), segments: &segments })?;
+            self.copies(&Copies { said: &Said::of(all.values().flatten()), needles: &Needles::new(), segments: &segments })?;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ const TRANSCRIPT_TAG: &str = "transcript:";
 /// Which events are erased.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Erase {
-    /// Those with these seqs.
+    /// Those with these seqs. Of a range the ledger's own events (`counterfoil.*`) are passed over.
     Seqs(Vec<RangeInclusive<Seq>>),
     /// Those with these ids.
     Ids(Vec<EventId>),
@@ -164,9 +164,17 @@ pub(crate) fn plan(
         return Err(EraseError::By { bytes: by.len() });
     }
     let seqs = seqs(rows, head, &erasure.which)?;
+    let one_by_one = one_by_one(&erasure.which, &seqs);
     let mut report = EraseReport::new(erasure.dry_run);
     let mut transcripts = BTreeSet::new();
-    let named = named(reader, head, &seqs, reason, (&mut report, &mut transcripts))?;
+    let named = named(reader, head, &seqs, &mut |event| {
+        transcripts.extend(transcript_of(event));
+        if is_never_erased(event.event_type) && !one_by_one.contains(&event.seq) {
+            report.passed_over += 1;
+            return Ok(None);
+        }
+        name(event, reason, &mut report)
+    })?;
     report.layout_notes = layout_notes(rows, &transcripts, &seqs)?;
     let last = named.last().map(|named| named.seq);
     // Each entry of a payload has the reason once, and of the line other things are a small part.
@@ -227,8 +235,7 @@ fn named(
     reader: &LedgerReader,
     head: Seq,
     seqs: &BTreeSet<Seq>,
-    reason: &str,
-    (report, transcripts): (&mut EraseReport, &mut BTreeSet<String>),
+    name: &mut dyn FnMut(&Event<'_>) -> Result<Option<Named>, EraseError>,
 ) -> Result<Vec<Named>, EraseError> {
     let mut named = Vec::new();
     let mut nexts = reader.segments()?.into_iter().map(|segment| segment.first).skip(1);
@@ -249,12 +256,20 @@ fn named(
             let path = segment::Segment::named(reader.dir(), segment, compressed).path;
             let line = line.map_err(|reason| LedgerError::Damaged { path, offset, reason })?;
             if let Ok(event) = line::decode_again(&line) {
-                transcripts.extend(transcript_of(&event));
-                named.extend(name(&event, reason, report)?);
+                named.extend(name(&event)?);
             }
         }
     }
     Ok(named)
+}
+
+/// Those that are meant one by one: of a range or a session the ledger's own events are passed over.
+fn one_by_one(which: &Erase, seqs: &BTreeSet<Seq>) -> BTreeSet<Seq> {
+    match which {
+        Erase::Seqs(ranges) => ranges.iter().filter(|range| range.start() == range.end()).map(|range| *range.start()).collect(),
+        Erase::Ids(_) => seqs.clone(),
+        Erase::Session(_) => BTreeSet::new(),
+    }
 }
 
 /// The tag of the transcript that an event was imported from.

@@ -114,6 +114,9 @@ pub struct EraseReport {
     pub listed: Vec<ErasedEvent>,
     /// Events that were meant and had been erased before.
     pub already_erased: u64,
+    /// Events in a range or a session that the ledger itself has written, which are never erased.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub passed_over: u64,
     /// Layout notes of the transcripts that the events were imported from, which keep the bytes of some of their lines and are not
     /// erased with them: a copy may be there. They can be erased like other events.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -124,6 +127,10 @@ pub struct EraseReport {
     pub done: Erased,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl EraseReport {
     pub(super) fn new(dry_run: bool) -> EraseReport {
         EraseReport {
@@ -131,6 +138,7 @@ impl EraseReport {
             events: 0,
             listed: Vec::new(),
             already_erased: 0,
+            passed_over: 0,
             layout_notes: Vec::new(),
             recorded: Vec::new(),
             done: Erased::default(),

@@ -38,8 +38,14 @@ impl Name {
     }
 }
 
-/// Events that are to have no payload, by their seq.
-pub(crate) type Names = BTreeMap<Seq, Name>;
+/// Events that are to have no payload, by their seq, each as every erasure names it: one that names it wrongly, later, does not take
+/// away what another has said.
+pub(crate) type Names = BTreeMap<Seq, Vec<Name>>;
+
+/// The name by which this event is erased, if one is its.
+pub(crate) fn name_of(names: &Names, event: &Event<'_>) -> Option<Name> {
+    names.get(&event.seq)?.iter().copied().find(|name| name.is_of(event))
+}
 
 /// What was erased from a file in torn/.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -188,7 +194,7 @@ pub(crate) fn look(options: &Options, segment: &Segment, names: &Names) -> Resul
     let mut segment = segment.clone();
     let file = segment.open_present(storage).map_err(LedgerError::io("opening", &segment.path))?;
     let mut lines = LineReader::new(file, 0, options.line_bytes_max);
-    let said = Said::of(names.values());
+    let said = Said::of(names.values().flatten());
     let compressed = segment.is_compressed();
     let (mut seen, mut lost) = (HashSet::new(), None);
     let mut look =
@@ -199,8 +205,10 @@ pub(crate) fn look(options: &Options, segment: &Segment, names: &Names) -> Resul
             lost.get_or_insert(raw.offset);
             continue;
         }
-        let Some((seq, name)) = raw.stated_seq().and_then(|seq| Some((seq, names.get(&seq)?))) else { continue };
-        let Some(event) = line::decode(raw.bytes).ok().filter(|event| event.seq == seq && name.is_of(event)) else { continue };
+        let Some(seq) = raw.stated_seq().filter(|seq| names.contains_key(seq)) else { continue };
+        let Some(event) = line::decode(raw.bytes).ok().filter(|event| event.seq == seq && name_of(names, event).is_some()) else {
+            continue;
+        };
         seen.insert(seq);
         look.blobs.extend(attachments(&event));
         look.blobs.insert(event.payload_hash);
@@ -429,7 +437,7 @@ pub(crate) fn by_segment(storage: &dyn Storage, dir: &Path, names: &Names) -> Re
             active = segment.first;
             break;
         }
-        let these: Names = names.range(segment.first..next.unwrap_or(Seq::MAX)).map(|(seq, name)| (*seq, *name)).collect();
+        let these: Names = names.range(segment.first..next.unwrap_or(Seq::MAX)).map(|(seq, all)| (*seq, all.clone())).collect();
         if !these.is_empty() {
             all.push((segment.clone(), these));
         }

@@ -87,7 +87,7 @@ fn erase_rows(conn: &mut Connection, names: &Names) -> rusqlite::Result<u64> {
     // A rollback journal would be a file more that may be left.
     let _: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     conn.pragma_update(None, "secure_delete", true)?;
-    let ids: std::collections::HashSet<EventId> = names.values().filter_map(|name| name.id).collect();
+    let ids: std::collections::HashSet<EventId> = names.values().flatten().filter_map(|name| name.id).collect();
     let mut named = Vec::new();
     {
         let mut all = conn.prepare("SELECT seq, id, payload_hash, event_type FROM events NOT INDEXED WHERE erased IS NULL")?;
@@ -96,7 +96,8 @@ fn erase_rows(conn: &mut Connection, names: &Names) -> rusqlite::Result<u64> {
             let seq = row.get::<_, i64>(0)?;
             let is_named = row.get_ref(1)?.as_str().ok().and_then(|id| id.parse().ok()).is_some_and(|id| ids.contains(&id));
             let hash = row.get_ref(2)?.as_blob().ok().and_then(|hash| <[u8; 32]>::try_from(hash).ok()).map(PayloadHash::from_bytes);
-            let is_there = names.get(&Seq::new(seq.cast_unsigned())).is_some_and(|name| Some(name.payload_hash) == hash);
+            let is_there =
+                names.get(&Seq::new(seq.cast_unsigned())).is_some_and(|all| all.iter().any(|name| Some(name.payload_hash) == hash));
             if (is_named || is_there) && !row.get_ref(3)?.as_str().is_ok_and(is_never_erased) {
                 named.push(seq);
             }

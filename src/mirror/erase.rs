@@ -144,7 +144,7 @@ impl Mirror {
                     "UPDATE events SET payload = NULL, blob = NULL, erased = 1
                      WHERE seq = ?1 AND payload_hash = ?2 AND id = coalesce(?3, id) AND erased IS NULL AND event_type NOT LIKE 'counterfoil.%'",
                 )?;
-                for (seq, name) in names {
+                for (seq, name) in names.iter().flat_map(|(seq, all)| all.iter().map(move |name| (seq, name))) {
                     let id = name.id.map(|id| id.to_string());
                     rows += update.execute(params![seq.get().cast_signed(), name.payload_hash.as_bytes(), id])?;
                 }

@@ -16,7 +16,7 @@ use crate::event::erasure::ErasurePayload;
 use crate::event::{Body, Event, Seq, line};
 use crate::failpoint;
 use crate::ledger::compress;
-use crate::ledger::erase::{Names, each_erasure};
+use crate::ledger::erase::{Name, Names, each_erasure, name_of};
 use crate::ledger::place::Expected;
 use crate::ledger::positions::POSITIONS_MAX;
 use crate::ledger::segment::{self, LineReader};
@@ -316,7 +316,7 @@ struct FromMirror<'a> {
     /// What the ledger will say of that, as far as it is put together.
     named: Names,
     /// Events that have lost their payload since one leg had it.
-    erased: Vec<Seq>,
+    erased: Vec<(Seq, Name)>,
     expected: Expected,
     report: RepairReport,
 }
@@ -413,10 +413,8 @@ impl FromMirror<'_> {
         if let Some(payload) = ErasurePayload::of(&event) {
             add_names(payload, &mut self.named);
         }
-        if event.body == Body::Erased || !self.names.get(&event.seq).is_some_and(|name| name.is_of(&event)) {
-            return false;
-        }
-        self.erased.push(event.seq);
+        let Some(name) = name_of(self.names, &event).filter(|_| event.body != Body::Erased) else { return false };
+        self.erased.push((event.seq, name));
         let mut erased = Vec::new();
         line::encode(&Event { body: Body::Erased, ..event }, &mut erased);
         *line = erased;
@@ -425,8 +423,8 @@ impl FromMirror<'_> {
 
     /// Nothing is erased that the ledger itself will not say: a row may be wrong.
     fn check_erased(&self) -> Result<(), RepairError> {
-        match self.erased.iter().find(|seq| self.named.get(seq) != self.names.get(seq)) {
-            Some(seq) => {
+        match self.erased.iter().find(|(seq, name)| !self.named.get(seq).is_some_and(|all| all.contains(name))) {
+            Some((seq, _)) => {
                 let reason = "an erasure that names it is in the mirror, and not in the ledger as it would be put together".to_owned();
                 Err(RepairError::Unrecoverable { seq: *seq, reason })
             }
@@ -532,7 +530,7 @@ impl FromMirror<'_> {
 
     /// Whether the line lacks a payload that no erasure names and that the mirror still has: it is as damaged as a changed one.
     fn is_taken_away(&self, event: &Event<'_>) -> bool {
-        if event.body != Body::Erased || self.names.get(&event.seq).is_some_and(|name| name.is_of(event)) {
+        if event.body != Body::Erased || name_of(self.names, event).is_some() {
             return false;
         }
         let mut line = Vec::new();

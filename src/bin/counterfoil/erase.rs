@@ -56,6 +56,9 @@ fn print(report: &EraseReport, context: &Context, out: &mut Out) -> Result<(), F
     if report.already_erased > 0 {
         out.line(format_args!("  {} erased before", text::count(report.already_erased, "event")))?;
     }
+    if report.passed_over > 0 {
+        out.line(format_args!("  {} of the ledger's own, never erased, passed over", text::count(report.passed_over, "event")))?;
+    }
     for seq in report.layout_notes.iter().take(SHOWN_MAX) {
         out.line(format_args!("  ! a copy may be in seq {seq}, the layout note of the transcript: erase that too"))?;
     }
