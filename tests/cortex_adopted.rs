@@ -14,7 +14,7 @@ use std::path::Path;
 use chrono::DateTime;
 use common::*;
 use cortex_support::*;
-use counterfoil::import::{ImportError, LayoutNote, TAG_REPEATED_ID, export_originals};
+use counterfoil::import::{ImportError, LayoutNote, Settings, TAG_REDACTED, TAG_REPEATED_ID, export_originals};
 use counterfoil::*;
 
 /// A store in a folder of its own, beside the ledger that it adopts.
@@ -325,4 +325,79 @@ fn what_changes_after_the_check_is_not_taken() {
         assert!(matches!(end, Err(ImportError::Changed { .. })), "{end:?} after {taken}");
         assert!(reader.next().unwrap().is_none());
     }
+}
+
+fn redacting() -> Settings {
+    Settings { redactor: Some(std::sync::Arc::new(Secrets::new())), ..Settings::default() }
+}
+
+fn token(filling: &str) -> String {
+    ["gh", "p_", &filling.repeat(36)[..36]].concat()
+}
+
+fn other_secret() -> String {
+    ["aK3bZ9cQ7dX1eW5fV8gU", "2hT6iS4jR0kPmNnLoMpH"].concat()
+}
+
+/// A mark is longer than the password for which it stands.
+fn too_long_once_redacted() -> String {
+    format!("{:>128}", "https://me:pw1@h")
+}
+
+/// Events with this secret wherever a header takes texts from, and in a payload; the others have none.
+fn events_with(secret: &str) -> Vec<cortex_core::Event> {
+    let mut events: Vec<_> = (0..8).map(event).collect();
+    events[1].domain_tags = ["kept".to_owned(), format!("with {secret}"), too_long_once_redacted(), secret.to_owned()].to_vec();
+    events[2].session_id = Some(format!("https://me:{secret}@example.org"));
+    events[3].source = cortex_core::EventSource::Tool { name: format!("curl {secret}") };
+    events[4].source = cortex_core::EventSource::ChildAgent { model: secret.to_owned() };
+    events[5].payload = serde_json::json!({ "out": secret });
+    // One that is told by the words before it, which stand in another tag.
+    events[6].domain_tags = vec!["aws_secret_access_key".to_owned(), other_secret()];
+    (events[7].id, events[7].domain_tags) = (events[1].id, events[1].domain_tags.clone());
+    events
+}
+
+fn files_with(dir: &Path, wanted: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with(&path, wanted));
+        } else if memchr::memmem::find(&fs::read(&path).unwrap(), wanted.as_bytes()).is_some() {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn headers_have_no_secret_that_is_taken_out_of_rows() {
+    let temp = tempfile::tempdir().unwrap();
+    let secret = token("aB3");
+    let (dir, mut store, options) = store_in(temp.path());
+    let path = temp.path().join("events.jsonl");
+    append(&path, events_with(&secret), 3);
+    assert_eq!(adopt_with(&mut store, &path, &redacting()).unwrap(), Adopted { rows: 8, notes: 1, duplicates: 0 });
+    assert_eq!(adopt_with(&mut store, &path, &redacting()).unwrap(), Adopted { rows: 0, notes: 0, duplicates: 9 });
+    // It may still grow, though what is recorded is not what is in the file.
+    append(&path, [event(8)], 0);
+    assert_eq!(adopt_with(&mut store, &path, &redacting()).unwrap(), Adopted { rows: 1, notes: 1, duplicates: 8 });
+    store.close().unwrap();
+    open_is_clean(&dir, &options);
+    for part in [&secret[4..], &other_secret(), "pw1@"] {
+        assert_eq!(files_with(&dir, part), Vec::<String>::new());
+        assert_eq!(files_with(temp.path(), part).len(), 1, "the search finds what is there");
+    }
+    let (mark, records) = ("[redacted:github-token]", records(&dir));
+    let ids: Vec<String> = records.iter().take(7).map(|record| record.id.to_string()).collect();
+    assert_eq!(ids, (0..7).map(|number| event(number).id.to_string()).collect::<Vec<_>>());
+    assert_eq!(records[1].domain_tags[3..], ["kept".to_owned(), format!("with {mark}"), mark.to_owned()]);
+    assert_eq!(notes(&dir)[0].cortex.as_ref().unwrap().left_out, 2, "a tag in the second row, and in the last one");
+    assert_eq!(records[2].session_id.as_deref(), Some("https://me:[redacted:github-token]@example.org"));
+    assert_eq!(records[3].source, Source::tool(format!("curl {mark}")));
+    assert_eq!(records[4].source, Source::child_agent(mark));
+    assert_eq!(records[6].domain_tags[3..], ["aws_secret_access_key", "[redacted:aws-secret-access-key]"]);
+    let redacted: Vec<bool> = records.iter().map(|record| record.domain_tags.iter().any(|tag| tag == TAG_REDACTED)).collect();
+    assert_eq!(redacted, [false, true, true, true, true, true, true, true, false, false, false]);
 }
