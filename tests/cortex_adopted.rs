@@ -401,3 +401,35 @@ fn headers_have_no_secret_that_is_taken_out_of_rows() {
     let redacted: Vec<bool> = records.iter().map(|record| record.domain_tags.iter().any(|tag| tag == TAG_REDACTED)).collect();
     assert_eq!(redacted, [false, true, true, true, true, true, true, true, false, false, false]);
 }
+
+#[test]
+fn an_export_of_redacted_rows_says_which_and_gives_all_else_byte_for_byte() {
+    let temp = tempfile::tempdir().unwrap();
+    let secret = token("aB3");
+    let (dir, mut store, options) = store_in(temp.path());
+    let path = temp.path().join("events.jsonl");
+    append(&path, (0..4).map(event).chain((4..6).map(|n| cortex_core::Event { payload: secret.as_str().into(), ..event(n) })), 2);
+    append(&path, (6..9).map(event), 0);
+    // Line ends of its own, so that the layout has to know them.
+    let file = fs::read_to_string(&path).unwrap().replacen('\n', "\r\n\n", 3);
+    fs::write(&path, &file).unwrap();
+    adopt_with(&mut store, &path, &redacting()).unwrap();
+    let out = temp.path().join("out");
+    let exported = &export_originals(&LedgerReader::open(&dir, &options).unwrap(), &out).unwrap()[0];
+    assert!(fs::read_to_string(&exported.path).unwrap() == file.replace(&secret, "[redacted:github-token]"));
+    assert_eq!((exported.exact, exported.exact_but_for_redactions), (false, true));
+    assert_eq!((exported.redacted, exported.redacted_lines.as_slice()), (2, [8, 9].as_slice()));
+    let note = &notes(&dir)[0];
+    let hash = |bytes: &str| blake3::hash(bytes.as_bytes()).to_hex().to_string();
+    let redacted = file.replace(&secret, "[redacted:github-token]");
+    assert_eq!((note.redacted, note.bytes, &note.blake3), (2, redacted.len() as u64, &hash(&redacted)));
+    let cortex = note.cortex.as_ref().unwrap();
+    assert_eq!((cortex.original_bytes, cortex.original_blake3.as_ref()), (Some(file.len() as u64), Some(&hash(&file))));
+    // It is known again by what it was: with another secret it is another file.
+    fs::write(&path, file.replace(&secret, &token("x9Q"))).unwrap();
+    assert!(matches!(adopt_with(&mut store, &path, &redacting()), Err(ImportError::BrokenChain { .. })));
+    fs::write(&path, file.replacen("runtime", "user", 1)).unwrap();
+    assert!(matches!(adopt_with(&mut store, &path, &redacting()), Err(ImportError::NotAsAdopted { .. })));
+    fs::write(&path, &file).unwrap();
+    assert_eq!(adopt_with(&mut store, &path, &redacting()).unwrap(), Adopted { rows: 0, notes: 0, duplicates: 10 });
+}

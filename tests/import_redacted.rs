@@ -231,3 +231,41 @@ fn append_redacts_when_asked_to() {
     run(&store, &["append", &payload]).fine();
     assert_eq!(holders(&store, &token("aB3")).len(), 2);
 }
+
+/// Formats that name their transcript: neither the tag, nor the note, nor a header has a secret that stands in the name.
+#[test]
+fn names_of_transcripts_have_no_secret() {
+    let (one, other) = (token("aB3"), token("x9Q"));
+    let files: [(&str, fn(&str) -> String); 5] = [
+        ("claude-code", |name| {
+            format!(
+                "{{\"type\":\"user\",\"sessionId\":\"{name}\",\"uuid\":\"u\",\"message\":{{\"content\":\"hi\"}}}}\n{{\"type\":\"summary\",\"leafUuid\":\"u\"}}\n"
+            )
+        }),
+        ("codex", |name| {
+            format!("{{\"type\":\"session_meta\",\"payload\":{{\"id\":\"{name}\"}}}}\n{{\"type\":\"event_msg\",\"payload\":{{}}}}\n")
+        }),
+        ("openhands", |name| {
+            format!(
+                "{{\"kind\":\"MessageEvent\",\"id\":\"{name}\",\"source\":\"user\"}}\n{{\"kind\":\"OtherEvent\",\"id\":\"2\",\"source\":\"agent\"}}\n"
+            )
+        }),
+        ("jsonl", |name| format!("{{\"name\":\"{name}\"}}\n{{\"n\":1}}\n")),
+        ("swe-agent", |name| {
+            format!(
+                "{{\"trajectory\":[{{\"action\":\"ls\"}}],\"info\":{{}},\"replay_config\":{{\"agent\":{{\"model\":{{\"name\":\"{name}\"}}}}}}}}"
+            )
+        }),
+    ];
+    for (format, file) in files {
+        // In the name of the file too.
+        let read = |secret: &str| {
+            let settings = Settings { format: Some(format.parse().unwrap()), ..redacting() };
+            drafts_of(&format!("log {secret}.jsonl"), file(secret).as_bytes(), &settings).unwrap()
+        };
+        let all = read(&one);
+        assert!(all.len() >= 1 && !format!("{all:?}").contains(&one[4..]), "{format}: {all:?}");
+        assert!(format!("{all:?}").contains("[redacted:github-token]"), "{format}");
+        assert_eq!(keys(&all), keys(&read(&other)), "{format}");
+    }
+}
