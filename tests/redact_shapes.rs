@@ -173,7 +173,22 @@ fn secrets() -> Vec<(&'static str, String, String, String)> {
         ("libpq-password", "host=db port=5432 user=app password=", password.clone(), " dbname=x"),
         ("client-password-variable", "PGPASSWORD=", password.clone(), " psql -h db"),
         ("client-password-variable", "export MYSQL_PWD='", password.clone(), "'"),
-        ("netrc-password", "machine example.org login me password ", password, "\n"),
+        ("netrc-password", "machine example.org login me password ", password.clone(), "\n"),
+        ("url-password", "postgres://app:", make(&[("@alnum", 700)]), "@db/x"),
+        ("url-password", "postgres://app:", format!("${password}!"), "@db/x"),
+        ("url-password", "postgres://app:", format!("({password}"), "@db/x"),
+        ("url-password", "postgres://app:", format!("${{A}}{password}"), "@db/x"),
+        ("connection-string-password", "Server='a;b';User Id=u;Password='", format!("a {password};''"), "';Encrypt=True"),
+        ("connection-string-password", "Server=\"a\"; User Id=u; Password=\"", format!("a {password};'"), "\";Encrypt=True"),
+        ("libpq-password", "host=db user='a b' password='", format!("a {password}\\'b"), "' dbname=x"),
+        ("libpq-password", "host = db password = ", password.clone(), ""),
+        ("client-password-variable", "PGPASSWORD='", format!("a {password}"), "' psql"),
+        ("client-password-variable", "export PGPASSWORD=\"", format!("a {password}"), "\" && psql"),
+        ("authorization", "Authorization: Basic ", make(&[("dXNlcjpw", 1), ("YXNz", 1)]), "\r\n"),
+        ("authorization", "Authorization: SSWS ", make(&[("00", 1), ("@alnum", 40)]), "\n"),
+        ("authorization", "-H 'Authorization: Negotiate ", make(&[("YII", 1), ("@alnum", 300), ("==", 1)]), "'"),
+        ("authorization", "{\"name\":\"Authorization\",\"value\":\"Basic ", make(&[("dXNlcjpw", 1), ("YXNz", 1)]), "\"}"),
+        ("authorization", "{ \"name\": \"Authorization\", \"value\": \"", token, "\" }"),
     ];
     all.extend(within.iter().map(|(rule, before, secret, after)| (*rule, (*before).to_owned(), secret.clone(), (*after).to_owned())));
     all
@@ -236,6 +251,10 @@ fn tokens_are_found_behind_colours_and_needless_escapes() {
         }
         let hidden: String = secret.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
         assert_eq!(redacted(&redactor, &format!("\"{before}{hidden}{after}\"")).0, format!("\"{before}{}{after}\"", mark(rule)), "{rule}");
+        for code in ["%20", "%3D", "%253D", "=3D", "\\x3d", "\\X3D%3A"] {
+            let (json, wanted) = (quoted(&format!("x{code}{secret} y")), quoted(&format!("x{code}{} y", mark(rule))));
+            assert!(redacted(&redactor, &json).0 == wanted || rule == "azure-ad-client-secret", "{rule} behind {code}");
+        }
         for around in ["\"", "'", "`", "(", "=", ":", ",", "\\", "|", "<", ">", "/", "é", "→"] {
             let (json, counts) = redacted(&redactor, &quoted(&format!("x{around}{secret}{around}y")));
             // This one is told by what stands around it.
@@ -403,6 +422,19 @@ fn harmless() -> Vec<String> {
         "features = [\"Win32_Security_Authorization\", \"Win32_System_Threading\"]",
         "machine learning login page password reset",
         "x-api-key: ${API_KEY}",
+        "postgres://app:${PASSWORD}@db/x and postgres://app:$(pass)@db/x and postgres://app:${A}-${B}@db/x",
+        "postgres://app:$PASSWORD.@db/x postgres://app:$env:PG_PASSWORD@db/x postgres://app:(hidden)@db/x",
+        "PGPASSWORD=$(cat file) PGPASSWORD=\"$(cat file)\" PGPASSWORD='${PW}' PGPASSWORD=\"$PW\" PGPASSWORD=`cat file`",
+        "(export PGPASSWORD=$PW; psql) && PGPASSWORD=${PW:-none} psql",
+        "'Server=a;Password='+pw+';Encrypt=True' and \"Server=a;Password=\" + pw + \";Encrypt=True\"",
+        "\"Server=a;Password=\" & pw & \";\" and 'Server=a;Password=' . $pw . ';' and \"Server=a;Pwd=%s\" % pw + \";\"",
+        "\"host=a password='\" + pw + \"'\" and 'host=a password=' || pw || ''",
+        "Server=a;Password='';Password=\"\";Password=<yours>",
+        "{\"a\":\"Server=x;Password=\",\"b\":\"host=a password=\",\"c\":\"PGPASSWORD=\",\"d\":\"more of it\"}",
+        "host=a user=b password='' dbname=c password='$PW'",
+        "Authorization: Basic Authentication, Authorization: Negotiate, Authorization: Basic realm=\"restricted\"",
+        "{\"name\":\"Authorization\",\"value\":\"Bearer <token>\"} {\"name\":\"Authorization\",\"value\":\"required-header\"}",
+        "a=3Dghp_ b%20sk-learn c\\x20key-value %3Dhf_hub",
         "[redacted:jwt] [redacted:url-password]",
     ]
     .iter()
@@ -423,6 +455,26 @@ fn nothing_else_is_touched() {
     // Nor by what stands together.
     let together = quoted(&all.join("\n"));
     assert_eq!(redacted(&redactor, &together), (together.clone(), Vec::new()));
+}
+
+#[test]
+fn every_password_of_a_text_is_found() {
+    let redactor = Secrets::new();
+    let [one, other] = ["S3cr!t", "0th3r"].map(str::to_owned);
+    let texts: [fn(&str, &str) -> String; 6] = [
+        |one, other| format!("Server=a;User Id=u;Password={one};Server=b;User Id=v;Password={other}"),
+        |one, other| format!("Server=a;Password='{one}';Timeout=3;Server=b;User Id=v;Pwd=\"{other}\";"),
+        |one, other| format!("host=a user=u password={one} host=b port=5432 password={other} dbname=x"),
+        |one, other| format!("host=a password='{one}' host=b password={other}"),
+        |one, other| format!("Server=a;Password=$PW;Server=c;Password={one};\nServer=b;Password={other}"),
+        |one, other| format!("PGPASSWORD={one} psql && PGPASSWORD='{other} x' psql").replace(" x'", "'"),
+    ];
+    for text in texts {
+        let json = quoted(&text(&one, &other));
+        let (found, counts) = redacted(&redactor, &json);
+        let rule = &counts[0].0;
+        assert_eq!((found, counts[0].1), (quoted(&text(&mark(rule), &mark(rule))), 2));
+    }
 }
 
 #[test]
