@@ -401,10 +401,12 @@ impl TranscriptReader {
             import_skipped: Skipped<'a>,
         }
         self.skipped += 1;
-        // What was skipped is hashed without its secrets, as all is.
+        // What was skipped is told of as if it had never had secrets in it: neither its hash nor its length tells of them.
         let text = String::from_utf8_lossy(parts.core);
         let redacted = self.settings.redactor.as_deref().and_then(|redactor| redact_text(redactor, &text));
         let core = redacted.as_ref().map_or(parts.core, |redacted| redacted.json.as_bytes());
+        let bytes = bytes.saturating_sub(parts.core.len() as u64) + core.len() as u64;
+        let reason = if redacted.is_some() { reason.clone().of(core, bytes) } else { reason.clone() };
         let blake3 = blake3::hash(core).to_hex().to_string();
         self.replaced = redacted.map(|redacted| redacted.replaced).unwrap_or_default();
         let skipped = Skipped { file: &self.name, line: number, reason: reason.to_string(), bytes, blake3 };
