@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::shared::{Phase, Shared};
 use super::side::{Side, backed_off};
 use super::supervisor::Context;
-use crate::attest::Attestor;
+use crate::attest;
 use crate::checkpoint::{Anchor, Anchoring, CheckpointError, Checkpointer, Signed, TreeHash};
 use crate::{Error, Head, Timestamp};
 
@@ -26,14 +26,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[non_exhaustive]
 pub struct CheckpointOptions {
     /// Whose signature they have.
-    pub attestor: Arc<dyn Attestor>,
+    pub attestor: attest::Signer,
     /// Events after which one is signed, however short the time. 10,000: signing costs nothing beside so many appends. It is looked
     /// five times a second, so there may be more.
     pub every_events: u64,
     /// The time after which one is signed, where there was any event. A minute: with the anchors' own delay, that is how long an
     /// event can be rewritten unseen. Never below a fifth of a second.
     pub every: Duration,
-    /// Whether a last one is signed on close. An anchor that is slow then keeps the close waiting, up to its deadline.
+    /// Whether a last one is signed on close, and handed to anchors that lack it. One that is slow or hangs then keeps the close waiting,
+    /// up to its deadline ([`ANCHOR_DEADLINE`](crate::checkpoint::ANCHOR_DEADLINE)), as the signer does up to `sign_deadline`.
     pub at_close: bool,
     /// The places outside the store that each is handed to.
     pub anchors: Vec<Arc<dyn Anchor>>,
@@ -41,8 +42,8 @@ pub struct CheckpointOptions {
 
 impl CheckpointOptions {
     /// Signed by this attestor, with no anchors.
-    pub fn new(attestor: Arc<dyn Attestor>) -> CheckpointOptions {
-        CheckpointOptions { attestor, every_events: 10_000, every: Duration::from_secs(60), at_close: true, anchors: Vec::new() }
+    pub fn new(attestor: impl Into<attest::Signer>) -> CheckpointOptions {
+        CheckpointOptions { attestor: attestor.into(), every_events: 10_000, every: Duration::from_secs(60), at_close: true, anchors: Vec::new() }
     }
 
     /// Handed to this place too.
@@ -97,6 +98,8 @@ pub(crate) struct CheckpointState {
     signer: Option<Checkpointer>,
     /// The last one that was signed, or the start.
     signed: Instant,
+    /// Events up to this one were there before that: what of them no checkpoint covers has waited long enough.
+    waited: u64,
     /// Tries to sign that failed in a row, and when the last one did.
     failed: (u32, Instant),
     /// The same of handing on: an anchor that fails holds up no signing.
@@ -118,7 +121,8 @@ impl ThreadLocalActor for CheckpointActor {
             signer.beside_appends(context.shared.checks_cancelled.clone())
         });
         let now = Instant::now();
-        Ok(CheckpointState { context, signer, signed: now, failed: (0, now), unanchored: (0, now) })
+        let waited = context.shared.checkpoints_wait_from();
+        Ok(CheckpointState { context, signer, signed: now, waited, failed: (0, now), unanchored: (0, now) })
     }
 
     async fn handle(
@@ -158,7 +162,7 @@ impl CheckpointState {
         if shared.refusal().is_some() || status.as_ref().is_some_and(|status| status.refused.is_some()) {
             return false;
         }
-        if is_resting(self.failed) {
+        if is_resting(self.failed, options.every) {
             return true;
         }
         let Some(status) = status else {
@@ -166,10 +170,14 @@ impl CheckpointState {
             return true;
         };
         let new = durable.seq.get().saturating_sub(status.size);
-        let is_due = new >= options.every_events.max(1) || (new > 0 && self.signed.elapsed() >= options.every);
+        let is_due = new >= options.every_events.max(1)
+            || (new > 0 && self.signed.elapsed() >= options.every)
+            || (status.size < self.waited && self.waited <= durable.seq.get());
         let unanchored = self.signer.as_ref().is_some_and(Checkpointer::has_unanchored);
-        if is_due || (unanchored && !is_resting(self.unanchored)) {
+        if is_due {
             let _ = self.sign();
+        } else if unanchored && !is_resting(self.unanchored, options.every) {
+            let _ = self.hand_on(durable);
         }
         true
     }
@@ -191,24 +199,40 @@ impl CheckpointState {
     fn sign(&mut self) -> Result<Signed, CheckpointError> {
         let durable = *self.shared().durable.borrow();
         let Some(signer) = &mut self.signer else { return Err(CheckpointError::NoSigner) };
-        let signed = signer.sign(durable);
-        match &signed {
-            Ok(Signed { checkpoint, is_new, anchors, .. }) => {
-                let all_have_it = anchors.iter().all(|anchor| anchor.error.is_none());
-                self.unanchored = if all_have_it { (0, Instant::now()) } else { (self.unanchored.0.saturating_add(1), Instant::now()) };
-                (self.failed.0, self.signed) = (0, Instant::now());
+        match signer.sign_and_store(durable) {
+            Ok(signed) => {
+                (self.failed.0, self.signed, self.waited) = (0, Instant::now(), 0);
                 let now = self.shared().options.store.clock.now();
+                // Before an anchor is asked, which may take its time.
                 self.shared().set_checkpoint(|status| {
-                    (status.size, status.root) = (checkpoint.size(), Some(checkpoint.root()));
-                    status.signed_at = if *is_new { Some(now) } else { status.signed_at };
-                    (status.anchors, status.failed) = (anchors.clone(), None);
+                    (status.size, status.root) = (signed.checkpoint.size(), Some(signed.checkpoint.root()));
+                    status.signed_at = if signed.is_new { Some(now) } else { status.signed_at };
+                    status.failed = None;
                 });
+                Ok(Signed { anchors: self.hand_on(durable)?, ..signed })
             }
             // There is nothing to sign yet.
-            Err(CheckpointError::Empty) => {}
+            Err(CheckpointError::Empty) => Err(CheckpointError::Empty),
+            Err(error) => {
+                self.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Hands the newest one to the anchors that lack it.
+    fn hand_on(&mut self, durable: Head) -> Result<Vec<Anchoring>, CheckpointError> {
+        let Some(signer) = &mut self.signer else { return Err(CheckpointError::NoSigner) };
+        let handed = signer.check(durable).map(drop).and_then(|()| Ok(signer.hand_on()?));
+        match &handed {
+            Ok(anchors) => {
+                let all_have_it = anchors.iter().all(|anchor| anchor.error.is_none());
+                self.unanchored = if all_have_it { (0, Instant::now()) } else { (self.unanchored.0.saturating_add(1), Instant::now()) };
+                self.shared().set_checkpoint(|status| status.anchors.clone_from(anchors));
+            }
             Err(error) => self.failed(error),
         }
-        signed
+        handed
     }
 
     fn failed(&mut self, error: &CheckpointError) {
@@ -228,14 +252,16 @@ impl CheckpointState {
         let at_close = shared.options.checkpoint.as_ref().is_some_and(|options| options.at_close);
         let status = shared.checkpoint_status().unwrap_or_default();
         let has_new = shared.durable.borrow().seq.get() > status.size;
-        if at_close && has_new && status.refused.is_none() && shared.phase() == Phase::Closing {
+        let has_unanchored = self.signer.as_ref().is_some_and(Checkpointer::has_unanchored);
+        if at_close && (has_new || has_unanchored) && status.refused.is_none() && shared.phase() == Phase::Closing {
             self.signer = self.signer.take().map(Checkpointer::uncancelled);
             let _ = self.sign();
         }
     }
 }
 
-/// Whether what failed so often, and then, is not yet to be tried again.
-fn is_resting((times, at): (u32, Instant)) -> bool {
-    times > 0 && at.elapsed() < backed_off(RETRY_AFTER, times)
+/// Whether what failed so often, and then, is not yet to be tried again. It never rests longer than checkpoints are apart: that is how
+/// long an event can be rewritten unseen.
+fn is_resting((times, at): (u32, Instant), every: Duration) -> bool {
+    times > 0 && at.elapsed() < backed_off(RETRY_AFTER, times).min(every.max(RETRY_AFTER))
 }

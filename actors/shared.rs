@@ -255,6 +255,14 @@ impl Shared {
         self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Events up to this one were there before the actor that signs checkpoints was, in this process or an earlier one.
+    pub(crate) fn checkpoints_wait_from(&self) -> u64 {
+        match self.checkpoint_status() {
+            Some(_) => self.durable.borrow().seq.get(),
+            None => self.live.borrow().recovery.as_ref().map_or(0, |recovery| recovery.head.seq.get()),
+        }
+    }
+
     pub(crate) fn set_checkpoint(&self, change: impl FnOnce(&mut CheckpointStatus)) {
         change(self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default());
     }

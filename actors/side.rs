@@ -2,7 +2,7 @@
 //! the supervisor starts it again after a while.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ractor::concurrency::JoinHandle;
 use ractor::thread_local::ThreadLocalActor;
@@ -23,8 +23,10 @@ pub(crate) fn backed_off(first: Duration, times: u32) -> Duration {
 /// The one that there is, if one was needed.
 pub(crate) struct Side<A: ThreadLocalActor> {
     running: Option<Running<A::Msg>>,
-    /// How often it has ended by itself, or could not be started.
+    /// How often it has ended by itself, or could not be started, without having worked for a while in between.
     ends: u32,
+    /// When it was started.
+    started: Option<Instant>,
 }
 
 struct Running<M> {
@@ -34,7 +36,7 @@ struct Running<M> {
 
 impl<A: ThreadLocalActor> Default for Side<A> {
     fn default() -> Side<A> {
-        Side { running: None, ends: 0 }
+        Side { running: None, ends: 0, started: None }
     }
 }
 
@@ -51,6 +53,7 @@ impl<A: ThreadLocalActor<Arguments = Context>> Side<A> {
             };
             let spawned = A::spawn_linked_instant(None, context.clone(), me.get_cell(), spawner);
             self.running = spawned.ok().map(|(actor, starting)| Running { actor, starting });
+            self.started = Some(Instant::now());
         }
         // A reply that is dropped tells its caller that it has ended.
         if let Some(running) = &self.running {
@@ -61,6 +64,11 @@ impl<A: ThreadLocalActor<Arguments = Context>> Side<A> {
 
     /// How long to wait before it is started by itself again.
     pub fn back_off(&mut self, first: Duration) -> Duration {
+        // One that has worked for longer than it was waited for is well, and has ended once.
+        let worked = self.started.take().map_or(Duration::ZERO, |started| started.elapsed());
+        if worked > backed_off(first, self.ends) {
+            self.ends = 0;
+        }
         self.ends = self.ends.saturating_add(1);
         backed_off(first, self.ends)
     }

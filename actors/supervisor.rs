@@ -624,7 +624,10 @@ impl SupervisorState {
         }
         if self.signer.ended(id) {
             tracing::warn!(actor = "supervisor", "CheckpointActor has ended");
-            return Some(self.signer.back_off(first));
+            let after = self.signer.back_off(first);
+            let failed = format!("the actor that signs checkpoints has ended by itself; it is started again in {} ms", after.as_millis());
+            self.shared.set_checkpoint(|status| status.failed = Some(failed));
+            return Some(after);
         }
         None
     }

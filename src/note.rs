@@ -121,7 +121,7 @@ impl Note {
             return Err(NoteError::TooLong);
         }
         let all = std::str::from_utf8(bytes).map_err(|_| Malformed("it is not UTF-8"))?;
-        if all.bytes().any(|byte| byte < 0x20 && byte != b'\n') {
+        if all.chars().any(|c| c.is_control() && c != '\n') {
             return Err(Malformed("it has control characters"));
         }
         let at = all.rfind("\n\n").ok_or(Malformed("no empty line stands between a text and its signatures"))?;
@@ -283,6 +283,73 @@ pub(crate) enum Piece {
     Unfinished,
     /// So many bytes that are no note, up to where one may begin.
     Other(usize),
+}
+
+/// How every origin begins, up to its ULID.
+const ORIGIN_START: &str = "counterfoil/ldg_";
+/// Characters of a ULID, of a hash and of a signature (with the number of its key) as text.
+const ULID_CHARS: usize = 26;
+const HASH_CHARS: usize = 44;
+const SIGNATURE_CHARS: usize = 92;
+
+/// Whether these bytes are what a crash leaves of a checkpoint that was being written as [`Note::signed`] has it: its beginning, not
+/// all of it, with zeros behind it where the file had grown already. Of this ledger, or of any where none is named.
+pub(crate) fn is_torn(bytes: &[u8], origin: Option<&str>) -> bool {
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    let Ok(text) = std::str::from_utf8(bytes.get(..written).unwrap_or_default()) else {
+        // A character that was cut in two is the mark's: the one that is not ASCII.
+        return written > 0 && bytes.get(..written).is_some_and(|bytes| ends_in_the_mark(bytes, origin));
+    };
+    is_beginning(text, origin)
+}
+
+fn ends_in_the_mark(bytes: &[u8], origin: Option<&str>) -> bool {
+    let mark = SIGNATURE_MARK.as_bytes();
+    (1..3).any(|cut| {
+        let before = bytes.strip_suffix(mark.get(..cut).unwrap_or_default()).and_then(|before| std::str::from_utf8(before).ok());
+        before.is_some_and(|before| before.ends_with("\n\n") && is_beginning(before, origin))
+    })
+}
+
+/// Whether this is the beginning of a checkpoint with one signature, and not all of it.
+fn is_beginning(text: &str, origin: Option<&str>) -> bool {
+    let mut lines = text.split('\n');
+    let is_base64 = |text: &str, chars: usize| {
+        let digits = text.trim_end_matches('=');
+        let is_digit = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
+        text.len() <= chars && digits.len() + 1 >= text.len() && digits.chars().all(is_digit) && (digits.len() == text.len() || text.len() == chars)
+    };
+    let Some(first) = lines.next() else { return true };
+    let is_origin = |text: &str| match origin {
+        Some(origin) => origin.starts_with(text),
+        None => match text.strip_prefix(ORIGIN_START) {
+            Some(ulid) => ulid.len() <= ULID_CHARS && ulid.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase()),
+            None => ORIGIN_START.starts_with(text),
+        },
+    };
+    let origin_chars = ORIGIN_START.len() + ULID_CHARS;
+    let Some(size) = lines.next() else { return is_origin(first) };
+    if !is_origin(first) || first.len() != origin_chars {
+        return false;
+    }
+    let Some(root) = lines.next() else { return size.is_empty() || parse_number(size).is_some() };
+    if parse_number(size).is_none() {
+        return false;
+    }
+    let Some(empty) = lines.next() else { return is_base64(root, HASH_CHARS) };
+    if root.parse::<TreeHash>().is_err() || !empty.is_empty() {
+        return false;
+    }
+    // Behind the empty line stands one line more, whose end is not there.
+    let start = format!("{SIGNATURE_MARK}{first} ");
+    match (lines.next(), lines.next()) {
+        (None, _) => true,
+        (Some(signature), None) => match signature.strip_prefix(&start) {
+            Some(base64) => is_base64(base64, SIGNATURE_CHARS),
+            None => start.starts_with(signature),
+        },
+        _ => false,
+    }
 }
 
 /// Finds out what stands at the beginning of these bytes, which begin with a line; `is_all` says that nothing follows them.

@@ -128,11 +128,13 @@ async fn on_request_and_on_close() {
 struct Flaky {
     works: AtomicBool,
     asked: AtomicU64,
+    /// The size of the last checkpoint that was taken.
+    taken: AtomicU64,
 }
 
 impl Flaky {
     fn new() -> Arc<Flaky> {
-        Arc::new(Flaky { works: AtomicBool::new(false), asked: AtomicU64::new(0) })
+        Arc::new(Flaky { works: AtomicBool::new(false), asked: AtomicU64::new(0), taken: AtomicU64::new(0) })
     }
 }
 
@@ -142,9 +144,12 @@ impl Anchor for FlakyAnchor {
     fn name(&self) -> String {
         "flaky".to_owned()
     }
-    fn publish(&self, _: &Checkpoint) -> Result<(), AnchorError> {
+    fn publish(&self, checkpoint: &Checkpoint) -> Result<(), AnchorError> {
         self.0.asked.fetch_add(1, SeqCst);
-        if self.0.works.load(SeqCst) { Ok(()) } else { Err(AnchorError { anchor: self.name(), reason: "not today".to_owned() }) }
+        if self.0.works.load(SeqCst) {
+            self.0.taken.store(checkpoint.size(), SeqCst);
+            Ok(())
+        } else { Err(AnchorError { anchor: self.name(), reason: "not today".to_owned() }) }
     }
 }
 
@@ -189,10 +194,11 @@ async fn a_signer_that_panics_or_fails_is_asked_again() {
     let temp = tempfile::tempdir().unwrap();
     let flaky = Flaky::new();
     let mut with = options(1, NEVER);
-    with.checkpoint.as_mut().unwrap().attestor = Arc::new(FlakySigner(flaky.clone()));
+    with.checkpoint.as_mut().unwrap().attestor = Arc::new(FlakySigner(flaky.clone())).into();
     let ledger = Ledger::open_with(temp.path(), with).await.unwrap();
     append(&ledger, 1).await;
-    until("a failure", || status(&ledger).failed.is_some()).await;
+    until("a panic", || status(&ledger).failed.is_some_and(|failed| failed.contains("it has panicked"))).await;
+    until("a failure", || status(&ledger).failed.is_some_and(|failed| !failed.contains("it has panicked"))).await;
     insta::assert_snapshot!(status(&ledger).failed.unwrap(), @"key_0871f3aabc26e4582c508af5c03884e6 has not signed the checkpoint: no token; see to the signer, and sign again");
     append(&ledger, 1).await;
     flaky.works.store(true, SeqCst);
@@ -248,4 +254,162 @@ async fn what_an_anchor_has_missed_by_a_crash_it_gets_at_the_next_start() {
     let ledger = Ledger::open_with(&dir, with).await.unwrap();
     until("the anchor has it", || fs::read(&anchor).unwrap() == both).await;
     ledger.close().await.unwrap();
+}
+
+/// An anchor that can't say what it has is given the newest one at the next start, without a new event; at a close too.
+#[tokio::test]
+async fn an_anchor_that_can_not_say_gets_the_newest_at_the_next_start() {
+    for at_close in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, lost) = (temp.path().join("store"), temp.path().join("lost"));
+        let flaky = Flaky::new();
+        let mut with = anchored(anchored(options(1, NEVER), FlakyAnchor(flaky.clone())), FileAnchor::new(&lost));
+        let ledger = Ledger::open_with(&dir, with.clone()).await.unwrap();
+        append(&ledger, 3).await;
+        until("a checkpoint", || status(&ledger).size == 3).await;
+        until("a failure", || status(&ledger).anchors.first().is_some_and(|anchor| anchor.error.is_some())).await;
+        ledger.close().await.unwrap();
+        fs::remove_file(&lost).unwrap();
+        with.checkpoint.as_mut().unwrap().at_close = at_close;
+        let ledger = Ledger::open_with(&dir, with).await.unwrap();
+        if at_close {
+            until("a failure", || status(&ledger).anchors.first().is_some_and(|anchor| anchor.error.is_some())).await;
+            flaky.works.store(true, SeqCst);
+        } else {
+            flaky.works.store(true, SeqCst);
+            until("it has taken it", || status(&ledger).anchors.iter().any(|anchor| anchor.anchor == "flaky" && anchor.size == 3)).await;
+        }
+        let asked = flaky.asked.load(SeqCst);
+        ledger.close().await.unwrap();
+        assert!(!at_close || flaky.taken.load(SeqCst) == 3, "{asked}");
+        assert!(fs::read_to_string(&lost).unwrap().contains("\n3\n"));
+    }
+}
+
+#[tokio::test]
+async fn what_no_checkpoint_covers_at_the_start_has_waited_long_enough() {
+    let temp = tempfile::tempdir().unwrap();
+    for size in [2, 4] {
+        let ledger = Ledger::open_with(temp.path(), options(u64::MAX, NEVER)).await.unwrap();
+        until("a first look", || ledger.status().checkpoint.is_some()).await;
+        append(&ledger, 2).await;
+        ledger.close().await.unwrap();
+        assert!(!signed(temp.path()).contains(&size), "signed before its time");
+        let ledger = Ledger::open_with(temp.path(), options(u64::MAX, NEVER)).await.unwrap();
+        until("a checkpoint", || status(&ledger).size == size).await;
+        ledger.close().await.unwrap();
+    }
+    assert_eq!(signed(temp.path()), [2, 4]);
+}
+
+/// Never comes back.
+struct Hung(Arc<AtomicU64>);
+
+impl Hung {
+    fn hang(&self) -> ! {
+        self.0.fetch_add(1, SeqCst);
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+struct HungAnchor {
+    hung: Hung,
+    already_when_asked: bool,
+}
+
+impl Anchor for HungAnchor {
+    fn name(&self) -> String {
+        "hung".to_owned()
+    }
+    fn last(&self, _: &str) -> Result<Option<Checkpoint>, AnchorError> {
+        if self.already_when_asked { self.hung.hang() } else { Ok(None) }
+    }
+    fn publish(&self, _: &Checkpoint) -> Result<(), AnchorError> {
+        self.hung.hang()
+    }
+    fn answers_within(&self) -> Duration {
+        Duration::from_millis(50)
+    }
+}
+
+struct HungSigner(Hung);
+
+impl Attestor for HungSigner {
+    fn public_key(&self) -> PublicKey {
+        public()
+    }
+    fn sign(&self, _: &[u8]) -> Result<Signature, AttestError> {
+        self.0.hang()
+    }
+}
+
+#[tokio::test]
+async fn an_anchor_that_hangs_holds_up_neither_signing_nor_the_others_nor_a_close() {
+    for (already_when_asked, at_close) in [(false, false), (false, true), (true, false), (true, true)] {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, anchor, asked) = (temp.path().join("store"), temp.path().join("anchor"), Arc::new(AtomicU64::new(0)));
+        let hung = HungAnchor { hung: Hung(asked.clone()), already_when_asked };
+        let mut with = anchored(anchored(options(1, NEVER), hung), FileAnchor::new(&anchor));
+        with.checkpoint.as_mut().unwrap().at_close = at_close;
+        let ledger = Ledger::open_with(&dir, with).await.unwrap();
+        append(&ledger, 1).await;
+        until("a checkpoint", || status(&ledger).size == 1).await;
+        append(&ledger, 1).await;
+        until("another", || status(&ledger).size == 2).await;
+        until("stuck", || status(&ledger).anchors.iter().any(|anchor| anchor.error.as_ref().is_some_and(|error| error.starts_with("stuck: ")))).await;
+        ledger.close().await.unwrap();
+        assert_eq!(asked.load(SeqCst), 1, "it was asked again before it had come back");
+        assert_eq!(fs::read(&anchor).unwrap(), fs::read(dir.join("checkpoints/signed.txt")).unwrap());
+        Store::open(&dir, &common::options()).unwrap().0.close().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_signer_that_hangs_holds_up_no_close() {
+    for at_close in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let asked = Arc::new(AtomicU64::new(0));
+        let mut with = options(1, NEVER);
+        with.store.sign_deadline = Duration::from_millis(50);
+        let checkpoint = with.checkpoint.as_mut().unwrap();
+        (checkpoint.attestor, checkpoint.at_close) = (Arc::new(HungSigner(Hung(asked.clone()))).into(), at_close);
+        let ledger = Ledger::open_with(temp.path(), with).await.unwrap();
+        append(&ledger, 1).await;
+        until("a failure", || status(&ledger).failed.is_some_and(|failed| failed.contains("no answer within 50 ms"))).await;
+        until("stuck", || status(&ledger).failed.is_some_and(|failed| failed.contains("stuck: "))).await;
+        ledger.close().await.unwrap();
+        assert_eq!((asked.load(SeqCst), signed(temp.path())), (1, Vec::new()));
+        Store::open(temp.path(), &common::options()).unwrap().0.close().unwrap();
+    }
+}
+
+struct PanickingAnchor(Arc<AtomicU64>);
+
+impl Anchor for PanickingAnchor {
+    fn name(&self) -> String {
+        "panicking".to_owned()
+    }
+    fn publish(&self, _: &Checkpoint) -> Result<(), AnchorError> {
+        self.0.fetch_add(1, SeqCst);
+        panic!("an anchor that panics");
+    }
+}
+
+#[tokio::test]
+async fn an_anchor_that_panics_costs_the_others_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, anchor, asked) = (temp.path().join("store"), temp.path().join("anchor"), Arc::new(AtomicU64::new(0)));
+    let with = anchored(anchored(options(1, NEVER), PanickingAnchor(asked.clone())), FileAnchor::new(&anchor));
+    let ledger = Ledger::open_with(&dir, with).await.unwrap();
+    for size in 1..=3 {
+        append(&ledger, 1).await;
+        until("a checkpoint", || status(&ledger).anchors.get(1).is_some_and(|anchor| anchor.size == size)).await;
+        assert!(status(&ledger).anchors[0].error.as_ref().unwrap().contains("panicked"), "{:?}", status(&ledger));
+    }
+    until("another try without a new event", || asked.load(SeqCst) > 3).await;
+    assert_eq!(status(&ledger).failed, None);
+    ledger.close().await.unwrap();
+    assert_eq!(signed(&dir), [1, 2, 3]);
 }

@@ -134,6 +134,26 @@ fn nothing_is_signed_for_it() {
     snapshots(|| insta::assert_snapshot!("anchors_not_signed", said));
 }
 
+/// Where the last checkpoint ends a block, the file of the tree's hashes leads to its root without the ledger: that file is of the
+/// old history, so an event must be looked at all the same.
+#[test]
+fn nothing_is_signed_for_a_history_of_whole_blocks() {
+    for (size, more, anchored) in [(255u64, 0u64, true), (256, 0, true), (256, 1, true), (256, 1, false), (512, 0, false), (512, 257, true)] {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, anchor, options) = (temp.path().join("store"), temp.path().join("anchor"), quick());
+        let anchors = || -> Vec<Arc<dyn Anchor>> { if anchored { vec![Arc::new(FileAnchor::new(&anchor))] } else { Vec::new() } };
+        let store = store_of(&dir, &options, size);
+        signer(&store, &dir, &options, anchors()).sign(store.head()).unwrap();
+        store.close().unwrap();
+        rewritten(&dir, &options, 3, size + more);
+        let (store, _) = Store::open(&dir, &options).unwrap();
+        let kept = fs::read(dir.join("checkpoints/signed.txt")).unwrap();
+        let error = signer(&store, &dir, &options, anchors()).sign(store.head()).unwrap_err();
+        assert!(matches!(&error, CheckpointError::Diverged { size: at, .. } if *at == size), "{size} and {more} more: {error}");
+        assert_eq!(fs::read(dir.join("checkpoints/signed.txt")).unwrap(), kept);
+    }
+}
+
 #[test]
 fn recovery_takes_it_as_evidence() {
     for cut in 1..=12u64 {
@@ -238,6 +258,171 @@ fn a_file_that_is_not_an_anchors_is_not_touched() {
     let again = signer.sign(store.head()).unwrap();
     assert!(!again.is_new && again.anchors.iter().all(|anchor| anchor.error.is_none() && anchor.size == store.head().seq.get()));
     assert_eq!(fs::read(temp.path().join("no/anchor")).unwrap(), fs::read(&path).unwrap());
+}
+
+/// What a crash leaves of a note may be cut off, and nothing else: a note that was there is not one, whatever was done to it.
+#[test]
+fn a_note_that_was_changed_is_not_cut() {
+    let (_temp, dir, anchor, options) = anchored();
+    let own = dir.join("checkpoints/signed.txt");
+    let right = fs::read(&own).unwrap();
+    let last = right.len() - 231;
+    let mut wrongs: Vec<Vec<u8>> = (last..right.len()).map(|at| [&right[..at], &[right[at] ^ 1], &right[at + 1..]].concat()).collect();
+    wrongs.push(right.iter().enumerate().flat_map(|(at, byte)| if *byte == b'\n' && at > 300 { vec![b'\r', b'\n'] } else { vec![*byte] }).collect());
+    wrongs.push([&right[..last + 60], b"\n", &right[last + 60..]].concat());
+    wrongs.push([&right[..last + 60], &[0; 3], &right[last + 60..]].concat());
+    for (n, wrong) in wrongs.iter().enumerate() {
+        fs::write(&anchor, wrong).unwrap();
+        assert!(!held_against(&dir, &[&anchor]).is_clean(), "{n}: {:?}", String::from_utf8_lossy(wrong));
+        let (mut store, _) = Store::open(&dir, &options).unwrap();
+        grow(&mut store, 1);
+        let signed = signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(&anchor))]).sign(store.head());
+        assert!(fs::read(&anchor).unwrap().starts_with(wrong), "{n}: cut after {signed:?}");
+        // The store's own is held to the same.
+        fs::write(&own, wrong).unwrap();
+        let signed = signer(&store, &dir, &options, Vec::new()).sign(store.head());
+        assert!(fs::read(&own).unwrap().starts_with(wrong), "{n}: cut after {signed:?}");
+        fs::write(&own, &right).unwrap();
+    }
+    // Its last note changed so that it is none, the store rolled back and grown anew: there is no second checkpoint of that size.
+    rewritten(&dir, &options, 9, 12);
+    for wrong in [&wrongs[50], &wrongs[231], &wrongs[232]] {
+        fs::write(&own, wrong).unwrap();
+        let (store, _) = Store::open(&dir, &options).unwrap();
+        let error = signer(&store, &dir, &options, Vec::new()).sign(store.head()).unwrap_err();
+        assert!(error.is_inconsistent(), "{error}");
+        assert_eq!(fs::read(&own).unwrap(), *wrong);
+    }
+}
+
+#[test]
+fn blank_lines_at_the_end_are_in_nobodys_way() {
+    let (_temp, dir, anchor, options) = anchored();
+    let before = [fs::read(&anchor).unwrap(), b"\n\n".to_vec()].concat();
+    fs::write(&anchor, &before).unwrap();
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    grow(&mut store, 1);
+    let signed = signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(&anchor))]).sign(store.head()).unwrap();
+    assert_eq!(signed.anchors[0].error, None);
+    assert_eq!(fs::read(&anchor).unwrap(), [before, signed.checkpoint.to_string().into_bytes()].concat());
+    assert_eq!(held_against(&dir, &[&anchor]).covered, 13);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_file_inside_the_store_is_no_anchor() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, options) = (temp.path().join("store"), quick());
+    let store = store_of(&dir, &options, 3);
+    let own = fs::read(dir.join("checkpoints/signed.txt")).ok();
+    assert_eq!(own, None);
+    let first = sign(&store, &dir, &options).to_string();
+    let (link, hard) = (temp.path().join("link"), temp.path().join("hard"));
+    std::os::unix::fs::symlink(&dir, &link).unwrap();
+    fs::hard_link(dir.join("checkpoints/signed.txt"), &hard).unwrap();
+    let names = ["checkpoints/signed.txt", "checkpoints/anchor.txt", "segments/anchor.jsonl", "../store/anchor"];
+    let paths = names.iter().map(|name| dir.join(name)).chain([link.join("anchor"), hard]);
+    for path in paths {
+        let signed = signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(&path))]).sign(store.head()).unwrap();
+        let error = signed.anchors[0].error.clone().unwrap();
+        assert!(error.contains("it is inside the store"), "{}: {error}", path.display());
+        assert!(path.exists() == (path.ends_with("signed.txt") || path.ends_with("hard")), "{} was made", path.display());
+    }
+    assert_eq!(fs::read_to_string(dir.join("checkpoints/signed.txt")).unwrap(), first);
+}
+
+/// Two processes that hand on to the same new file: what each was told that it took is there.
+#[test]
+fn two_at_once_lose_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, options) = (temp.path().join("store"), quick());
+    let mut store = store_of(&dir, &options, 3);
+    let first = sign(&store, &dir, &options);
+    grow(&mut store, 1);
+    let both = [first, sign(&store, &dir, &options)];
+    for round in 0..60 {
+        let (path, ready) = (temp.path().join(format!("anchor-{round}")), std::sync::Barrier::new(2));
+        std::thread::scope(|scope| {
+            for checkpoint in &both {
+                scope.spawn(|| {
+                    ready.wait();
+                    FileAnchor::new(&path).publish(checkpoint).unwrap();
+                });
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(both.iter().all(|checkpoint| text.contains(&checkpoint.to_string())), "round {round}: {text}");
+        assert_eq!(text.len(), both.iter().map(|checkpoint| checkpoint.to_string().len()).sum::<usize>(), "round {round}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_that_can_only_be_appended_to_is_an_anchor() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, anchor, options) = (temp.path().join("store"), temp.path().join("anchor"), quick());
+    let mut store = store_of(&dir, &options, 3);
+    fs::write(&anchor, "").unwrap();
+    let chattr = |flag: &str| std::process::Command::new("chattr").arg(flag).arg(&anchor).stderr(std::process::Stdio::null()).status();
+    if !chattr("+a").is_ok_and(|status| status.success()) {
+        return skipped("an append-only anchor", "chattr +a needs root and a file system that has it");
+    }
+    let mut signer = signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(&anchor))]);
+    let first = signer.sign(store.head()).unwrap();
+    grow(&mut store, 1);
+    let second = signer.sign(store.head()).unwrap();
+    let taken = fs::read_to_string(&anchor).unwrap();
+    chattr("-a").unwrap();
+    assert_eq!((first.anchors[0].error.clone(), second.anchors[0].error.clone()), (None, None));
+    assert_eq!(taken, format!("{}{}", first.checkpoint, second.checkpoint));
+}
+
+/// What has no end is not waited for: a pipe in the place of an anchor, or of a file of the store.
+#[test]
+#[cfg(unix)]
+fn a_pipe_is_refused() {
+    let (temp, dir, _anchor, options) = anchored();
+    let pipe = temp.path().join("pipe");
+    let made = |path: &Path| std::process::Command::new("mkfifo").arg(path).status().is_ok_and(|status| status.success());
+    if !made(&pipe) {
+        return skipped("pipes as anchors", "there is no mkfifo");
+    }
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    grow(&mut store, 1);
+    let signed = signer(&store, &dir, &options, vec![Arc::new(FileAnchor::new(&pipe))]).sign(store.head()).unwrap();
+    assert!(signed.anchors[0].error.as_ref().unwrap().contains("it is no regular file"), "{signed:?}");
+    let reader = LedgerReader::open(&dir, &options).unwrap();
+    let read = Anchored::new(&reader, &[]).read(&pipe).unwrap_err().to_string();
+    assert!(read.contains("it is no regular file"), "{read}");
+    store.close().unwrap();
+    for name in ["tree.hashes", "signed.txt"] {
+        let path = dir.join("checkpoints").join(name);
+        let _ = fs::remove_file(&path);
+        assert!(made(&path));
+        let proved = prove_event(&reader, Seq::new(2), None).map(drop).map_err(|error| error.to_string());
+        if name == "signed.txt" {
+            assert!(proved.unwrap_err().contains("it is no regular file"));
+            let opened = Store::open(&dir, &options).map(drop).map_err(|error| error.to_string());
+            assert!(opened.unwrap_err().contains("it is no regular file"));
+        }
+    }
+}
+
+/// A process before this one may have been killed before a note was durable, or its fsync have failed.
+#[test]
+fn a_note_that_is_found_is_made_durable() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, mut options) = (temp.path().join("store"), options());
+    let disk = disk::faulty(&mut options);
+    let store = store_of(&dir, &options, 3);
+    sign(&store, &dir, &options);
+    let counted = || (disk.syncs.load(std::sync::atomic::Ordering::SeqCst), disk.dir_syncs.load(std::sync::atomic::Ordering::SeqCst));
+    let before = counted();
+    let mut second = signer(&store, &dir, &options, Vec::new());
+    second.check(store.head()).unwrap();
+    let after = counted();
+    assert!(after.0 > before.0 && after.1 >= before.1 + 2, "{before:?} {after:?}");
+    assert!(!second.sign(store.head()).unwrap().is_new && counted() == after, "once is enough");
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
-use std::time::Duration;
 
 use ed25519_dalek::{Signer as _, SigningKey};
 
@@ -109,24 +107,6 @@ impl Signer {
     /// Whether it is the very same one, not just one with the same key.
     pub(crate) fn is(&self, other: &Signer) -> bool {
         Arc::ptr_eq(&self.attestor, &other.attestor)
-    }
-
-    /// Signs within this time; a call that takes longer goes on without anybody waiting for it.
-    pub(crate) fn sign_within(&self, message: &[u8], deadline: Duration) -> Result<Signature, AttestError> {
-        if self.is_local {
-            return self.attestor.sign(message);
-        }
-        let (key_id, reason) = (self.key_id, "it has no thread, or has panicked".to_owned());
-        let (attestor, message, (answer, answered)) = (self.attestor.clone(), message.to_vec(), sync_channel(1));
-        let sign = move || drop(answer.send(attestor.sign(&message)));
-        let started = std::thread::Builder::new().name("counterfoil-signer".to_owned()).spawn(sign);
-        match started.map(|_| answered.recv_timeout(deadline)) {
-            Ok(Ok(signature)) => signature,
-            Ok(Err(std::sync::mpsc::RecvTimeoutError::Timeout)) => {
-                Err(AttestError::Deadline { key_id, deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) })
-            }
-            _ => Err(AttestError::Failed { key_id, reason }),
-        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Anchors: places outside the store that checkpoints are handed to, so that who can rewrite the store can't rewrite those too.
 //!
-//! Called by [`super::Checkpointer`], which tries again what has failed. An anchor may be slow, within its deadline, and may fail;
-//! no append ever waits for it.
+//! Called by `super::handing`, which tries again what has failed. An anchor may be slow, hang, fail and panic: no append ever waits
+//! for it, and a close no longer than its deadline.
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,10 +14,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::AnchorError;
-use crate::ledger::{FsStorage, io_advice, notes};
+use crate::ledger::storage::{fs_file, private};
+use crate::ledger::{FsStorage, Storage, io_advice, notes};
 use crate::note::Checkpoint;
 
-/// A place outside the store.
+/// How long an anchor is waited for, unless it says otherwise: a share or a service that is well answers within a second, and a close
+/// waits for as long.
+pub const ANCHOR_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A place outside the store. It is called on a thread of its own, one call at a time; a call that hangs is given up at its deadline
+/// and never joined, and until it comes back the anchor is not called again.
 pub trait Anchor: Send + Sync {
     /// What it is called in reports.
     fn name(&self) -> String;
@@ -35,6 +42,16 @@ pub trait Anchor: Send + Sync {
     /// # Errors
     /// [`AnchorError`]. It is given this or a later one again.
     fn publish(&self, checkpoint: &Checkpoint) -> Result<(), AnchorError>;
+
+    /// How long a call may take before it is given up.
+    fn answers_within(&self) -> Duration {
+        ANCHOR_DEADLINE
+    }
+
+    /// The file that it keeps checkpoints in, where it has one: a file inside the store is refused.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 }
 
 impl fmt::Debug for dyn Anchor {
@@ -43,7 +60,8 @@ impl fmt::Debug for dyn Anchor {
     }
 }
 
-/// A file that checkpoints are appended to, fsynced: on another disk, or a share that this user may append to only.
+/// A file that checkpoints are appended to, locked and fsynced: on another disk, or a share. It may be one that can only be appended
+/// to (`chattr +a`); what a crash has left of a note there has to be cut off by who may.
 #[derive(Clone, Debug)]
 pub struct FileAnchor(PathBuf);
 
@@ -58,6 +76,46 @@ impl FileAnchor {
         &self.0
     }
 
+    /// Whoever else appends to it waits meanwhile.
+    fn append(&self, checkpoint: &Checkpoint) -> io::Result<()> {
+        let mut file = private(OpenOptions::new().read(true).append(true).create(true)).open(&self.0)?;
+        let mut read = fs_file(file.try_clone()?)?;
+        match file.lock() {
+            // Some network file systems have no locks.
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+            _ => {}
+        }
+        let end = notes::end_in(read.as_mut(), checkpoint.origin())?;
+        end.check(checkpoint.origin())?;
+        if !end.rest.is_empty() {
+            file.set_len(end.notes_end)?;
+        }
+        file.write_all(checkpoint.to_string().as_bytes())?;
+        file.sync_data()?;
+        // A child process that was forked meanwhile would keep it.
+        let _ = file.unlock();
+        self.sync_name()
+    }
+
+    fn sync_name(&self) -> io::Result<()> {
+        FsStorage.sync_dir(self.0.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    }
+
+    /// The last one that it has, durably: a process that was killed may have written it and not more.
+    fn durable_last(&self, origin: &str) -> io::Result<Option<Checkpoint>> {
+        let mut file = match FsStorage.open_read(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let end = notes::end_in(file.as_mut(), origin)?;
+        end.check(origin)?;
+        if end.last.is_some() {
+            file.sync_data()?;
+            self.sync_name()?;
+        }
+        Ok(end.last)
+    }
+
     fn failed(&self, error: &io::Error) -> AnchorError {
         let advice = if error.kind() == io::ErrorKind::InvalidData { String::new() } else { format!("; {}", io_advice(error)) };
         AnchorError { anchor: self.name(), reason: format!("{error}{advice}") }
@@ -70,16 +128,22 @@ impl Anchor for FileAnchor {
     }
 
     fn last(&self, origin: &str) -> Result<Option<Checkpoint>, AnchorError> {
-        Ok(notes::end_of(&FsStorage, &self.0, origin).map_err(|error| self.failed(&error))?.and_then(|end| end.last))
+        self.durable_last(origin).map_err(|error| self.failed(&error))
     }
 
     fn publish(&self, checkpoint: &Checkpoint) -> Result<(), AnchorError> {
-        notes::append(&FsStorage, &self.0, checkpoint, || Ok(())).map_err(|error| self.failed(&error))
+        self.append(checkpoint).map_err(|error| self.failed(&error))
+    }
+
+    fn file(&self) -> Option<&Path> {
+        Some(&self.0)
     }
 }
 
 /// How often it is looked whether a command has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long a command may take to be killed once its deadline is past.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
 /// What is kept of what a command says on standard error: the last lines say what went wrong.
 const SAID_BYTES_MAX: usize = 1024;
 /// How long what it has said is waited for once it has ended: a child of its own may hold the pipe open.
@@ -147,6 +211,11 @@ impl Anchor for CommandAnchor {
 
     fn publish(&self, checkpoint: &Checkpoint) -> Result<(), AnchorError> {
         self.run(checkpoint).map_err(|reason| AnchorError { anchor: self.name(), reason })
+    }
+
+    /// It keeps its deadline by itself, and takes a moment to be killed.
+    fn answers_within(&self) -> Duration {
+        self.deadline.saturating_add(KILLED_WITHIN)
     }
 }
 

@@ -162,30 +162,32 @@ impl Leaves {
     }
 }
 
-/// A tree as far as a size, and the events behind it.
+/// A tree as far as a size, the events behind it, and hashes that its last events have made complete.
 pub(crate) struct Grown {
     pub edge: Edge,
     pub leaves: Leaves,
+    pub gathered: Gathered,
 }
 
-/// The tree of so many events, by the file and the events of one block; nothing where the file does not have it. Whether it is
-/// right is for the caller to see.
+/// The tree of so many events, one at least, by the file and the last events; nothing where the file does not have it. Whether it
+/// is right is for the caller to see, by the root that was signed.
+///
+/// The last event is always among those that are read, and all before it are bound to it by the chain: the file's hashes alone would
+/// lead to the root that was signed whatever the ledger has.
 pub(crate) fn by_file(reader: &LedgerReader, size: u64, plan: &Plan) -> Result<Option<Grown>, LedgerError> {
-    let whole = size - size % BLOCK;
+    let Some(before) = size.checked_sub(1) else { return Ok(None) };
+    let whole = before - before % BLOCK;
     let path = tree_path(reader.dir());
     let peaks = read(reader.storage(), &path, &nodes_of(0, whole)).map_err(LedgerError::io("reading", &path))?;
     let Some(peaks) = peaks else { return Ok(None) };
-    let mut edge = Edge::of(whole, peaks);
-    // Where a block ends at the size, its last event is read all the same, for the next one to link to.
-    let mut leaves = Leaves::from(reader, Seq::new(if whole == size { size } else { whole + 1 }), plan)?;
+    let (mut edge, mut gathered) = (Edge::of(whole, peaks), Gathered::default());
+    let mut leaves = Leaves::from(reader, Seq::new(whole + 1), plan)?;
     leaves.extend(Seq::new(size));
-    while edge.size() < size || leaves.head().is_none() {
+    while edge.size() < size {
         let Some(event) = leaves.next()? else { return Ok(None) };
-        if event.seq.get() > edge.size() {
-            edge.push(event.event_hash);
-        }
+        edge.push_leaf(leaf_hash(event.event_hash.as_bytes()), &mut |node, hash| gathered.take(node, hash));
     }
-    Ok(Some(Grown { edge, leaves }))
+    Ok(Some(Grown { edge, leaves, gathered }))
 }
 
 /// Hashes of these subtrees, none of which goes beyond the ledger: by the file, and where that has not all of them, or is not to

@@ -3,16 +3,20 @@
 //! Called by the command and by CheckpointActor, under the store's lock; only up to a durable head. It never signs what
 //! contradicts a checkpoint that the store or a readable anchor has.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
 use super::anchor::Anchor;
+use super::calls::{Calls, Missed};
+use super::handing::Anchors;
 use super::nodes::{self, Gathered, Grown, Leaves};
 use super::tree::{Edge, leaf_hash, nodes_of, part_hash};
 use super::{CheckpointError, tree_path};
-use crate::attest::{AttestError, Attestor};
+use crate::attest::{AttestError, Signature, Signer};
 use crate::event::Seq;
 use crate::failpoint;
 use crate::ledger::stream::Plan;
@@ -28,6 +32,9 @@ pub struct Signed {
     pub checkpoint: Checkpoint,
     /// Whether it is new: else there was no new event.
     pub is_new: bool,
+    /// Whether neither the store nor an anchor that can say had one before: then nothing was held against the ledger. In a store
+    /// that is not new, its checkpoints were lost or taken away.
+    pub is_first: bool,
     /// Which anchors have it, and why the others have not.
     pub anchors: Vec<Anchoring>,
 }
@@ -44,29 +51,26 @@ pub struct Anchoring {
     pub error: Option<String>,
 }
 
-/// Signs checkpoints of a store. The caller holds the store's lock for as long as this lives.
+/// Signs checkpoints of a store. The caller holds the store's lock while it signs; handing on needs none.
 pub struct Checkpointer {
     dir: PathBuf,
     reader: LedgerReader,
     options: Options,
     plan: Plan,
     origin: String,
-    attestor: Arc<dyn Attestor>,
-    anchors: Vec<Anchored>,
+    signer: Signer,
+    signatures: Calls<Result<Signature, AttestError>>,
+    anchors: Anchors,
     /// The tree, once it was looked at; nothing after an error, so that the next time begins with what is on the disk.
     grown: Option<State>,
-}
-
-struct Anchored {
-    anchor: Arc<dyn Anchor>,
-    size: u64,
-    error: Option<String>,
 }
 
 struct State {
     edge: Edge,
     leaves: Leaves,
     last: Option<Checkpoint>,
+    /// Nobody who can say had a checkpoint before.
+    is_first: bool,
     /// Checkpoints that the tree has not reached yet.
     ahead: Vec<Known>,
 }
@@ -97,15 +101,16 @@ impl Known {
 
 impl Checkpointer {
     /// A signer of checkpoints for the store in this directory. Reads nothing yet.
-    pub fn new(dir: &Path, manifest: &Manifest, options: &Options, attestor: Arc<dyn Attestor>, anchors: Vec<Arc<dyn Anchor>>) -> Self {
+    pub fn new(dir: &Path, manifest: &Manifest, options: &Options, signer: impl Into<Signer>, anchors: Vec<Arc<dyn Anchor>>) -> Self {
         Checkpointer {
             dir: dir.to_owned(),
             reader: LedgerReader::of(dir, manifest.clone(), options),
             options: options.clone(),
             plan: Plan::default(),
             origin: note::origin(manifest.ledger_id),
-            attestor,
-            anchors: anchors.into_iter().map(|anchor| Anchored { anchor, size: 0, error: None }).collect(),
+            signer: signer.into(),
+            signatures: Calls::new(),
+            anchors: Anchors::new(dir, anchors),
             grown: None,
         }
     }
@@ -132,16 +137,37 @@ impl Checkpointer {
     /// # Errors
     /// [`CheckpointError`]; [`CheckpointError::is_inconsistent`] where the ledger contradicts what was signed before.
     pub fn sign(&mut self, durable: Head) -> Result<Signed, CheckpointError> {
+        let signed = self.sign_and_store(durable)?;
+        Ok(Signed { anchors: self.hand_on()?, ..signed })
+    }
+
+    /// The same without the anchors, of which the answer says what was known before: [`Checkpointer::hand_on`] sees to them, and may
+    /// do so without the store's lock.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::sign`].
+    pub fn sign_and_store(&mut self, durable: Head) -> Result<Signed, CheckpointError> {
         if durable.seq == Seq::ZERO {
             return Err(CheckpointError::Empty);
         }
         self.check(durable)?;
         let Some(state) = self.grown.take() else { return Err(CheckpointError::Empty) };
+        let is_first = state.is_first;
         let (state, checkpoint, is_new) = self.grow_and_sign(state, durable)?;
-        self.grown = Some(State { last: Some(checkpoint.clone()), ..state });
-        self.hand_on(&checkpoint)?;
-        let anchors = self.anchorings();
-        Ok(Signed { checkpoint, is_new, anchors })
+        self.grown = Some(State { last: Some(checkpoint.clone()), is_first: false, ..state });
+        Ok(Signed { checkpoint, is_new, is_first, anchors: self.anchorings() })
+    }
+
+    /// Hands the newest checkpoint that is known to the anchors that lack it: all at once, each within its deadline.
+    ///
+    /// # Errors
+    /// None of an anchor's: those are in the answer.
+    pub fn hand_on(&mut self) -> Result<Vec<Anchoring>, LedgerError> {
+        if let Some(last) = self.grown.as_ref().and_then(|state| state.last.as_ref()) {
+            self.anchors.hand_on(last, self.plan.cancelled.as_deref());
+            self.options.at(failpoint::CHECKPOINT_ANCHORED).map_err(LedgerError::io("handing on a checkpoint of", &self.dir))?;
+        }
+        Ok(self.anchorings())
     }
 
     /// Holds the ledger, as far as this durable event, against what was signed before, where that was not done yet. Answers with
@@ -156,19 +182,23 @@ impl Checkpointer {
         Ok(self.grown.as_ref().and_then(|state| state.last.as_ref()))
     }
 
-    /// Whether an anchor is known to lack the newest checkpoint that there is.
+    /// Whether an anchor is not known to have the newest checkpoint that there is. One that can't say what it has is given it anew by
+    /// each process.
     pub fn has_unanchored(&self) -> bool {
         let newest = self.grown.as_ref().and_then(|state| state.last.as_ref()).map_or(0, Checkpoint::size);
-        self.anchors.iter().any(|anchored| anchored.error.is_some() || (1..newest).contains(&anchored.size))
+        self.anchors.lack(newest)
     }
 
     /// Which anchors have what.
     pub fn anchorings(&self) -> Vec<Anchoring> {
-        let of = |anchored: &Anchored| Anchoring { anchor: anchored.anchor.name(), size: anchored.size, error: anchored.error.clone() };
-        self.anchors.iter().map(of).collect()
+        self.anchors.anchorings()
     }
 
-    fn grow_and_sign(&self, mut state: State, durable: Head) -> Result<(State, Checkpoint, bool), CheckpointError> {
+    fn cancelled(&self) -> Option<Arc<AtomicBool>> {
+        self.plan.cancelled.clone()
+    }
+
+    fn grow_and_sign(&mut self, mut state: State, durable: Head) -> Result<(State, Checkpoint, bool), CheckpointError> {
         if let Some(known) = state.ahead.iter().find(|known| known.size > durable.seq.get()) {
             return Err(known.shorter(durable.seq.get()));
         }
@@ -194,45 +224,36 @@ impl Checkpointer {
         self.prepare_dir()?;
         let end = notes::end_of(storage.as_ref(), &path, &self.origin).map_err(LedgerError::io("reading", &path))?.unwrap_or_default();
         let own = |reason: String| CheckpointError::OwnCheckpoint { path: path.clone(), reason };
-        if let Some(origin) = end.foreign {
-            return Err(own(format!("it has checkpoints of {origin}, not of this ledger")));
-        }
+        end.check(&self.origin).map_err(|error| own(error.to_string()))?;
         // By another key it can't be verified here: the key may have been rotated since.
         if let Some(last) = &end.last
-            && last.verify(&[self.attestor.public_key()]) == Err(SignatureFault::Wrong)
+            && last.verify(&[self.signer.public_key()]) == Err(SignatureFault::Wrong)
         {
             return Err(own(format!("its checkpoint of {} events does not have the signature of its key", last.size())));
         }
+        notes::settle(storage.as_ref(), &path, &end).map_err(LedgerError::io("writing", &path))?;
         let size = end.last.as_ref().map_or(0, Checkpoint::size);
+        let cancelled = self.cancelled();
+        let anchored = self.anchors.last(&self.origin, cancelled.as_deref());
+        let anchored = anchored.into_iter().map(|(anchor, last)| Known::of(&last, anchor));
         let (mut below, mut ahead) = (Vec::new(), Vec::new());
-        for known in end.last.iter().map(|last| Known::of(last, path.display().to_string())).chain(self.anchored()) {
+        for known in end.last.iter().map(|last| Known::of(last, path.display().to_string())).chain(anchored) {
             if known.size > durable.seq.get() {
                 return Err(known.shorter(durable.seq.get()));
             }
             if known.size <= size { below.push(known) } else { ahead.push(known) }
         }
-        let Grown { edge, leaves } = self.grown_to(size, end.last.as_ref().map(Checkpoint::root))?;
+        let is_unknown = below.is_empty() && ahead.is_empty();
+        let Grown { edge, leaves, .. } = self.grown_to(size, end.last.as_ref().map(Checkpoint::root))?;
         for known in below {
             let found = if known.size == edge.size() { Some(edge.root()) } else { self.root_at(known.size, known.root)? };
             known.check(found.ok_or_else(|| known.shorter(edge.size()))?)?;
         }
-        Ok(State { edge, leaves, last: end.last, ahead })
-    }
-
-    /// What the anchors have, where they can say.
-    fn anchored(&mut self) -> Vec<Known> {
-        let mut known = Vec::new();
-        for Anchored { anchor, size, error } in &mut self.anchors {
-            match anchor.last(&self.origin) {
-                Ok(Some(last)) => {
-                    *size = last.size();
-                    known.push(Known::of(&last, anchor.name()));
-                }
-                Ok(None) => {}
-                Err(failed) => *error = Some(failed.reason),
-            }
+        let is_first = end.last.is_none() && is_unknown;
+        if is_first {
+            tracing::warn!(store = %self.dir.display(), "neither the store nor an anchor that can say has an earlier checkpoint");
         }
-        known
+        Ok(State { edge, leaves, last: end.last, is_first, ahead })
     }
 
     /// The directory of checkpoints, by a durable name: a process before this one may have made it and been killed.
@@ -245,20 +266,21 @@ impl Checkpointer {
     /// The tree of so many events: by the file of its hashes where that leads to the root that was signed, else from all events.
     fn grown_to(&self, size: u64, root: Option<TreeHash>) -> Result<Grown, CheckpointError> {
         if size > 0
-            && let Some(grown) = nodes::by_file(&self.reader, size, &self.plan)?
+            && let Some(mut grown) = nodes::by_file(&self.reader, size, &self.plan)?
             && Some(grown.edge.root()) == root
         {
+            grown.gathered.write(self.options.storage.as_ref(), &self.dir, false)?;
             return Ok(grown);
         }
         if size > 0 {
             tracing::warn!(path = %tree_path(&self.dir).display(), size, "the tree's hashes are missing or wrong; making them anew from the ledger");
         }
         let leaves = Leaves::from(&self.reader, Seq::FIRST, &self.plan)?;
-        let mut state = State { edge: Edge::default(), leaves, last: None, ahead: Vec::new() };
+        let mut state = State { edge: Edge::default(), leaves, last: None, is_first: false, ahead: Vec::new() };
         let mut gathered = Gathered::default();
         self.grow(&mut state, size, &mut gathered)?;
         gathered.write(self.options.storage.as_ref(), &self.dir, false)?;
-        Ok(Grown { edge: state.edge, leaves: state.leaves })
+        Ok(Grown { edge: state.edge, leaves: state.leaves, gathered })
     }
 
     /// Adds events up to this size.
@@ -299,10 +321,10 @@ impl Checkpointer {
         }
     }
 
-    fn signed(&self, size: u64, root: TreeHash) -> Result<Checkpoint, CheckpointError> {
-        let (text, key) = (Checkpoint::text_of(&self.origin, size, root), self.attestor.public_key());
+    fn signed(&mut self, size: u64, root: TreeHash) -> Result<Checkpoint, CheckpointError> {
+        let (text, key) = (Checkpoint::text_of(&self.origin, size, root), self.signer.public_key());
         let failed = |reason| CheckpointError::Signer { key_id: key.key_id(), reason };
-        let signature = self.attestor.sign(text.as_bytes()).map_err(|error| {
+        let signature = self.signature(&text).map_err(|missed| failed(missed.to_string()))?.map_err(|error| {
             failed(match error {
                 AttestError::Failed { reason, .. } => reason,
                 AttestError::Deadline { deadline_ms, .. } => format!("no answer within {deadline_ms} ms"),
@@ -313,6 +335,21 @@ impl Checkpointer {
             return Err(failed("its signature does not verify: it has another key than it says".to_owned()));
         }
         Checkpoint::from_note(Note::signed(text, &self.origin, key, &signature)).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Asks the signer: one that may wait for something on a thread of its own.
+    fn signature(&mut self, text: &str) -> Result<Result<Signature, AttestError>, Missed> {
+        let (attestor, text) = (self.signer.attestor().clone(), text.to_owned());
+        let sign = move || attestor.sign(text.as_bytes());
+        if self.signer.is_local() {
+            return catch_unwind(AssertUnwindSafe(sign)).map_err(|_| Missed::Panicked);
+        }
+        // What an earlier call has come to is a signature of something else.
+        match self.signatures.wait(self.plan.cancelled.as_deref()) {
+            Some(Err(missed @ (Missed::Late(_) | Missed::Stuck))) => return Err(missed),
+            _ => self.signatures.start(self.options.sign_deadline, sign)?,
+        }
+        self.signatures.wait(self.plan.cancelled.as_deref()).unwrap_or(Err(Missed::Panicked))
     }
 
     /// Makes it durable in the store, before anybody is given it.
@@ -327,27 +364,5 @@ impl Checkpointer {
             std::io::ErrorKind::InvalidData => CheckpointError::OwnCheckpoint { path: path.clone(), reason: error.to_string() },
             _ => LedgerError::io("writing", &path)(error).into(),
         })
-    }
-
-    /// Hands it to the anchors that lack it. Of those that an anchor has missed only the newest is left for it: that covers them.
-    fn hand_on(&mut self, checkpoint: &Checkpoint) -> Result<(), LedgerError> {
-        for Anchored { anchor, size, error } in &mut self.anchors {
-            if *size >= checkpoint.size() && error.is_none() {
-                continue;
-            }
-            match anchor.publish(checkpoint) {
-                Ok(()) => (*size, *error) = (checkpoint.size(), None),
-                Err(failed) => {
-                    tracing::warn!(
-                        anchor = failed.anchor,
-                        reason = failed.reason,
-                        size = checkpoint.size(),
-                        "an anchor has not taken a checkpoint"
-                    );
-                    *error = Some(failed.reason);
-                }
-            }
-        }
-        self.options.at(failpoint::CHECKPOINT_ANCHORED).map_err(LedgerError::io("handing on a checkpoint of", &self.dir))
     }
 }

@@ -143,6 +143,7 @@ pub fn io_advice(error: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => "make its disk writable",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space and try again",
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "check the path",
+        io::ErrorKind::InvalidInput => "put a regular file in its place",
         io::ErrorKind::WouldBlock => "raise the limit on threads, or end some",
         _ => "check the disk, and run `counterfoil doctor`",
     }

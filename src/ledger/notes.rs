@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::storage::{self, Storage};
+use super::storage::{self, Storage, StorageFile};
 use crate::event::LedgerId;
 use crate::note::{self, Checkpoint, NOTE_BYTES_MAX, NoteError, Piece};
 
@@ -30,60 +30,83 @@ pub(crate) struct End {
     pub last: Option<Checkpoint>,
     /// The origin of a checkpoint of another ledger.
     pub foreign: Option<String>,
+    /// Where that begins.
+    pub last_at: u64,
     /// Where the last note ends.
-    notes_end: u64,
+    pub notes_end: u64,
     /// What follows it.
-    rest: Vec<u8>,
+    pub rest: Vec<u8>,
+    /// The last note has the outer form of one, and is no checkpoint: it was changed.
+    is_damaged: bool,
 }
 
 impl End {
-    /// Whether what follows the last note is what a crash leaves of one.
+    /// Whether a note can be written behind the last one: what follows that, which is cut off then, is nothing or what a crash leaves
+    /// of one.
     fn is_torn(&self, origin: &str) -> bool {
-        begins_a_note(&self.rest, origin.as_bytes())
+        !self.is_damaged && note::is_torn(&self.rest, Some(origin))
     }
-}
 
-/// Whether these bytes, which may have zeros behind them, are the beginning of a note whose origin begins so.
-fn begins_a_note(bytes: &[u8], origin: &[u8]) -> bool {
-    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-    let written = bytes.get(..written).unwrap_or_default();
-    written.starts_with(origin) || origin.starts_with(written)
+    /// What keeps a note from being written behind the last one, if anything does.
+    ///
+    /// # Errors
+    /// `InvalidData`.
+    pub(crate) fn check(&self, origin: &str) -> io::Result<()> {
+        let wrong = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        match &self.foreign {
+            Some(foreign) => wrong(format!("it has checkpoints of {}, and each ledger needs a file of its own", foreign.escape_debug())),
+            None if !self.is_torn(origin) => {
+                wrong("it ends in something that is no checkpoint, which is nobody's to write over".to_owned())
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Reads the end of such a file; nothing where there is none.
 pub(crate) fn end_of(storage: &dyn Storage, path: &Path, origin: &str) -> io::Result<Option<End>> {
-    let mut file = match storage.open_read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
+    match storage.open_read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => end_in(file?.as_mut(), origin).map(Some),
+    }
+}
+
+/// Reads the end of such a file.
+pub(crate) fn end_in(file: &mut dyn StorageFile, origin: &str) -> io::Result<End> {
     let len = file.len()?;
     let from = len.saturating_sub(END_BYTES);
-    let bytes = storage::read_range(file.as_mut(), from, len)?;
+    let bytes = storage::read_range(file, from, len)?;
     let mut at = if from == 0 { 0 } else { next_start(&bytes, 0) };
-    let mut end = End { notes_end: from, ..End::default() };
-    let mut other_from = from;
+    let mut end = End::default();
+    let mut notes_end = 0;
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
         if rest.starts_with(b"\n") {
+            // Blank lines mean nothing.
+            notes_end += usize::from(notes_end == at);
             at += 1;
             continue;
         }
         match note::first_piece(rest, true) {
             Piece::Note(len) => {
-                match Checkpoint::parse(rest.get(..len).unwrap_or_default()) {
-                    Ok(checkpoint) if checkpoint.origin() == origin => end.last = Some(checkpoint),
+                let checkpoint = Checkpoint::parse(rest.get(..len).unwrap_or_default());
+                end.is_damaged = checkpoint.is_err();
+                match checkpoint {
+                    Ok(checkpoint) if checkpoint.origin() == origin => {
+                        (end.last, end.last_at) = (Some(checkpoint), from + at as u64);
+                    }
                     Ok(checkpoint) => end.foreign = Some(checkpoint.origin().to_owned()),
                     Err(_) => {}
                 }
                 at += len;
-                other_from = from + at as u64;
+                notes_end = at;
             }
             Piece::Other(len) => at = next_start(&bytes, at + len),
             Piece::Unfinished => break,
         }
     }
-    end.notes_end = other_from;
-    end.rest = bytes.get((other_from - from) as usize..).unwrap_or_default().to_vec();
-    Ok(Some(end))
+    end.notes_end = from + notes_end as u64;
+    end.rest = bytes.get(notes_end..).unwrap_or_default().to_vec();
+    Ok(end)
 }
 
 /// Where a note may begin that begins at `at` or behind it: at a line that begins as an origin does.
@@ -107,21 +130,16 @@ pub(crate) fn append(
     checkpoint: &Checkpoint,
     between: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
-    let wrong = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
     let text = checkpoint.to_string();
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Some(end) = end_of(storage, path, checkpoint.origin())? else {
         let mut file = storage.create_new(path)?;
         file.write_at(text.as_bytes(), 0)?;
         between()?;
         file.sync_data()?;
-        return storage.sync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")));
+        return storage.sync_dir(dir);
     };
-    if let Some(origin) = end.foreign {
-        return wrong(format!("it has checkpoints of {origin}, and each ledger needs a file of its own"));
-    }
-    if !end.is_torn(checkpoint.origin()) {
-        return wrong("it ends in something that is no checkpoint, which is nobody's to write over".to_owned());
-    }
+    end.check(checkpoint.origin())?;
     let mut file = storage.open_write(path)?;
     if !end.rest.is_empty() {
         file.set_len(end.notes_end)?;
@@ -129,6 +147,16 @@ pub(crate) fn append(
     file.write_at(text.as_bytes(), end.notes_end)?;
     between()?;
     file.sync_data()
+}
+
+/// Makes the last note durable, and the file's name: the process that wrote them may have been killed before it had, and after a
+/// failed fsync the page cache can show a note that the disk does not have.
+pub(crate) fn settle(storage: &dyn Storage, path: &Path, end: &End) -> io::Result<()> {
+    let Some(last) = &end.last else { return Ok(()) };
+    let mut file = storage.open_write(path)?;
+    file.write_at(last.to_string().as_bytes(), end.last_at)?;
+    file.sync_data()?;
+    storage.sync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
 /// What stands somewhere in such a file.
@@ -174,7 +202,7 @@ pub(crate) fn each(storage: &dyn Storage, path: &Path, mut take: impl FnMut(u64,
                 take(offset, Found::Other(NoteError::Malformed("these bytes are no checkpoint")))?;
                 at = next_start(&bytes, at + len);
             }
-            Piece::Unfinished if begins_a_note(rest, ORIGINS) => return take(offset, Found::Unfinished),
+            Piece::Unfinished if note::is_torn(rest, None) => return take(offset, Found::Unfinished),
             Piece::Unfinished => return take(offset, Found::Other(NoteError::Malformed("these bytes are no checkpoint"))),
         }
     }

@@ -96,9 +96,26 @@ pub(crate) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.mode(0o600).custom_flags(flags.bits().cast_signed());
     }
     options
+}
+
+/// For a file that is read: what is no regular file is not waited for, as a pipe without a writer would be.
+fn unblocked(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    options
+}
+
+/// An open file behind the trait. A pipe, a socket or a device is refused: it has no end to read to, and keeps nothing.
+pub(crate) fn fs_file(file: File) -> io::Result<Box<dyn StorageFile>> {
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_dir() {
+        return Ok(Box::new(FsFile(file)));
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file, but a pipe, a socket or a device"))
 }
 
 /// Creates a directory and its parents where they are missing, for its owner alone.
@@ -123,11 +140,11 @@ impl Storage for FsStorage {
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(FsFile(File::open(path)?)))
+        fs_file(unblocked(OpenOptions::new().read(true)).open(path)?)
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(FsFile(private(OpenOptions::new().read(true).write(true)).open(path)?)))
+        fs_file(private(OpenOptions::new().read(true).write(true)).open(path)?)
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
