@@ -390,7 +390,7 @@ impl Doctor<'_> {
         let mut said = Vec::new();
         for (files, what) in [
             (torn, "in torn/ (kept from earlier crashes or repairs; nothing but you deletes them, or an erasure of what is in them)"),
-            (aside, "of mirrors set aside (of no use any more once the mirror is well)"),
+            (aside, "of mirrors set aside (rows that a repair removed are there alone; else of no use any more once the mirror is well)"),
             (tmp, "in tmp/ (rubbish; the next open removes it)"),
         ] {
             if files.count > 0 {
