@@ -236,7 +236,8 @@ fn append_redacts_when_asked_to() {
 #[test]
 fn names_of_transcripts_have_no_secret() {
     let (one, other) = (token("aB3"), token("x9Q"));
-    let files: [(&str, fn(&str) -> String); 5] = [
+    type File = fn(&str) -> String;
+    let files: [(&str, File); 5] = [
         ("claude-code", |name| {
             format!(
                 "{{\"type\":\"user\",\"sessionId\":\"{name}\",\"uuid\":\"u\",\"message\":{{\"content\":\"hi\"}}}}\n{{\"type\":\"summary\",\"leafUuid\":\"u\"}}\n"
@@ -264,7 +265,7 @@ fn names_of_transcripts_have_no_secret() {
             drafts_of(&format!("log {secret}.jsonl"), file(secret).as_bytes(), &settings).unwrap()
         };
         let all = read(&one);
-        assert!(all.len() >= 1 && !format!("{all:?}").contains(&one[4..]), "{format}: {all:?}");
+        assert!(!all.is_empty() && !format!("{all:?}").contains(&one[4..]), "{format}: {all:?}");
         assert!(format!("{all:?}").contains("[redacted:github-token]"), "{format}");
         assert_eq!(keys(&all), keys(&read(&other)), "{format}");
     }
