@@ -43,7 +43,13 @@ pub struct CheckpointOptions {
 impl CheckpointOptions {
     /// Signed by this attestor, with no anchors.
     pub fn new(attestor: impl Into<attest::Signer>) -> CheckpointOptions {
-        CheckpointOptions { attestor: attestor.into(), every_events: 10_000, every: Duration::from_secs(60), at_close: true, anchors: Vec::new() }
+        CheckpointOptions {
+            attestor: attestor.into(),
+            every_events: 10_000,
+            every: Duration::from_secs(60),
+            at_close: true,
+            anchors: Vec::new(),
+        }
     }
 
     /// Handed to this place too.

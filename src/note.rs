@@ -317,7 +317,10 @@ fn is_beginning(text: &str, origin: Option<&str>) -> bool {
     let is_base64 = |text: &str, chars: usize| {
         let digits = text.trim_end_matches('=');
         let is_digit = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
-        text.len() <= chars && digits.len() + 1 >= text.len() && digits.chars().all(is_digit) && (digits.len() == text.len() || text.len() == chars)
+        text.len() <= chars
+            && digits.len() + 1 >= text.len()
+            && digits.chars().all(is_digit)
+            && (digits.len() == text.len() || text.len() == chars)
     };
     let Some(first) = lines.next() else { return true };
     let is_origin = |text: &str| match origin {

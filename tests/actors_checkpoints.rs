@@ -149,7 +149,9 @@ impl Anchor for FlakyAnchor {
         if self.0.works.load(SeqCst) {
             self.0.taken.store(checkpoint.size(), SeqCst);
             Ok(())
-        } else { Err(AnchorError { anchor: self.name(), reason: "not today".to_owned() }) }
+        } else {
+            Err(AnchorError { anchor: self.name(), reason: "not today".to_owned() })
+        }
     }
 }
 
@@ -358,7 +360,10 @@ async fn an_anchor_that_hangs_holds_up_neither_signing_nor_the_others_nor_a_clos
         until("a checkpoint", || status(&ledger).size == 1).await;
         append(&ledger, 1).await;
         until("another", || status(&ledger).size == 2).await;
-        until("stuck", || status(&ledger).anchors.iter().any(|anchor| anchor.error.as_ref().is_some_and(|error| error.starts_with("stuck: ")))).await;
+        until("stuck", || {
+            status(&ledger).anchors.iter().any(|anchor| anchor.error.as_ref().is_some_and(|error| error.starts_with("stuck: ")))
+        })
+        .await;
         ledger.close().await.unwrap();
         assert_eq!(asked.load(SeqCst), 1, "it was asked again before it had come back");
         assert_eq!(fs::read(&anchor).unwrap(), fs::read(dir.join("checkpoints/signed.txt")).unwrap());

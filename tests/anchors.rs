@@ -138,7 +138,8 @@ fn nothing_is_signed_for_it() {
 /// old history, so an event must be looked at all the same.
 #[test]
 fn nothing_is_signed_for_a_history_of_whole_blocks() {
-    for (size, more, anchored) in [(255u64, 0u64, true), (256, 0, true), (256, 1, true), (256, 1, false), (512, 0, false), (512, 257, true)] {
+    for (size, more, anchored) in [(255u64, 0u64, true), (256, 0, true), (256, 1, true), (256, 1, false), (512, 0, false), (512, 257, true)]
+    {
         let temp = tempfile::tempdir().unwrap();
         let (dir, anchor, options) = (temp.path().join("store"), temp.path().join("anchor"), quick());
         let anchors = || -> Vec<Arc<dyn Anchor>> { if anchored { vec![Arc::new(FileAnchor::new(&anchor))] } else { Vec::new() } };
@@ -164,8 +165,11 @@ fn recovery_takes_it_as_evidence() {
         rewritten(&dir, &options, 12 - cut, 12 - cut);
         let before = files(&dir);
         let (refused, text) = refusal(&dir, &options);
-        assert!(matches!(refused, Refusal::LostDurable { valid, durable, .. } if valid.get() == 12 - cut && durable.get() == 12), "{text}");
-        assert!(text.contains("a signed checkpoint covers it"), "{text}");
+        assert!(
+            matches!(refused, Refusal::BehindCheckpoint { valid, durable, signed_at: 462, .. } if valid.get() == 12 - cut && durable.get() == 12),
+            "{text}"
+        );
+        assert!(text.contains("a signed checkpoint covers what is not there"), "{text}");
         assert_eq!(files(&dir), before, "a refused open changed something");
         // One that covers no more than there is refuses nothing; nor does one of another ledger, nor what a crash left.
         let notes = String::from_utf8(kept).unwrap();
@@ -189,7 +193,7 @@ fn a_torn_tail_below_it_is_no_torn_tail() {
     let bytes = fs::read(&last).unwrap();
     fs::write(&last, &bytes[..bytes.len() - 20]).unwrap();
     let (refused, text) = refusal(&dir, &options);
-    assert!(matches!(refused, Refusal::LostDurable { durable, .. } if durable.get() == 12), "{text}");
+    assert!(matches!(refused, Refusal::BehindCheckpoint { durable, .. } if durable.get() == 12), "{text}");
     fs::remove_dir_all(dir.join("checkpoints")).unwrap();
     assert!(Store::open(&dir, &options).unwrap().1.recovery.torn.is_some());
 }
@@ -268,7 +272,9 @@ fn a_note_that_was_changed_is_not_cut() {
     let right = fs::read(&own).unwrap();
     let last = right.len() - 231;
     let mut wrongs: Vec<Vec<u8>> = (last..right.len()).map(|at| [&right[..at], &[right[at] ^ 1], &right[at + 1..]].concat()).collect();
-    wrongs.push(right.iter().enumerate().flat_map(|(at, byte)| if *byte == b'\n' && at > 300 { vec![b'\r', b'\n'] } else { vec![*byte] }).collect());
+    wrongs.push(
+        right.iter().enumerate().flat_map(|(at, byte)| if *byte == b'\n' && at > 300 { vec![b'\r', b'\n'] } else { vec![*byte] }).collect(),
+    );
     wrongs.push([&right[..last + 60], b"\n", &right[last + 60..]].concat());
     wrongs.push([&right[..last + 60], &[0; 3], &right[last + 60..]].concat());
     for (n, wrong) in wrongs.iter().enumerate() {

@@ -171,3 +171,14 @@ fn a_damaged_line_is_not_signed() {
         assert!(matches!(error, CheckpointError::Ledger(LedgerError::Damaged { .. })), "{error}");
     }
 }
+
+#[test]
+fn a_note_has_no_control_characters() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = quick();
+    let right = sign(&store_of(temp.path(), &options, 1), temp.path(), &options).to_string();
+    for c in ['\u{7f}', '\u{9b}', '\u{1b}', '\t'] {
+        let wrong = right.replacen("ldg_", &format!("ldg_{c}"), 1);
+        assert_eq!(Checkpoint::parse(wrong.as_bytes()), Err(NoteError::Malformed("it has control characters")));
+    }
+}

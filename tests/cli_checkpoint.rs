@@ -161,3 +161,114 @@ fn verifying() {
     shown.push(place.shown(&["checkpoint", "--key", &key, "--anchor", &anchor]));
     snapshot!("cli_verify_anchor", shown.join("\n"));
 }
+
+/// A checkpoint of the store's ledger that says so much, signed by a key that the store knows nothing of.
+fn forged(origin: &str, size: u64, root: [u8; 32]) -> String {
+    use counterfoil::attest::{Attestor, MemoryKey};
+    let key = MemoryKey::from_seed(&[9; 32]);
+    let text = format!("{origin}\n{size}\n{}\n", counterfoil::checkpoint::TreeHash::from_bytes(root));
+    let signature = key.sign(text.as_bytes()).unwrap();
+    counterfoil::note::Note::signed(text, origin, key.public_key(), &signature).to_string()
+}
+
+/// Whoever can write one note into signed.txt can have the store refuse; every command names the way out, and that is one.
+#[test]
+fn a_checkpoint_that_is_ahead_of_the_ledger_has_a_way_out() {
+    let place = Place::new().signed();
+    let (key, own) = (place.at("key"), place.store.join("checkpoints/signed.txt"));
+    let right = fs::read_to_string(&own).unwrap();
+    let origin = right.lines().next().unwrap();
+    fs::write(&own, format!("{right}{}", forged(origin, 1_000_000, [5; 32]))).unwrap();
+    let own_text = own.display().to_string();
+    let mut shown = vec![place.shown(&["append", "1"]), place.shown(&["repair", "--from", "mirror"])];
+    let doctor = place.run(&["doctor"]);
+    let said = doctor.out.clone();
+    assert_eq!(doctor.code, 1, "{said}");
+    let finding = said.lines().find(|line| line.contains("open would refuse")).unwrap();
+    assert!(finding.contains("checkpoints/signed.txt aside") && !said.contains("run:"), "{said}");
+    shown.push(place.shown(&["verify", "--anchor", &own_text, "--key", &key]));
+    fs::rename(&own, place.at("aside")).unwrap();
+    shown.push(place.shown(&["append", "1"]).lines().next().unwrap().to_owned());
+    place.run(&["checkpoint", "--key", &key]).fine();
+    // One that is not ahead lets open go on, and signing says the same.
+    let right = fs::read_to_string(&own).unwrap();
+    fs::write(&own, format!("{right}{}", forged(origin, 14, [5; 32]))).unwrap();
+    place.run(&["append", "2"]).fine();
+    shown.push(place.shown(&["checkpoint", "--key", &key]));
+    snapshot!("cli_checkpoint_ahead", shown.join("\n"));
+}
+
+/// Anchors may take their time: the lock is not held meanwhile.
+#[test]
+#[cfg(unix)]
+fn others_append_while_anchors_run() {
+    let place = Place::new();
+    let append = format!("{} --store '{}' append 1 >&2", env!("CARGO_BIN_EXE_counterfoil"), place.store.display());
+    place.run(&["checkpoint", "--key", &place.at("key"), "--anchor-command", &append]).fine();
+}
+
+/// What others wrote steers no terminal.
+#[test]
+#[cfg(unix)]
+fn hostile_names_are_shown_plain() {
+    let place = Place::new().signed();
+    let (key, proof) = (place.at("key"), place.at("proof"));
+    let hostile = place.at("an\nanchors: the ledger fits every checkpoint\u{1b}[2J");
+    fs::write(&hostile, forged("counterfoil/ldg_\u{202e}\u{2066}", 3, [5; 32])).unwrap();
+    let fails = "printf '\\033[31m\\302\\233red\\r' >&2; exit 1";
+    place.run(&["prove", "3", "-o", &proof]).fine();
+    let other = fs::read_to_string(&proof).unwrap();
+    let (head, _) = other.split_once("\n\n").unwrap();
+    fs::write(&proof, format!("{head}\n\n{}", forged("counterfoil/ldg_\u{202e}\u{2066}", 14, [5; 32]))).unwrap();
+    let runs: [&[&str]; 3] = [
+        &["verify", "--anchor", &hostile, "--key", &key],
+        &["check-proof", &proof, "--key", &key],
+        &["checkpoint", "--key", &key, "--anchor-command", fails],
+    ];
+    for args in runs {
+        let run = place.run(args);
+        assert!(run.code != 0, "{run:?}");
+        let steers =
+            |c: char| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
+        assert!(!run.out.chars().any(steers) && !run.err.chars().any(steers), "{run:?}");
+        assert!(!run.out.lines().any(|line| line.starts_with("anchors: the ledger fits")), "{run:?}");
+    }
+}
+
+/// The checkpoint that a proof is held against is the one that fits, whatever else the file has.
+#[test]
+fn a_proof_finds_its_checkpoint_among_others() {
+    let place = Place::new().signed();
+    let (key, proof, anchor, mixed) = (place.at("key"), place.at("proof"), place.at("anchor"), place.at("mixed"));
+    let origin = fs::read_to_string(&anchor).unwrap().lines().next().unwrap().to_owned();
+    let others = forged("counterfoil/ldg_01M860XD300000000000000099", 14, [5; 32]) + &forged(&origin, 14, [6; 32]);
+    fs::write(&mixed, others.clone() + &fs::read_to_string(&anchor).unwrap() + &others).unwrap();
+    place.run(&["prove", "3", "-o", &proof]).fine();
+    place.run(&["check-proof", &proof, "--key", &key, "--checkpoint", &mixed]).fine();
+    // Without the right one it is told what is wrong with the one that is the most like it.
+    fs::write(&mixed, &others).unwrap();
+    let run = place.run(&["check-proof", &proof, "--key", &key, "--checkpoint", &mixed]);
+    assert!(run.code == 1 && run.out.contains("no signature is by a key that was given"), "{run:?}");
+    for (args, code, said) in [
+        (vec!["check-proof", &proof, "--key", &key, "--checkpoint", &key], 4, "it has no checkpoint"),
+        (vec!["prove", "0"], 2, "0 is not in 1"),
+        (vec!["prove", "18446744073709551615"], 2, "is not in 1"),
+    ] {
+        let run = place.run(&args);
+        assert!(run.code == code && run.err.contains(said), "{args:?} {run:?}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn doctor_tells_of_checkpoints() {
+    let place = Place::new().signed();
+    append(&place.store, &[503]);
+    let said = place.run(&["doctor"]).fine();
+    assert!(said.contains("the last checkpoint covers 14 events, signed with the key 003c8216; 1 event since"), "{said}");
+    let (dir, elsewhere) = (place.store.join("checkpoints"), place.at("elsewhere"));
+    fs::rename(&dir, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &dir).unwrap();
+    let run = place.run(&["doctor"]);
+    assert!(run.code == 1 && run.out.contains("checkpoints is a symbolic link"), "{run:?}");
+}

@@ -11,8 +11,8 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::secrets::{self, SECRET, SESSION, check_erased, secrets_in};
 use common::files;
+use common::secrets::{self, SECRET, SESSION, check_erased, secrets_in};
 use counterfoil::*;
 
 #[test]

@@ -140,7 +140,9 @@ impl fmt::Display for AnchorReport {
         }
         for AnchorFailure { path, offset, size, reason } in &self.failures {
             let size = size.map_or(String::new(), |size| format!(", {size} event{}", plural(size)));
-            writeln!(f, "    {} (byte {offset}){size}: {reason}", path.display())?;
+            // A name may have line breaks, which would be lines of the report.
+            let path = path.display().to_string().replace(char::is_control, "\u{fffd}");
+            writeln!(f, "    {path} (byte {offset}){size}: {reason}")?;
         }
         if self.failures_count > self.failures.len() as u64 {
             writeln!(f, "    and {} more", self.failures_count - self.failures.len() as u64)?;

@@ -34,7 +34,8 @@ pub enum CheckpointError {
     /// The ledger is shorter than a checkpoint that was signed before.
     #[error(
         "the ledger has {size} events, but {known_by} has a checkpoint of {known} with root {root}: events that were signed are gone, \
-         so nothing more is signed; run `counterfoil repair --from mirror`, or restore the segments from a backup"
+         so nothing more is signed; restore the segments from a backup. Where no key of yours has signed that checkpoint \
+         (`counterfoil verify --anchor` with --key says so), move the file that has it aside"
     )]
     Shorter {
         /// How many events it has.
@@ -49,7 +50,8 @@ pub enum CheckpointError {
     /// The ledger has another history than a checkpoint that was signed before.
     #[error(
         "the first {size} events of the ledger have root {found}, but {known_by} has a checkpoint of as many with root {root}: the ledger \
-         was rewritten, so nothing more is signed; restore the segments that were signed from a backup"
+         was rewritten, so nothing more is signed; restore the segments that were signed from a backup. Where no key of yours has signed \
+         that checkpoint (`counterfoil verify --anchor` with --key says so), move the file that has it aside"
     )]
     Diverged {
         /// At which size.

@@ -90,9 +90,8 @@ impl Anchors {
         let lacks = |anchored: &Anchored| anchored.error.is_some() || anchored.size < checkpoint.size();
         for anchored in self.all.iter_mut().filter(|anchored| lacks(anchored)) {
             let (given, dir) = (checkpoint.clone(), self.dir.clone());
-            anchored.start(cancelled, move |anchor| {
-                Answer::Taken(given.size(), outside(anchor, &dir).and_then(|()| anchor.publish(&given)))
-            });
+            anchored
+                .start(cancelled, move |anchor| Answer::Taken(given.size(), outside(anchor, &dir).and_then(|()| anchor.publish(&given))));
         }
         self.all.iter_mut().for_each(|anchored| drop(anchored.finish(cancelled)));
     }

@@ -87,7 +87,8 @@ impl Proof {
                 Statement::Includes { seq, event_hash: EventHash::from_bytes(*hash.as_bytes()) }
             }
             Some(first) => {
-                let from = first.strip_prefix("old ").and_then(parse_number);
+                // As `prove` has it: every ledger begins with no event at all.
+                let from = first.strip_prefix("old ").and_then(parse_number).filter(|from| *from > 0);
                 Statement::Extends { from: from.ok_or(Malformed("its first line is that of no proof"))? }
             }
             None => return Err(Malformed("it is empty")),
@@ -255,19 +256,31 @@ fn proof_hashes(
     Ok(None)
 }
 
-/// Reads a checkpoint from a file: the one of this size, or else the last one in it.
+/// Reads from a file the checkpoint that a proof is to be held against: of its ledger, of the size that it needs, signed by one of
+/// these keys. Where there is none such, one that is the most like it, so that [`Proof::check`] can say what is wrong; where two
+/// contradict each other, the one that contradicts the proof.
 ///
 /// # Errors
-/// What the disk says; `InvalidData` where it has none.
-pub fn read_checkpoint(path: &Path, size: u64) -> std::io::Result<Checkpoint> {
-    let mut best: Option<Checkpoint> = None;
+/// What the disk says; `InvalidData` where it has no checkpoint.
+pub fn read_checkpoint(path: &Path, proof: &Proof, keys: &[PublicKey]) -> std::io::Result<Checkpoint> {
+    let (to, needs) = (proof.checkpoint(), proof.needs());
+    let likeness = |found: &Checkpoint| {
+        let is_sized = found.size() == needs;
+        let is_fit = is_sized && found.origin() == to.origin();
+        let is_signed = is_fit && found.verify(keys).is_ok();
+        let contradicts = is_signed && found.size() == to.size() && found.root() != to.root();
+        [is_sized, is_fit, is_signed, contradicts].into_iter().filter(|is| *is).count()
+    };
+    let mut best: Option<(usize, Checkpoint)> = None;
     notes::each(&crate::ledger::FsStorage, path, |_, found| {
-        if let notes::Found::Checkpoint(checkpoint) = found
-            && best.as_ref().is_none_or(|best| best.size() != size)
-        {
-            best = Some(checkpoint);
+        if let notes::Found::Checkpoint(checkpoint) = found {
+            let likeness = likeness(&checkpoint);
+            // Of those that have nothing to do with it, the last one.
+            if best.as_ref().is_none_or(|(best, _)| likeness > *best || (likeness == 0 && *best == 0)) {
+                best = Some((likeness, checkpoint));
+            }
         }
         Ok(())
     })?;
-    best.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "it has no checkpoint"))
+    best.map(|(_, checkpoint)| checkpoint).ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "it has no checkpoint"))
 }

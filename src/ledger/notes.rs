@@ -6,8 +6,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::recovery::LastSigned;
 use super::storage::{self, Storage, StorageFile};
-use crate::event::LedgerId;
+use crate::event::{LedgerId, Seq};
 use crate::note::{self, Checkpoint, NOTE_BYTES_MAX, NoteError, Piece};
 
 /// Bytes that are read at the end to find the last note: of two of the longest, one is whole.
@@ -208,8 +209,16 @@ pub(crate) fn each(storage: &dyn Storage, path: &Path, mut take: impl FnMut(u64,
     }
 }
 
-/// The last checkpoint that the store has of itself: evidence of how many events were durable. Its signature is not looked at:
-/// there may be no key at hand, and a wrong one can only make open refuse, which whoever can write here can do anyway.
+/// The last checkpoint that the store has of itself.
 pub(crate) fn last_signed(storage: &dyn Storage, dir: &Path, ledger_id: LedgerId) -> io::Result<Option<Checkpoint>> {
     Ok(end_of(storage, &signed_path(dir), &note::origin(ledger_id))?.and_then(|end| end.last))
+}
+
+/// The same as evidence of how many events were durable. Its signature is not looked at: there may be no key at hand, and a wrong one
+/// can only make open refuse, which whoever can write here can do anyway, and which names the file.
+pub(crate) fn as_evidence(storage: &dyn Storage, dir: &Path, ledger_id: LedgerId) -> io::Result<Option<LastSigned>> {
+    let path = signed_path(dir);
+    let Some(End { last: Some(last), last_at, .. }) = end_of(storage, &path, &note::origin(ledger_id))? else { return Ok(None) };
+    let key_hash = last.note().signatures().first().map_or(0, |signature| signature.key_hash);
+    Ok(Some(LastSigned { size: Seq::new(last.size()), path, offset: last_at, key_hash }))
 }

@@ -81,6 +81,30 @@ pub enum Refusal {
         /// How that is known.
         evidence: &'static str,
     },
+    /// The ledger ends before an event that the last checkpoint in the store covers: either durable events are lost, or that
+    /// checkpoint is not what it says, which can't be told here, without a key.
+    #[error(
+        "{path}, byte {offset}: the ledger ends at seq {valid}, but {signed}, byte {signed_at}, has a checkpoint of {durable} events, signed \
+         with the key {key_hash:08x}: a signed checkpoint covers what is not there. Where it is yours (`counterfoil verify --anchor \
+         {signed} --key KEY` verifies its signature) durable events are lost: run `counterfoil repair --from mirror`, or restore the \
+         segments from a backup. Where it is not, or there is no newer backup, move {signed} aside, and keep it"
+    )]
+    BehindCheckpoint {
+        /// The segment.
+        path: PathBuf,
+        /// Where its valid lines end.
+        offset: u64,
+        /// The last valid seq.
+        valid: Seq,
+        /// The last seq that the checkpoint covers.
+        durable: Seq,
+        /// The file that the checkpoint is in.
+        signed: PathBuf,
+        /// Where it begins there.
+        signed_at: u64,
+        /// Which key its signature names; see [`crate::note::key_hash`].
+        key_hash: u32,
+    },
     /// Sealed segments don't meet end to end.
     #[error("{path}: {reason}: a segment is missing or damaged; run `counterfoil repair --from mirror`")]
     SegmentsDoNotMeet {
@@ -229,17 +253,46 @@ pub(crate) struct Context<'a> {
     pub line_bytes_max: usize,
     /// The mirror's watermark, if a mirror of this ledger is there.
     pub watermark: Option<Watermark>,
-    /// The last event that a checkpoint of this ledger in the store covers.
-    pub signed: Seq,
+    /// The last checkpoint of this ledger in the store.
+    pub signed: Option<LastSigned>,
+}
+
+/// A checkpoint as evidence.
+#[derive(Clone, Debug)]
+pub(crate) struct LastSigned {
+    /// The last event that it covers.
+    pub size: Seq,
+    pub path: PathBuf,
+    /// Where it begins there.
+    pub offset: u64,
+    /// Which key its signature names.
+    pub key_hash: u32,
 }
 
 impl Context<'_> {
     /// The last event that the mirror or a checkpoint knows to be durable, and which of them does.
     fn known_durable(&self) -> (Seq, &'static str) {
+        let signed = self.signed.as_ref().map_or(Seq::ZERO, |signed| signed.size);
         match self.watermark.map_or(Seq::ZERO, |mark| mark.seq) {
-            mirrored if mirrored >= self.signed => (mirrored, BY_MIRROR),
-            _ => (self.signed, BY_CHECKPOINT),
+            mirrored if mirrored >= signed => (mirrored, BY_MIRROR),
+            _ => (signed, BY_CHECKPOINT),
         }
+    }
+
+    fn lost(&self, path: PathBuf, offset: u64, valid: Seq, durable: Seq, evidence: &'static str) -> LedgerError {
+        let refusal = match &self.signed {
+            Some(last) if evidence == BY_CHECKPOINT => Refusal::BehindCheckpoint {
+                path,
+                offset,
+                valid,
+                durable,
+                signed: last.path.clone(),
+                signed_at: last.offset,
+                key_hash: last.key_hash,
+            },
+            _ => Refusal::LostDurable { path, offset, valid, durable, evidence },
+        };
+        Box::new(refusal).into()
     }
 }
 
@@ -250,7 +303,7 @@ pub(crate) fn recover(cx: &Context<'_>, lookup: &mut dyn Lookup) -> Result<Recov
     let Some((active, sealed)) = segments.split_last() else {
         let (durable, evidence) = cx.known_durable();
         if durable > Seq::ZERO {
-            return Err(lost(segment::segment_path(cx.dir, Seq::FIRST), 0, Seq::ZERO, durable, evidence));
+            return Err(cx.lost(segment::segment_path(cx.dir, Seq::FIRST), 0, Seq::ZERO, durable, evidence));
         }
         let report = RecoveryReport { head: genesis, torn: None, rewritten_bytes: 0 };
         return Ok(Recovered {
@@ -282,7 +335,7 @@ fn recover_sealed(cx: &Context<'_>, segments: &[Segment], genesis: Head, lookup:
     let next = Segment::named(cx.dir, head.seq.next(), false);
     let (durable, evidence) = cx.known_durable();
     if durable > head.seq {
-        return Err(lost(next.path, 0, head.seq, durable, evidence));
+        return Err(cx.lost(next.path, 0, head.seq, durable, evidence));
     }
     // For its check of the watermark: there is nothing to scan.
     scan_start(cx, segments, &next, head)?;
@@ -322,10 +375,6 @@ pub(crate) fn check_genesis(storage: &dyn Storage, dir: &Path, manifest: &Manife
 const BY_MIRROR: &str = "the mirror has it";
 const BY_CHECKPOINT: &str = "a signed checkpoint covers it";
 const BY_SEALED: &str = "the segment before it ends there";
-
-fn lost(path: PathBuf, offset: u64, valid: Seq, durable: Seq, evidence: &'static str) -> LedgerError {
-    Box::new(Refusal::LostDurable { path, offset, valid, durable, evidence }).into()
-}
 
 /// Where the scan of the active segment starts: behind the watermark where that is in it, else at its beginning.
 struct ScanStart {
@@ -478,7 +527,7 @@ fn recover_active(
     };
     let valid = expected.head();
     if valid.seq < durable || !start.watermark_seen {
-        return Err(lost(path.clone(), valid_end, valid.seq, durable, evidence));
+        return Err(cx.lost(path.clone(), valid_end, valid.seq, durable, evidence));
     }
     let mut cut = valid_end;
     let mut has_torn = tail::classify(&mut LineReader::new(open(cx, active)?, valid_end, cx.line_bytes_max), path, valid)? == Tail::Torn;
@@ -487,7 +536,7 @@ fn recover_active(
         // The batch never became whole, so nothing of it was acknowledged.
         let first = valid.seq.get() + 1 - u64::from(i).min(valid.seq.get());
         if first <= durable.get() {
-            return Err(lost(path.clone(), batch_offset, Seq::new(first).previous(), durable, evidence));
+            return Err(cx.lost(path.clone(), batch_offset, Seq::new(first).previous(), durable, evidence));
         }
         (cut, lf_missing, has_torn) = (batch_offset, false, true);
         kept.truncate(kept.len().saturating_sub(i as usize));

@@ -300,6 +300,7 @@ pub fn kind(error: &Error) -> Option<&'static str> {
             Refusal::LaterGroup { .. } => "LaterGroup",
             Refusal::Splice { .. } => "Splice",
             Refusal::LostDurable { .. } => "LostDurable",
+            Refusal::BehindCheckpoint { .. } => "BehindCheckpoint",
             Refusal::SegmentsDoNotMeet { .. } => "SegmentsDoNotMeet",
             Refusal::TwoHistories { .. } => "TwoHistories",
             Refusal::OtherManifest { .. } => "OtherManifest",

@@ -249,14 +249,15 @@ pub struct VerifyArgs {
     /// Checkpoints that were kept elsewhere: the ledger must reach each of them, and have its root there; may be repeated
     #[arg(long = "anchor", value_name = "FILE")]
     pub anchors: Vec<PathBuf>,
-    /// A key that signs checkpoints, a file or 64 hex digits; the one of --root may too. Without any, no signature of them is checked
+    /// A key that signs checkpoints, a file or 64 hex digits; the one of --root may too, and keys that came after it are to be named
+    /// here. Without any, no signature of them is checked; may be repeated
     #[arg(long = "key", value_name = "KEY", requires = "anchors")]
     pub keys: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub struct CheckpointArgs {
-    /// File of the private key that signs it
+    /// File of the private key that signs it; whether the ledger's own record of keys still has it is not asked
     #[arg(long, value_name = "KEYFILE")]
     pub key: PathBuf,
     /// A file outside the store to append it to: on another disk, or a share; may be repeated
@@ -271,7 +272,7 @@ pub struct CheckpointArgs {
 #[command(group = clap::ArgGroup::new("what").required(true))]
 pub struct ProveArgs {
     /// Prove that this event is among those of a checkpoint
-    #[arg(value_name = "SEQ", group = "what")]
+    #[arg(value_name = "SEQ", group = "what", value_parser = clap::value_parser!(u64).range(1..1 << 63))]
     pub seq: Option<u64>,
     /// Prove that a checkpoint's events begin with the first SIZE, as another checkpoint has them
     #[arg(long, value_name = "SIZE", group = "what")]
@@ -279,7 +280,7 @@ pub struct ProveArgs {
     /// The checkpoint of so many events, rather than the newest
     #[arg(long, value_name = "SIZE")]
     pub size: Option<u64>,
-    /// Write it to this file, rather than to standard output
+    /// Write it to this file, over what it has, rather than to standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

@@ -13,7 +13,7 @@ use crate::args::{ParityArgs, VerifyArgs};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
-use crate::{keys, progress};
+use crate::{keys, progress, text};
 
 #[derive(Serialize)]
 struct Judged<T: Serialize> {
@@ -44,7 +44,7 @@ pub fn verify(args: &VerifyArgs, context: &Context, out: &mut Out) -> Result<Exi
     } else {
         out.text(context.local(&report.to_string()))?;
         if let Some(anchors) = anchors {
-            out.text(context.local(&anchors.to_string()))?;
+            out.text(text::plain_lines(&context.local(&anchors.to_string())))?;
         }
     }
     Ok(Exit::consistent(clean))

@@ -1,4 +1,4 @@
-//! `checkpoint`: signs one now, and hands it to anchors. Takes the lock; a program that runs the actors signs by itself.
+//! `checkpoint`: signs one now, and hands it to anchors. Takes the lock, but not while it hands on; a program that runs the actors signs by itself.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::text;
 #[derive(Serialize)]
 struct Report<'r> {
     is_new: bool,
+    is_first: bool,
     size: u64,
     root: TreeHash,
     signed_by: KeyId,
@@ -33,18 +34,22 @@ pub fn run(args: &CheckpointArgs, context: &Context, out: &mut Out) -> Result<Ex
     let mut options = context.options.clone();
     options.create = false;
     let (store, _) = Store::open(&context.store, &options)?;
-    let signed = Checkpointer::new(&context.store, store.manifest(), &options, key.clone(), anchors).sign(store.head());
+    let mut checkpointer = Checkpointer::new(&context.store, store.manifest(), &options, key.clone(), anchors);
+    let signed = checkpointer.sign_and_store(store.head());
+    // Others may append while anchors take their time.
     store.close()?;
-    let signed = signed?;
+    let mut signed = signed?;
+    signed.anchors = checkpointer.hand_on()?;
     tell(&signed, key.as_ref(), context, out)?;
     let all_have_it = signed.anchors.iter().all(|anchor| anchor.error.is_none());
     Ok(if all_have_it { Exit::Fine } else { Exit::PartFailed })
 }
 
 fn tell(signed: &Signed, key: &dyn Attestor, context: &Context, out: &mut Out) -> Result<(), Failure> {
-    let Signed { checkpoint, is_new, anchors, .. } = signed;
+    let Signed { checkpoint, is_new, is_first, anchors, .. } = signed;
     let report = Report {
         is_new: *is_new,
+        is_first: *is_first,
         size: checkpoint.size(),
         root: checkpoint.root(),
         signed_by: key.key_id(),
@@ -60,10 +65,14 @@ fn tell(signed: &Signed, key: &dyn Attestor, context: &Context, out: &mut Out) -
     out.line(format_args!("  signed by     {}", report.signed_by))?;
     out.line(format_args!("  verifier key  {}", report.verifier_key))?;
     out.line(format_args!("  stored in     {}", context.store.join("checkpoints/signed.txt").display()))?;
+    if *is_first {
+        out.line("  no earlier    the store had no checkpoint before, so the ledger was held against nothing")?;
+    }
     for Anchoring { anchor, error, .. } in anchors {
+        let anchor = text::plain(anchor);
         match error {
             None => out.line(format_args!("  anchored in   {anchor}"))?,
-            Some(error) => out.line(format_args!("  NOT ANCHORED  {anchor}: {error}"))?,
+            Some(error) => out.line(format_args!("  NOT ANCHORED  {anchor}: {}", text::plain(error)))?,
         }
     }
     if anchors.is_empty() {

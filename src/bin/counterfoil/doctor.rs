@@ -19,6 +19,8 @@ use crate::out::Out;
 use crate::stats::{files, is_aside};
 use crate::text;
 
+mod checkpoints;
+
 /// Ledgers up to this size are read as a whole: some 0.2 s. Larger ones only with --full.
 const DEEP_BYTES_MAX: u64 = 64 << 20;
 /// Space on the disk below which a full segment no longer fits.
@@ -119,6 +121,7 @@ impl Doctor<'_> {
         self.erasures(ledger.as_ref());
         if let Some(ledger) = ledger {
             self.contents(&ledger, recovers, full);
+            self.checkpoints(&ledger);
         }
         self.leftovers();
         self.disk();
@@ -216,11 +219,13 @@ impl Doctor<'_> {
             Err(LedgerError::Refused(refusal)) => {
                 let mend = match *refusal {
                     Refusal::TwoHistories { .. } | Refusal::OtherStream { .. } => Some("repair --from ledger"),
+                    Refusal::BehindCheckpoint { valid, .. } => from_mirror.filter(|_| self.mirror_has_more(ledger, valid)),
                     _ => from_mirror,
                 };
                 let is_other = matches!(*refusal, Refusal::OtherManifest { .. });
                 let agree = ledger.zip(mirror).is_some_and(|(ledger, mirror)| ledger.manifest().ledger_id == mirror.ledger_id);
                 let text = match mend {
+                    None if matches!(*refusal, Refusal::BehindCheckpoint { .. }) => format!("open would refuse: {refusal}"),
                     None => format!("open would refuse: {refusal} (but the mirror can't help: restore the store from a backup)"),
                     Some(_) if is_other && agree => {
                         "open would refuse: the segments belong to another ledger than ledger.json and the mirror".to_owned()

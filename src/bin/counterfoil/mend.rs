@@ -3,7 +3,8 @@
 use std::io::IsTerminal;
 
 use counterfoil::{
-    Erased, FullReplay, ParityKind, ParityReport, RecoveryReport, RepairReport, repair_from_ledger, repair_from_mirror, replay_store,
+    Erased, FullReplay, LedgerError, ParityKind, ParityReport, RecoveryReport, Refusal, RepairReport, forecast, repair_from_ledger,
+    repair_from_mirror, replay_store,
 };
 use serde::Serialize;
 
@@ -63,6 +64,9 @@ pub fn recovered(recovery: &RecoveryReport, out: &mut Out) -> Result<(), Failure
 struct Repaired {
     repair: RepairReport,
     consistent: bool,
+    /// Why open still refuses the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     parity: ParityReport,
 }
 
@@ -77,14 +81,23 @@ pub fn repair(args: &RepairArgs, context: &Context, out: &mut Out) -> Result<Exi
     };
     bar.finish_and_clear();
     let compared = check::compare(context, &context.ledger()?, ParityKind::Full)?;
-    let consistent = compared.is_consistent();
+    let refused = match forecast(store, options) {
+        Err(LedgerError::Refused(refusal)) if matches!(*refusal, Refusal::BehindCheckpoint { .. }) => Some(refusal),
+        _ => None,
+    };
+    let consistent = compared.is_consistent() && refused.is_none();
     if out.is_json() {
         let exit = exit(consistent, &repair.erased);
-        out.json(&Repaired { repair, consistent, parity: compared.report })?;
+        let refused = refused.map(|refusal| refusal.to_string());
+        out.json(&Repaired { repair, consistent, refused, parity: compared.report })?;
         return Ok(exit);
     }
     print(&repair, args.from, out)?;
     applied(&repair.erased, context, out)?;
+    // The mirror can't bring back what it does not have.
+    if let Some(refusal) = refused {
+        out.line(format_args!("open still refuses: {}", text::plain(&context.local(&refusal.to_string()))))?;
+    }
     out.text(context.local(&compared.report.to_string()))?;
     if std::io::stdout().is_terminal() && !consistent {
         out.line(format_args!("`{}` says what is left to do", context.command("doctor")))?;

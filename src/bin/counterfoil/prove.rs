@@ -1,7 +1,7 @@
 //! `prove` and `check-proof`: proofs for others, and theirs. `prove` only reads; `check-proof` needs no store.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
 use counterfoil::attest::{KeyId, PublicKey};
@@ -42,6 +42,7 @@ impl About {
 
     fn sentence(&self) -> String {
         let all = format!("the {} of {}", text::count(self.size, "event"), self.origin);
+        let all = text::plain(&all);
         match (self.seq, self.event_hash, self.from) {
             (Some(seq), Some(hash), _) => format!("seq {seq}, event_hash {hash}, is among {all}"),
             _ => format!("{all} begin with the first {}", text::number(self.from.unwrap_or(0))),
@@ -87,7 +88,18 @@ pub fn check(args: &CheckProofArgs, out: &mut Out) -> Result<Exit, Failure> {
     let keys = args.keys.iter().map(|key| keys::public_key(key)).collect::<Result<Vec<_>, _>>()?;
     let path = &args.proof;
     let proof = Proof::parse(&read(path)?).map_err(|error| Failure::other(format!("{} is no proof: {error}", path.display())))?;
-    let known = |path: &Path| read_checkpoint(path, proof.needs()).map_err(|error| Failure::io("reading", path, &error));
+    if let (Statement::Extends { from }, None) = (proof.claim(), &args.checkpoint) {
+        return Err(Failure::usage(format!(
+            "the proof leads from {} on, so it needs a checkpoint of as many that you have from elsewhere: give it with --checkpoint",
+            text::count(from, "event")
+        )));
+    }
+    let known = |path: &Path| {
+        read_checkpoint(path, &proof, &keys).map_err(|error| match error.kind() {
+            ErrorKind::InvalidData => Failure::other(format!("{}: {error}; name a file that has checkpoints", path.display())),
+            _ => Failure::io("reading", path, &error),
+        })
+    };
     let known = args.checkpoint.as_deref().map(known).transpose()?;
     let event = args.event.as_deref().map(event_hash).transpose()?;
     let checked = proof.check(known.as_ref(), &keys);
@@ -99,7 +111,10 @@ pub fn check(args: &CheckProofArgs, out: &mut Out) -> Result<Exit, Failure> {
     } else {
         match checked {
             Ok(key) => out.line(format_args!("proof: right: {}\n  signed by {}", about.sentence(), key.key_id()))?,
-            Err(fault) => out.line(format_args!("proof: WRONG: {fault}\n  it says: {}", about.sentence()))?,
+            Err(fault) => {
+                let fault = text::plain(&fault.to_string());
+                out.line(format_args!("proof: WRONG: {fault}\n  it says: {}", about.sentence()))?;
+            }
         }
     }
     Ok(Exit::consistent(right))

@@ -42,6 +42,11 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
+/// The same of a report, whose lines stay lines.
+pub fn plain_lines(text: &str) -> String {
+    text.split_inclusive('\n').map(|line| line.strip_suffix('\n').map_or_else(|| plain(line), |line| plain(line) + "\n")).collect()
+}
+
 /// Plain text of so many characters at most.
 pub fn shortened(text: &str, chars: usize) -> String {
     let mut cut = text.char_indices().skip(chars);

@@ -113,8 +113,7 @@ impl Writer {
         options: &Options,
     ) -> Result<(Writer, RecoveryReport), LedgerError> {
         let storage = options.storage.as_ref();
-        let signed = notes::last_signed(storage, dir, manifest.ledger_id).map_err(LedgerError::io("reading", &notes::signed_path(dir)))?;
-        let signed = Seq::new(signed.map_or(0, |checkpoint| checkpoint.size()));
+        let signed = notes::as_evidence(storage, dir, manifest.ledger_id).map_err(LedgerError::io("reading", &notes::signed_path(dir)))?;
         let context = Context { options, storage, dir, manifest, line_bytes_max: options.line_bytes_max, watermark, signed };
         let recovered = recovery::recover(&context, lookup)?;
         recovery::sync_names(&context, recovered.active.is_some() || recovered.head.seq > Seq::ZERO)?;
