@@ -176,7 +176,7 @@ fn with_other_payload(scene: &Scene, dir: &Path, signed_by: impl Fn(Option<u8>) 
 /// Erases an event as `counterfoil erase` would, with the words of somebody else.
 fn forged_erasure(scene: &Scene, dir: &Path, signed_by: Option<u8>) {
     let mut options = scene.options.clone();
-    options.attestor = signed_by.map(|by| key(by) as Arc<dyn Attestor>);
+    options.attestor = signed_by.map(|by| key(by).into());
     let which = Erase::Seqs(vec![Seq::new(5)..=Seq::new(5)]);
     let report = erase(dir, &options, &Erasure::new(which, "a person's address").by("privacy desk")).unwrap();
     assert_eq!((report.events, report.done.unfinished), (1, None));
