@@ -11,7 +11,7 @@ use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::side::backed_off;
 use super::supervisor::Context;
-use crate::ledger::compress::{Form, give_other_form, is_its_own, next_to_compress, reform};
+use crate::ledger::compress::{Form, give_other_form, is_its_own, next_to_compress, reform_one, to_reform};
 use crate::{Error, LedgerError, Reformed, Sealed, Seq};
 
 /// How often it looks whether a segment was sealed: listing a directory each second costs nothing.
@@ -126,8 +126,18 @@ impl CompressState {
     fn run(&self, which: &Sealed) -> Result<Vec<Reformed>, Error> {
         let (shared, mut done) = (&self.context.shared, Vec::new());
         let stop = || shared.refusal().is_some();
-        let _reshaping = shared.reshaping();
-        reform(&self.context.dir, &shared.options.store, which, Form::Compressed, &stop, &mut |reformed| done.push(reformed))?;
+        let (dir, options) = (&self.context.dir, &shared.options.store);
+        let reshaping = shared.reshaping();
+        let chosen = to_reform(dir, options, which)?;
+        drop(reshaping);
+        for (segment, end) in chosen {
+            if stop() {
+                break;
+            }
+            // Rows wait for an erasure, and an erasure for one segment.
+            let _reshaping = shared.reshaping();
+            done.extend(reform_one(dir, options, &segment, end, Form::Compressed, &stop)?);
+        }
         match shared.refusal() {
             Some(refusal) => Err(refusal.into()),
             None => Ok(done),

@@ -164,9 +164,10 @@ impl ParityState {
                 let reshaping = shared.reshaping();
                 let erased = finish(&reader, &mut mirror, durable, store);
                 drop(reshaping);
-                if !erased.is_nothing() {
+                if !erased.is_nothing() && erased.unfinished.is_none() {
                     tracing::info!(actor = "parity", rows = erased.rows, segments = erased.segments.len(), "an erasure was carried out");
                 }
+                shared.live.send_if_modified(|live| live.mirror_set_aside.take_if(|aside| erased.has_removed(aside)).is_some());
                 let replay = Replay::from_watermark(&reader, &mirror, durable)?;
                 none.insert((mirror, replay))
             }

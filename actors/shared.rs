@@ -180,6 +180,8 @@ pub(crate) struct Shared {
     sealed_ends: Mutex<Vec<SealedEnds>>,
     /// Held by whoever gives sealed segments other files: one that compresses what another erases from would bring it back.
     reshaping: Mutex<()>,
+    /// Held by whoever is the next one, so that one who does it again and again lets others in between.
+    reshaping_next: Mutex<()>,
 }
 
 impl Shared {
@@ -228,6 +230,7 @@ impl Shared {
             reshaping: Mutex::default(),
             signer: Mutex::new(options.store.attestor.clone()),
             signer_changes: AtomicU64::new(0),
+            reshaping_next: Mutex::default(),
             options,
         }
     }
@@ -270,6 +273,7 @@ impl Shared {
 
     /// Waits until nobody else gives sealed segments other files, and keeps others from it.
     pub(crate) fn reshaping(&self) -> MutexGuard<'_, ()> {
+        let _next = self.reshaping_next.lock().unwrap_or_else(PoisonError::into_inner);
         self.reshaping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

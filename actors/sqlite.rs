@@ -401,7 +401,9 @@ impl SqliteState {
         self.replay = None;
         let durable = self.durable();
         let shared = self.context.shared.clone();
+        let reached = self.at(failpoint::ACTOR_SQLITE_ERASE);
         let erased = match &mut self.mirror {
+            _ if reached.is_err() => Erased::left("it was stopped"),
             Some(mirror) if mirror.check_in_place().is_ok() => {
                 let _reshaping = shared.reshaping();
                 finish(&self.reader, mirror, durable, &shared.options.store)

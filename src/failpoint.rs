@@ -96,10 +96,14 @@ failpoints! {
     ERASE_RENAME = "erase.rename";
     /// It has its name, and the directory is not fsynced.
     ERASE_RENAMED = "erase.renamed";
-    /// A file that holds an erased payload and nothing else of use is about to be removed: a blob, torn bytes, a mirror set aside.
+    /// A file that holds an erased payload and nothing else of use is about to be removed: a blob, torn bytes, a broken mirror set aside.
     ERASE_REMOVE = "erase.remove";
     /// It is removed, and the directory not fsynced.
     ERASE_REMOVED = "erase.removed";
+    /// A mirror that was set aside has the payloads.
+    ERASE_ASIDE = "erase.aside";
+    /// Its rows are erased; its pages are not written anew.
+    ERASE_ASIDE_ROWS = "erase.aside.rows";
     /// The ledger's side is done; the rows still have the payloads.
     ERASE_ROWS = "erase.rows";
     /// Rows are erased, and not committed.
@@ -122,6 +126,8 @@ failpoints! {
     ACTOR_SQLITE_COMMITTED = "actor.sqlite.committed";
     /// They have been told; LedgerActor has not.
     ACTOR_SQLITE_ANSWERED = "actor.sqlite.answered";
+    /// It is to carry out an erasure, and waits for whoever gives segments other files.
+    ACTOR_SQLITE_ERASE = "actor.sqlite.erase";
     /// ParityActor is about to make a step of its replay.
     ACTOR_PARITY_STEP = "actor.parity.step";
 }

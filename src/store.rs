@@ -32,7 +32,7 @@ pub struct OpenReport {
     pub created: bool,
     /// What recovery found in the ledger.
     pub recovery: RecoveryReport,
-    /// Where a mirror of no use is now, if there was one.
+    /// Where a mirror of no use is now, if there was one and `erased` does not say that it is removed.
     pub mirror_set_aside: Option<PathBuf>,
     /// What was carried out of erasures that an earlier process had recorded, or that an older copy of a file has brought back.
     #[serde(skip_serializing_if = "Erased::is_nothing")]
@@ -150,7 +150,7 @@ pub fn forecast(dir: impl AsRef<Path>, options: &Options) -> Result<RecoveryRepo
 pub struct FullReplay {
     /// What recovery found in the ledger.
     pub recovery: RecoveryReport,
-    /// Where a mirror of no use is now, if there was one.
+    /// Where a mirror of no use is now, if there was one and `erased` does not say that it is removed.
     pub mirror_set_aside: Option<PathBuf>,
     /// What was carried out of erasures that an earlier process had recorded, or that an older copy of a file has brought back.
     #[serde(skip_serializing_if = "Erased::is_nothing")]
@@ -191,6 +191,7 @@ pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn
     writer.trim()?;
     mirror.checkpoint()?;
     let parity = crate::parity::full(&reader, &options, None, &mut |_| ())?;
+    let mirror_set_aside = mirror_set_aside.filter(|aside| !erased.has_removed(aside));
     Ok(FullReplay { recovery, mirror_set_aside, erased, replay, parity })
 }
 
@@ -247,6 +248,7 @@ impl Store {
         let erased = finish(&reader, &mut mirror, writer.head().seq, options);
         let replay = Replay::from_watermark(&reader, &mirror, writer.head().seq)?.run(&mut mirror, &mut |_| ())?;
         writer.mirrored_through(mirror.watermark().seq);
+        let mirror_set_aside = mirror_set_aside.filter(|aside| !erased.has_removed(aside));
         let report = OpenReport { created, recovery, mirror_set_aside, erased, replay };
         Ok((Store { dir: dir.to_owned(), options: options.clone(), manifest, writer, mirror, _lock: lock }, report))
     }
@@ -436,8 +438,6 @@ impl Store {
             return Ok(report);
         }
         if let Some(last) = last {
-            // Another thing that was not done before is done with it.
-            compress::settle_doubles(&self.dir, &self.options)?;
             self.writer.seal_through(last)?;
             self.options.at(failpoint::ERASE_RECORD).map_err(LedgerError::io("erasing in", &self.dir))?;
             report.recorded = self.append_batch(drafts, &Conditions::none())?.iter().map(|receipt| receipt.seq).collect();

@@ -10,7 +10,8 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use common::secrets::{self, SECRET, check_erased, secrets_in};
 use common::{note, small_segments};
@@ -112,4 +113,70 @@ async fn an_actor_that_is_killed_leaves_nothing_half_done() {
     ledger.close().await.unwrap();
     common::open_is_clean(&dir, &small_segments());
     check_erased(&dir, &before, "killed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_is_there_twice_keeps_nothing() {
+    let (temp, dir, options) = filled();
+    let before = secrets::lines(&dir);
+    let other = temp.path().join("copy");
+    common::copy_dir(&dir, &other);
+    compress(&other, &small_segments(), &Sealed::AllBut(0), &mut |_| ()).unwrap();
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    // As `zstd -k` leaves it, or a compression that failed behind its rename.
+    let mut doubles = 0;
+    for path in common::segment_paths(&other).iter().filter(|path| path.extension().is_some_and(|form| form == "zst")) {
+        let to = dir.join("segments").join(path.file_name().unwrap());
+        if !to.exists() {
+            std::fs::copy(path, to).unwrap();
+            doubles += 1;
+        }
+    }
+    assert!(doubles > 2);
+    let report = ledger.erase(secrets::erasure()).await.unwrap();
+    assert_eq!(report.done.unfinished, None);
+    let left = secrets_in(&dir);
+    assert!(left.is_empty(), "secrets are left in {left:?}");
+    ledger.close().await.unwrap();
+    common::open_is_clean(&dir, &small_segments());
+    check_erased(&dir, &before, "doubles");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_waits_for_one_segment_that_is_compressed_not_for_all() {
+    let (_temp, dir, mut options) = filled();
+    let before = secrets::lines(&dir);
+    let order: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+    let (points, erasing) = (order.clone(), Arc::new((Mutex::new(false), Condvar::new())));
+    options.store.failpoint = Some(Arc::new(move |point| {
+        let (lock, told) = &*erasing;
+        match point {
+            failpoint::ACTOR_SQLITE_ERASE => {
+                *lock.lock().unwrap() = true;
+                told.notify_all();
+            }
+            // The first segment is not done before the erasure waits for it.
+            failpoint::COMPRESS_SYNC => {
+                let began = told.wait_timeout_while(lock.lock().unwrap(), Duration::from_secs(60), |began| !*began).unwrap();
+                assert!(*began.0, "no erasure came");
+            }
+            failpoint::ERASE_ROWS => {}
+            _ => return Ok(()),
+        }
+        points.lock().unwrap().push(point);
+        Ok(())
+    }));
+    let ledger = Ledger::open_with(&dir, options).await.unwrap();
+    let compressing = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.compress(Sealed::AllBut(0)).await }
+    });
+    assert_eq!(ledger.erase(secrets::erasure()).await.unwrap().done.unfinished, None);
+    assert!(compressing.await.unwrap().unwrap().len() > 3);
+    let order = order.lock().unwrap().clone();
+    let rows = order.iter().rposition(|point| *point == failpoint::ERASE_ROWS).unwrap();
+    let last = order.iter().rposition(|point| *point == failpoint::COMPRESS_SYNC).unwrap();
+    assert!(rows < last, "{order:?}");
+    ledger.close().await.unwrap();
+    check_erased(&dir, &before, "compressed meanwhile");
 }

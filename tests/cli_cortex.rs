@@ -51,3 +51,22 @@ fn adopts_refuses_and_gives_back() {
     );
     assert_eq!(notes.fine().trim(), "[{\"n\":12},\n{\"n\":14}]");
 }
+
+#[test]
+fn says_what_it_redacted() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().canonicalize().unwrap();
+    let (store, path, out) = (folder.join("store"), folder.join("events.jsonl"), folder.join("out"));
+    let secret = ["gh", "p_", &"aB3".repeat(12)].concat();
+    let tagged = |number| cortex_core::Event { domain_tags: vec![secret.clone()], ..event(number) };
+    append(&path, (0..6).map(|number| if number == 3 { tagged(number) } else { event(number) }), 0);
+    let shown = |args: &[&str]| run(&store, args).fine().replace(&folder.display().to_string(), "<folder>");
+    insta::assert_snapshot!(shown(&["import", path.to_str().unwrap()]), @r"
+    <folder>/events.jsonl  (cortex)  6 appended, 0 duplicate, 0 skipped, 1 redacted (and 1 note)
+    total: 1 file: 6 appended, 0 duplicate, 0 skipped, 1 redacted (and 1 note)
+    replaced 1 secret in 1 line before writing: github-token 1
+      (`export --original` says which lines those are; --keep-secrets records them as they are)
+    ");
+    insta::assert_snapshot!(shown(&["export", "--original", out.to_str().unwrap()]), @"<folder>/out/events.jsonl  6 lines, 3.6 KiB, exact but for 1 redacted line (4)");
+    assert!(common::parity(&store).is_consistent());
+}

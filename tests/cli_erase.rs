@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use cli_support::*;
+use counterfoil::rusqlite;
 
 /// The erasure itself is recorded by the system's clock and with a random id, and so has a hash of its own each time.
 fn stable(store: &Path, args: &[&str]) -> String {
@@ -62,4 +63,61 @@ fn by_id_and_by_session_as_json() {
         run(&store, &["erase", "--seq", "1"]),
     ];
     snapshot!("cli_erase_refused", refused.map(|run| run.shown(&store)).join("\n"));
+}
+
+#[test]
+fn what_is_not_done_as_a_whole_is_told_until_it_is() {
+    let (_temp, store) = sample();
+    let mirror = store.join("mirror.sqlite3");
+    let reader = rusqlite::Connection::open_with_flags(&mirror, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM events").unwrap();
+    let erased = run(&store, &["erase", "--seq", "2", "--reason", "a test"]);
+    let shown = erased.shown(&store);
+    assert!(erased.code == 4 && shown.contains("! not done as a whole: a reader holds") && !shown.contains("every page"), "{shown}");
+    let stats = run(&store, &["stats"]).fine();
+    assert!(stats.contains("erased       1 event; an erasure is NOT DONE AS A WHOLE"), "{stats}");
+    let stats: serde_json::Value = serde_json::from_str(&run(&store, &["stats", "--json"]).fine()).unwrap();
+    assert_eq!(stats["mirror"]["erasure_unfinished"], true);
+    let doctor = run(&store, &["doctor"]);
+    let told = doctor.shown(&store);
+    let told: Vec<&str> = told.lines().skip_while(|line| !line.contains("  erasure  ")).take(2).collect();
+    assert_eq!(doctor.code, 1, "{told:?}");
+    assert!(
+        told[0].starts_with("  WRONG  erasure    an erasure is recorded and not done as a whole")
+            && told[1].contains("counterfoil --store <store> replay"),
+        "{told:?}"
+    );
+    reader.execute_batch("COMMIT").unwrap();
+    drop(reader);
+    run(&store, &["replay"]).fine();
+    assert!(run(&store, &["doctor"]).fine().contains("all is well"));
+    assert!(run(&store, &["stats"]).fine().lines().any(|line| line == "erased       1 event"));
+}
+
+#[test]
+fn copies_in_layout_notes_are_named_and_can_be_erased() {
+    let (temp, store) = sample();
+    let word = "xylophonist";
+    let file = temp.path().join("s.jsonl");
+    // White space that no payload has, and a line that is none.
+    fs::write(&file, format!("{{\"a\":1}}\n{{\"a\":\r\"{word} 2\"}}\nno JSON, {word} 3\n")).unwrap();
+    run(&store, &["import", "--format", "jsonl", "--skip-bad", file.to_str().unwrap()]);
+    let plain = temp.path().join("plain.jsonl");
+    fs::write(&plain, "{\"b\":1}\n{\"b\":2}\n").unwrap();
+    run(&store, &["import", "--format", "jsonl", plain.to_str().unwrap()]).fine();
+    let holds = || files(&store).iter().any(|bytes| memchr::memmem::find(bytes, word.as_bytes()).is_some());
+    assert!(holds());
+    let erase = |seqs: &str| run(&store, &["erase", "--seq", seqs, "--reason", "a test"]).fine();
+    let told = erase("13-15");
+    let told: Vec<&str> = told.lines().filter(|line| line.contains("layout note")).collect();
+    assert_eq!(told, ["  ! a copy may be in seq 16, the layout note of the transcript: erase that too"]);
+    assert!(holds());
+    assert!(!erase("16").contains("layout note") && !holds());
+    assert!(!erase("17-18").contains("layout note"), "that one has no bytes of lines");
+}
+
+/// What the files of a store hold.
+fn files(dir: &Path) -> Vec<Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![fs::read(path).unwrap()] }).collect()
 }

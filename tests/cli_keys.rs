@@ -67,6 +67,8 @@ fn a_life_of_keys() {
     step(&["verify"]);
     step(&["verify", "--root", one]);
     step(&["verify", "--root", one, "--require-signatures-from", "4"]);
+    step(&["verify", "--root", one, "--require-signatures"]);
+    step(&["keys", "retire", three, "--key", three]);
     step(&["verify", "--root", three]);
     step(&["verify", "--root", "nonsense"]);
     step(&["verify", "--require-signatures"]);

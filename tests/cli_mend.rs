@@ -51,3 +51,20 @@ fn replay_and_repair_report() {
     assert_eq!(repaired.code, 0, "{repaired:?}");
     snapshot!("cli_repair_from_ledger", repaired.shown(&store));
 }
+
+#[test]
+fn what_an_erasure_removes_is_not_said_to_be_kept() {
+    let (_temp, store) = sample();
+    run(&store, &["erase", "--seq", "2", "--reason", "a test"]).fine();
+    // Its second page is rubbish but for the id of the erased event.
+    let mirror = store.join("mirror.sqlite3");
+    let mut bytes = fs::read(&mirror).unwrap();
+    bytes[4096..].fill(b'x');
+    let id = run(&store, &["show", "2", "--json"]).fine();
+    let id = serde_json::from_str::<serde_json::Value>(&id).unwrap()["id"].as_str().unwrap().to_owned();
+    bytes[9000..9000 + id.len()].copy_from_slice(id.as_bytes());
+    fs::write(&mirror, bytes).unwrap();
+    let replayed = run(&store, &["replay"]).fine();
+    assert!(!replayed.contains("is kept as"), "{replayed}");
+    assert!(replayed.contains("removed: ") && !store.join("mirror.sqlite3.aside-1").exists(), "{replayed}");
+}

@@ -14,7 +14,7 @@ use std::path::Path;
 use chrono::DateTime;
 use common::*;
 use cortex_support::*;
-use counterfoil::import::{ImportError, LayoutNote, TAG_REPEATED_ID, export_originals};
+use counterfoil::import::{ImportError, LayoutNote, Settings, TAG_REDACTED, TAG_REPEATED_ID, export_originals};
 use counterfoil::*;
 
 /// A store in a folder of its own, beside the ledger that it adopts.
@@ -325,4 +325,111 @@ fn what_changes_after_the_check_is_not_taken() {
         assert!(matches!(end, Err(ImportError::Changed { .. })), "{end:?} after {taken}");
         assert!(reader.next().unwrap().is_none());
     }
+}
+
+fn redacting() -> Settings {
+    Settings { redactor: Some(std::sync::Arc::new(Secrets::new())), ..Settings::default() }
+}
+
+fn token(filling: &str) -> String {
+    ["gh", "p_", &filling.repeat(36)[..36]].concat()
+}
+
+fn other_secret() -> String {
+    ["aK3bZ9cQ7dX1eW5fV8gU", "2hT6iS4jR0kPmNnLoMpH"].concat()
+}
+
+/// A mark is longer than the password for which it stands.
+fn too_long_once_redacted() -> String {
+    format!("{:>128}", "https://me:pw1@h")
+}
+
+/// Events with this secret wherever a header takes texts from, and in a payload; the others have none.
+fn events_with(secret: &str) -> Vec<cortex_core::Event> {
+    let mut events: Vec<_> = (0..8).map(event).collect();
+    events[1].domain_tags = ["kept".to_owned(), format!("with {secret}"), too_long_once_redacted(), secret.to_owned()].to_vec();
+    events[2].session_id = Some(format!("https://me:{secret}@example.org"));
+    events[3].source = cortex_core::EventSource::Tool { name: format!("curl {secret}") };
+    events[4].source = cortex_core::EventSource::ChildAgent { model: secret.to_owned() };
+    events[5].payload = serde_json::json!({ "out": secret });
+    // One that is told by the words before it, which stand in another tag.
+    events[6].domain_tags = vec!["aws_secret_access_key".to_owned(), other_secret()];
+    (events[7].id, events[7].domain_tags) = (events[1].id, events[1].domain_tags.clone());
+    events
+}
+
+fn files_with(dir: &Path, wanted: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with(&path, wanted));
+        } else if memchr::memmem::find(&fs::read(&path).unwrap(), wanted.as_bytes()).is_some() {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn headers_have_no_secret_that_is_taken_out_of_rows() {
+    let temp = tempfile::tempdir().unwrap();
+    let secret = token("aB3");
+    let (dir, mut store, options) = store_in(temp.path());
+    let path = temp.path().join("events.jsonl");
+    append(&path, events_with(&secret), 3);
+    assert_eq!(adopt_with(&mut store, &path, &redacting()).unwrap(), Adopted { rows: 8, notes: 1, duplicates: 0 });
+    assert_eq!(adopt_with(&mut store, &path, &redacting()).unwrap(), Adopted { rows: 0, notes: 0, duplicates: 9 });
+    // It may still grow, though what is recorded is not what is in the file.
+    append(&path, [event(8)], 0);
+    assert_eq!(adopt_with(&mut store, &path, &redacting()).unwrap(), Adopted { rows: 1, notes: 1, duplicates: 8 });
+    store.close().unwrap();
+    open_is_clean(&dir, &options);
+    for part in [&secret[4..], &other_secret(), "pw1@"] {
+        assert_eq!(files_with(&dir, part), Vec::<String>::new());
+        assert_eq!(files_with(temp.path(), part).len(), 1, "the search finds what is there");
+    }
+    let (mark, records) = ("[redacted:github-token]", records(&dir));
+    let ids: Vec<String> = records.iter().take(7).map(|record| record.id.to_string()).collect();
+    assert_eq!(ids, (0..7).map(|number| event(number).id.to_string()).collect::<Vec<_>>());
+    assert_eq!(records[1].domain_tags[3..], ["kept".to_owned(), format!("with {mark}"), mark.to_owned()]);
+    assert_eq!(notes(&dir)[0].cortex.as_ref().unwrap().left_out, 2, "a tag in the second row, and in the last one");
+    assert_eq!(records[2].session_id.as_deref(), Some("https://me:[redacted:github-token]@example.org"));
+    assert_eq!(records[3].source, Source::tool(format!("curl {mark}")));
+    assert_eq!(records[4].source, Source::child_agent(mark));
+    assert_eq!(records[6].domain_tags[3..], ["aws_secret_access_key", "[redacted:aws-secret-access-key]"]);
+    let redacted: Vec<bool> = records.iter().map(|record| record.domain_tags.iter().any(|tag| tag == TAG_REDACTED)).collect();
+    assert_eq!(redacted, [false, true, true, true, true, true, true, true, false, false, false]);
+}
+
+#[test]
+fn an_export_of_redacted_rows_says_which_and_gives_all_else_byte_for_byte() {
+    let temp = tempfile::tempdir().unwrap();
+    let secret = token("aB3");
+    let (dir, mut store, options) = store_in(temp.path());
+    let path = temp.path().join("events.jsonl");
+    append(&path, (0..4).map(event).chain((4..6).map(|n| cortex_core::Event { payload: secret.as_str().into(), ..event(n) })), 2);
+    append(&path, (6..9).map(event), 0);
+    // Line ends of its own, so that the layout has to know them.
+    let file = fs::read_to_string(&path).unwrap().replacen('\n', "\r\n\n", 3);
+    fs::write(&path, &file).unwrap();
+    adopt_with(&mut store, &path, &redacting()).unwrap();
+    let out = temp.path().join("out");
+    let exported = &export_originals(&LedgerReader::open(&dir, &options).unwrap(), &out).unwrap()[0];
+    assert!(fs::read_to_string(&exported.path).unwrap() == file.replace(&secret, "[redacted:github-token]"));
+    assert_eq!((exported.exact, exported.exact_but_for_redactions), (false, true));
+    assert_eq!((exported.redacted, exported.redacted_lines.as_slice()), (2, [8, 9].as_slice()));
+    let note = &notes(&dir)[0];
+    let hash = |bytes: &str| blake3::hash(bytes.as_bytes()).to_hex().to_string();
+    let redacted = file.replace(&secret, "[redacted:github-token]");
+    assert_eq!((note.redacted, note.bytes, &note.blake3), (2, redacted.len() as u64, &hash(&redacted)));
+    let cortex = note.cortex.as_ref().unwrap();
+    assert_eq!((cortex.original_bytes, cortex.original_blake3.as_ref()), (Some(file.len() as u64), Some(&hash(&file))));
+    // It is known again by what it was: with another secret it is another file.
+    fs::write(&path, file.replace(&secret, &token("x9Q"))).unwrap();
+    assert!(matches!(adopt_with(&mut store, &path, &redacting()), Err(ImportError::BrokenChain { .. })));
+    fs::write(&path, file.replacen("runtime", "user", 1)).unwrap();
+    assert!(matches!(adopt_with(&mut store, &path, &redacting()), Err(ImportError::NotAsAdopted { .. })));
+    fs::write(&path, &file).unwrap();
+    assert_eq!(adopt_with(&mut store, &path, &redacting()).unwrap(), Adopted { rows: 0, notes: 0, duplicates: 10 });
 }

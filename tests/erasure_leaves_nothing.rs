@@ -38,7 +38,7 @@ fn of_all_secrets() {
 
     // What was no copy of them is as it was, and what was removed is said.
     assert_eq!(fs::read(dir.join("torn/00000000000000000002-0-1.torn")).unwrap(), kept);
-    assert!(dir.join("mirror.sqlite3.aside-2").exists() && !dir.join("mirror.sqlite3.aside-1").exists());
+    assert!(dir.join("mirror.sqlite3.aside-2").exists() && dir.join("mirror.sqlite3.aside-1").exists());
     let damaged = fs::read_to_string(dir.join("torn/00000000000000000001.damaged-1")).unwrap();
     assert_eq!(damaged.lines().count(), 4, "seq 3 and 4 are gone, the others stay");
     let names: Vec<_> = report.done.torn.iter().map(|torn| (torn.path.file_name().unwrap().to_str().unwrap(), torn.removed)).collect();
@@ -53,7 +53,10 @@ fn of_all_secrets() {
             ("00000000000000000003.damaged-3.zst", true),
         ]
     );
-    assert_eq!(report.done.mirrors_removed, [dir.join("mirror.sqlite3.aside-1")]);
+    assert_eq!(
+        (&report.done.mirrors_rewritten[..], &report.done.mirrors_removed[..]),
+        (&[dir.join("mirror.sqlite3.aside-1")][..], &[][..])
+    );
     assert!(files(&dir.join("tmp")).is_empty());
 }
 
@@ -112,6 +115,33 @@ fn of_a_session() {
     // The other secrets are still there.
     assert!(secrets_in(&dir).iter().all(|path| path.starts_with("segments")
         || path == Path::new("mirror.sqlite3")
+        || path == Path::new("mirror.sqlite3.aside-1")
         || path.ends_with("00000000000000000003-99-1.torn")));
     assert!(common::verified(&dir).is_clean() && common::parity(&dir).is_consistent());
+}
+
+#[test]
+fn of_what_stands_behind_the_header_of_another() {
+    let (_temp, dir, options) = secrets::store();
+    let before = secrets::lines(&dir);
+    // Zeros over the end of a line and the beginning of the next: what is left is one piece, whose header is that of the first. And
+    // the same without them.
+    let (first, secret) = (&before[&2], &before[&4]);
+    let pieces = [[&first[..300], &vec![0; 900], &secret[600..]].concat(), [&first[..300], &secret[600..]].concat()];
+    for (n, piece) in pieces.iter().enumerate() {
+        fs::write(dir.join(format!("torn/00000000000000000003.damaged-{}", n + 7)), [piece, &b"\n"[..]].concat()).unwrap();
+    }
+    // What is right stays, also where another event has the same payload.
+    let twin = [&before[&13][..], b"\n", &before[&2], b"\n"].concat();
+    fs::write(dir.join("torn/00000000000000000003.damaged-9"), &twin).unwrap();
+    let one = |seq: u64| Erasure::new(Erase::Seqs(vec![Seq::new(seq)..=Seq::new(seq)]), "a test");
+    erase(&dir, &options, &one(21)).unwrap();
+    assert!(fs::read(dir.join("torn/00000000000000000003.damaged-9")).unwrap() == twin);
+    erase(&dir, &options, &one(4)).unwrap();
+    for n in [7, 8] {
+        assert!(!dir.join(format!("torn/00000000000000000003.damaged-{n}")).exists(), "{n}");
+    }
+    erase(&dir, &options, &secrets::erasure()).unwrap();
+    check_erased(&dir, &before, "behind another's header");
+    assert!(fs::read(dir.join("torn/00000000000000000003.damaged-9")).unwrap() == twin[before[&13].len() + 1..]);
 }

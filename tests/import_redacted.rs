@@ -231,3 +231,69 @@ fn append_redacts_when_asked_to() {
     run(&store, &["append", &payload]).fine();
     assert_eq!(holders(&store, &token("aB3")).len(), 2);
 }
+
+/// Formats that name their transcript: neither the tag, nor the note, nor a header has a secret that stands in the name.
+#[test]
+fn names_of_transcripts_have_no_secret() {
+    let (one, other) = (token("aB3"), token("x9Q"));
+    type File = fn(&str) -> String;
+    let files: [(&str, File); 5] = [
+        ("claude-code", |name| {
+            format!(
+                "{{\"type\":\"user\",\"sessionId\":\"{name}\",\"uuid\":\"u\",\"message\":{{\"content\":\"hi\"}}}}\n{{\"type\":\"summary\",\"leafUuid\":\"u\"}}\n"
+            )
+        }),
+        ("codex", |name| {
+            format!("{{\"type\":\"session_meta\",\"payload\":{{\"id\":\"{name}\"}}}}\n{{\"type\":\"event_msg\",\"payload\":{{}}}}\n")
+        }),
+        ("openhands", |name| {
+            format!(
+                "{{\"kind\":\"MessageEvent\",\"id\":\"{name}\",\"source\":\"user\"}}\n{{\"kind\":\"OtherEvent\",\"id\":\"2\",\"source\":\"agent\"}}\n"
+            )
+        }),
+        ("jsonl", |name| format!("{{\"name\":\"{name}\"}}\n{{\"n\":1}}\n")),
+        ("swe-agent", |name| {
+            format!(
+                "{{\"trajectory\":[{{\"action\":\"ls\"}}],\"info\":{{}},\"replay_config\":{{\"agent\":{{\"model\":{{\"name\":\"{name}\"}}}}}}}}"
+            )
+        }),
+    ];
+    for (format, file) in files {
+        // In the name of the file too.
+        let read = |secret: &str| {
+            let settings = Settings { format: Some(format.parse().unwrap()), ..redacting() };
+            drafts_of(&format!("log {secret}.jsonl"), file(secret).as_bytes(), &settings).unwrap()
+        };
+        let all = read(&one);
+        assert!(!all.is_empty() && !format!("{all:?}").contains(&one[4..]), "{format}: {all:?}");
+        assert!(format!("{all:?}").contains("[redacted:github-token]"), "{format}");
+        assert_eq!(keys(&all), keys(&read(&other)), "{format}");
+    }
+}
+
+/// Lines that are bad in every way, with a short secret and with a long one.
+#[test]
+fn what_is_told_of_bad_lines_does_not_depend_on_the_secrets_length() {
+    let url = |password: &str| format!("postgres://app:{password}@db");
+    let files: [fn(&str) -> Vec<u8>; 6] = [
+        |url| format!("{{\"n\":1}}\n{{\"k\":\"{url}").into_bytes(),
+        |url| format!("{{\"n\":1}}\n{{\"k\":\"{url}\"}} {{}}\n").into_bytes(),
+        |url| format!("{{\"n\":1}}\n{{\"k\":\"{url}\" nope}}\n").into_bytes(),
+        |url| format!("{{\"n\":1}}\n{{\"k\":\"{url}\0\0\"}}\n").into_bytes(),
+        |url| [format!("{{\"n\":1}}\n{{\"k\":\"{url} ").as_bytes(), b"\xff\"}\n"].concat(),
+        |url| format!("{{\"n\":1}}\n{{\"k\":\"{url}\",\"l\":\"{}\"}}\n", "long ".repeat(40)).into_bytes(),
+    ];
+    let settings = Settings { line_bytes_max: 120, ..redacting() };
+    for file in files {
+        let told = |password: &str| {
+            let all = drafts_of("log.jsonl", &file(&url(password)), &settings).unwrap();
+            let payloads: Vec<_> = all.iter().map(|draft| draft.payload_bytes().to_owned()).collect();
+            assert!(payloads[1].contains("import_skipped"), "{payloads:?}");
+            // Of a line that is too long only so many bytes are read and hashed, and the secret's are among them.
+            let is_cut = payloads[1].contains("at most 120 are read");
+            let told = if is_cut { payloads[1].split("blake3").next().unwrap() } else { &payloads[1] };
+            (told.to_owned(), all[1].given_id().filter(|_| !is_cut))
+        };
+        assert_eq!(told("S3cr!t"), told("a-l0nger-S3cr!t"));
+    }
+}

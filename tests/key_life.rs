@@ -214,6 +214,71 @@ fn what_the_store_would_refuse_is_found_by_verify() {
     }
 }
 
+/// A public key whose bytes are these, and zeros.
+fn odd(first: u8) -> PublicKey {
+    let mut bytes = [0; 32];
+    bytes[0] = first;
+    PublicKey::from_bytes(bytes)
+}
+
+#[test]
+fn keys_that_sign_nothing_never_come_in() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut store = Store::open(temp.path(), &common::options()).unwrap().0;
+    store.change_key(&added(1), key(1)).unwrap();
+    // No point of the curve, and one of small order, for which anyone can sign.
+    for none in [odd(2), odd(1)] {
+        for change in [KeyChange::Added { key: none, reason: why() }, KeyChange::Rotated { from: id(1), to: none, reason: why() }] {
+            let error = store.change_key(&change, key(1)).unwrap_err();
+            assert!(matches!(error, Error::Append(AppendError::Key(KeyFault::Unusable { .. }))), "{error}");
+        }
+    }
+    store.append(common::note("the first one still signs").sign_with(key(1))).unwrap();
+}
+
+#[test]
+fn what_verify_would_never_take_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut options = common::options();
+    options.attestor = Some(key(1).into());
+    let mut store = Store::open(temp.path(), &options).unwrap().0;
+    store.append(common::note("a ledger that records no keys takes any")).unwrap();
+    store.change_key(&added(1), key(1)).unwrap();
+    let refused = |answer: Result<Receipt, Error>| match answer {
+        Err(Error::Append(AppendError::Key(fault))) => fault,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(refused(store.append(common::note("x").sign_with(key(2)))), KeyFault::Unknown { .. }));
+    store.change_key(&rotated(1, 2), key(1)).unwrap();
+    assert!(matches!(refused(store.append(common::note("x"))), KeyFault::NotCurrent { .. }));
+    // What signs can be exchanged without opening the store anew.
+    store.sign_with(Some(key(2).into()));
+    store.append(common::note("by the new key")).unwrap();
+    store.sign_with(None);
+    store.append(common::note("by nobody")).unwrap();
+    store.close().unwrap();
+    let report = verified(temp.path(), &options, 1, Some(2));
+    assert_eq!((report.failures_count, report.failures[0].seq.get()), (1, 5), "{report}");
+}
+
+#[test]
+fn redaction_leaves_the_ledgers_own_events_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut options = common::options();
+    options.redactor = Some(Arc::new(Secrets::new()));
+    let mut store = Store::open(temp.path(), &options).unwrap().0;
+    store.change_key(&added(1), key(1)).unwrap();
+    store.change_key(&added(2), key(1)).unwrap();
+    let mut text = "PGPASSWORD=abcd was in the same file. ".to_owned();
+    text.push_str(&".".repeat(1020 - text.len()));
+    let reason = KeyReason::try_from(text).unwrap();
+    store.change_key(&KeyChange::Revoked { key: id(2), reason }, key(1)).unwrap();
+    assert!(store.append(common::note("by the revoked key").sign_with(key(2))).is_err());
+    store.close().unwrap();
+    let report = verified(temp.path(), &options, 1, Some(1));
+    assert!(report.is_clean() && report.events == 3, "{report}");
+}
+
 #[test]
 fn reasons_are_bounded() {
     assert!(KeyReason::try_from("x".repeat(1024)).is_ok());

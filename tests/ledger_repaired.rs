@@ -282,3 +282,34 @@ fn what_is_replaced_is_kept_whichever_read_fails() {
         }
     }
 }
+
+#[test]
+fn a_payload_that_was_taken_away() {
+    let case = Case::new();
+    // The form of an erased event, and no erasure that names it. The hashes fit.
+    let blank = |text: &str, seq: u64| -> String {
+        let blanked = |line: &str| match line.find(",\"payload\":") {
+            Some(at) if line.starts_with(&format!("{{\"seq\":{seq},")) => format!("{},\"erased\":true}}\n", &line[..at]),
+            _ => format!("{line}\n"),
+        };
+        text.lines().map(blanked).collect()
+    };
+    for path in &case.paths {
+        let text = fs::read_to_string(path).unwrap();
+        let seq: u64 = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        fs::write(path, blank(&text, seq)).unwrap();
+        assert_eq!(verified(&case.dir).failures_count, 1, "seq {seq}");
+        let report = case.repair(&format!("seq {seq}"));
+        assert_eq!((report.lines_restored, report.segments_written.len()), (1, 1));
+        case.clean(&format!("seq {seq}"));
+    }
+    // Where the mirror lacks it too, nothing is put in its place, and the rest is restored.
+    let conn = rusqlite::Connection::open(mirror_path(&case.dir)).unwrap();
+    conn.execute("UPDATE events SET payload = NULL, erased = 1 WHERE seq = 1", []).unwrap();
+    drop(conn);
+    fs::write(&case.paths[0], blank(&fs::read_to_string(&case.paths[0]).unwrap(), 1)).unwrap();
+    fs::remove_file(&case.paths[1]).unwrap();
+    let report = repair_from_mirror(&case.dir, &case.options, &mut |_| ()).unwrap();
+    assert_eq!(report.segments_written, [case.paths[1].clone()]);
+    assert_eq!(verified(&case.dir).failures_count, 1);
+}

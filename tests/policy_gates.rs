@@ -291,3 +291,67 @@ async fn lag_beyond_its_bound_is_warned_of() {
     // that the first row is committed.
     assert_eq!((&warned[..4], &warned[5..]), (&[false; 4][..], &[true; 2][..]), "{warned:?}");
 }
+
+/// Warns at length.
+struct Wordy(RuleId);
+
+impl Gate for Wordy {
+    fn rule(&self) -> &RuleId {
+        &self.0
+    }
+    fn vote(&self, _: &Appending<'_>) -> Vote {
+        Vote::warn(self.0.clone(), "w".repeat(512))
+    }
+}
+
+#[test]
+fn what_a_policy_adds_counts_for_the_bound_of_a_batch() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut options = common::options();
+    common::disk::without_sync(&mut options);
+    options.group_bytes_max = 1 << 20;
+    for n in 0..60 {
+        options.policy = options.policy.with_gate(Wordy(RuleId::new(format!("test.r{n}")).unwrap()));
+    }
+    let mut store = Store::open(temp.path(), &options).unwrap().0;
+    let batch = (0..900).map(|n| common::note(&n.to_string())).collect();
+    let error = store.append_batch(batch, &Conditions::none()).unwrap_err();
+    assert!(matches!(error, Error::Append(AppendError::BatchTooLarge { bytes, .. }) if bytes > 1 << 20), "{error}");
+    assert_eq!(store.head().seq, Seq::ZERO);
+}
+
+#[test]
+fn the_ledgers_own_events_have_nobody_to_ask() {
+    let rule = RuleId::new("acme.review").unwrap();
+    let (_temp, mut store) = store(Policy::default().require(rule.clone()));
+    let review = compose(vec![Vote::allow(rule, "somebody has looked at it")], None);
+    store.append(common::note("x").decided(review)).unwrap();
+    let key = Arc::new(MemoryKey::from_seed(&[1; 32]));
+    store.change_key(&KeyChange::Added { key: key.public_key(), reason: KeyReason::default() }, key).unwrap();
+    store.append_schema_migration(store.head().event_hash, &SchemaMigration::new("acme", 0, 1)).unwrap();
+    store.erase(&Erasure::new(Erase::Seqs(vec![Seq::FIRST..=Seq::FIRST]), "a test")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_is_no_mismatch() {
+    let temp = tempfile::tempdir().unwrap();
+    let key = Arc::new(MemoryKey::from_seed(&[1; 32]));
+    let mut options = trusted(&key);
+    options.close_deadline = Duration::from_millis(50);
+    let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
+    ledger.change_key(&KeyChange::Added { key: key.public_key(), reason: KeyReason::default() }, key.clone()).await.unwrap();
+    ledger.append_with(common::note("0"), Expect::Any, Durability::Mirrored).await.unwrap();
+    let held = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
+    held.busy_timeout(Duration::from_secs(30)).unwrap();
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for n in 1..=6 {
+        ledger.append(common::note(&n.to_string())).await.unwrap();
+    }
+    // A check that was asked for does not wait for ever, and says what lacks; that is no reason to refuse.
+    let parity = ledger.parity(ParityKind::Full).await.unwrap();
+    assert!(!parity.is_consistent() && !parity.is_mismatched(), "{parity}");
+    ledger.append(common::note("beside it")).await.unwrap();
+    held.execute_batch("ROLLBACK").unwrap();
+    ledger.close().await.unwrap();
+    assert!(common::parity(temp.path()).is_consistent());
+}

@@ -173,7 +173,22 @@ fn secrets() -> Vec<(&'static str, String, String, String)> {
         ("libpq-password", "host=db port=5432 user=app password=", password.clone(), " dbname=x"),
         ("client-password-variable", "PGPASSWORD=", password.clone(), " psql -h db"),
         ("client-password-variable", "export MYSQL_PWD='", password.clone(), "'"),
-        ("netrc-password", "machine example.org login me password ", password, "\n"),
+        ("netrc-password", "machine example.org login me password ", password.clone(), "\n"),
+        ("url-password", "postgres://app:", make(&[("@alnum", 700)]), "@db/x"),
+        ("url-password", "postgres://app:", format!("${password}!"), "@db/x"),
+        ("url-password", "postgres://app:", format!("({password}"), "@db/x"),
+        ("url-password", "postgres://app:", format!("${{A}}{password}"), "@db/x"),
+        ("connection-string-password", "Server='a;b';User Id=u;Password='", format!("a {password};''"), "';Encrypt=True"),
+        ("connection-string-password", "Server=\"a\"; User Id=u; Password=\"", format!("a {password};'"), "\";Encrypt=True"),
+        ("libpq-password", "host=db user='a b' password='", format!("a {password}\\'b"), "' dbname=x"),
+        ("libpq-password", "host = db password = ", password.clone(), ""),
+        ("client-password-variable", "PGPASSWORD='", format!("a {password}"), "' psql"),
+        ("client-password-variable", "export PGPASSWORD=\"", format!("a {password}"), "\" && psql"),
+        ("authorization", "Authorization: Basic ", make(&[("dXNlcjpw", 1), ("YXNz", 1)]), "\r\n"),
+        ("authorization", "Authorization: SSWS ", make(&[("00", 1), ("@alnum", 40)]), "\n"),
+        ("authorization", "-H 'Authorization: Negotiate ", make(&[("YII", 1), ("@alnum", 300), ("==", 1)]), "'"),
+        ("authorization", "{\"name\":\"Authorization\",\"value\":\"Basic ", make(&[("dXNlcjpw", 1), ("YXNz", 1)]), "\"}"),
+        ("authorization", "{ \"name\": \"Authorization\", \"value\": \"", token, "\" }"),
     ];
     all.extend(within.iter().map(|(rule, before, secret, after)| (*rule, (*before).to_owned(), secret.clone(), (*after).to_owned())));
     all
@@ -236,6 +251,10 @@ fn tokens_are_found_behind_colours_and_needless_escapes() {
         }
         let hidden: String = secret.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
         assert_eq!(redacted(&redactor, &format!("\"{before}{hidden}{after}\"")).0, format!("\"{before}{}{after}\"", mark(rule)), "{rule}");
+        for code in ["%20", "%3D", "%253D", "=3D", "\\x3d", "\\X3D%3A"] {
+            let (json, wanted) = (quoted(&format!("x{code}{secret} y")), quoted(&format!("x{code}{} y", mark(rule))));
+            assert!(redacted(&redactor, &json).0 == wanted || rule == "azure-ad-client-secret", "{rule} behind {code}");
+        }
         for around in ["\"", "'", "`", "(", "=", ":", ",", "\\", "|", "<", ">", "/", "é", "→"] {
             let (json, counts) = redacted(&redactor, &quoted(&format!("x{around}{secret}{around}y")));
             // This one is told by what stands around it.
@@ -272,11 +291,9 @@ fn private_keys_are_found_whole() {
         // A notebook has a string a line: each is replaced, and the form stays.
         let lines: Vec<String> = pem.lines().map(|line| format!("{line}\n")).collect();
         let notebook: Vec<String> = serde_json::from_str(&redacted(&redactor, &serde_json::to_string(&lines).unwrap()).0).unwrap();
-        assert_eq!(notebook.len(), lines.len());
-        assert!(
-            notebook[..lines.len() - 1].iter().all(|line| *line == key) && notebook[lines.len() - 1] == format!("{key}\n"),
-            "{notebook:?}"
-        );
+        let is_kept = |line: &str| ["Proc-Type", "DEK-Info", "\n"].iter().any(|begin| line.starts_with(begin));
+        let wanted: Vec<String> = lines.iter().map(|line| if is_kept(line) { line.clone() } else { format!("{key}\n") }).collect();
+        assert_eq!(notebook, wanted);
     }
     // Cut by `head -5`, and by a tool that shows only so much.
     let cut: Vec<String> = pem("RSA ", 24).lines().take(5).map(str::to_owned).collect();
@@ -284,6 +301,69 @@ fn private_keys_are_found_whole() {
     assert_eq!(redacted(&redactor, &quoted(&format!("{}... (cut)", &pem("", 24)[..500]))).0, quoted(&format!("{key}... (cut)")));
     let putty = format!("Private-Lines: 2\n{}\n{}\nPrivate-MAC: ab", fill(ALNUM, 64), fill(ALNUM, 40));
     assert_eq!(redacted(&redactor, &quoted(&putty)).0, quoted(&format!("Private-Lines: 2\n{}Private-MAC: ab", mark("putty-private-key"))));
+}
+
+/// A line as Claude Code has it: what a model said, what it does, what it said then.
+fn said(first: &str, signature: &str, then: &str) -> String {
+    format!(
+        "{{\"type\":\"assistant\",\"message\":{{\"content\":[{{\"type\":\"thinking\",\"thinking\":{},\"signature\":\"{signature}\"}},\
+         {{\"type\":\"tool_use\",\"id\":\"toolu_01A09q90qw90lq917835lq9\",\"name\":\"Bash\",\"input\":{{\"command\":\"rm x\"}}}},\
+         {{\"type\":\"text\",\"text\":{}}}]}}}}",
+        quoted(first),
+        quoted(then)
+    )
+}
+
+#[test]
+fn a_key_in_several_strings_takes_nothing_else_with_it() {
+    let (redactor, key) = (Secrets::new(), mark("private-key"));
+    let pem = pem("RSA ", 24);
+    let [begin, end] = ["BEGIN", "END"].map(|what| format!("-----{what} RSA PRIVATE KEY-----"));
+    for signature in [300, 64].map(|len| fill(&ALNUM[3..], len)) {
+        // Mentions of its first and last line.
+        for line in [
+            said(&format!("search for {begin} first"), &signature, &format!("then for {end}")),
+            said(&format!("search for {begin} and {end}"), &signature, "then"),
+            said(&format!("{begin}\n of a key"), &signature, &end),
+        ] {
+            for json in [line.clone(), quoted(&line), quoted(&quoted(&line))] {
+                assert_eq!(redacted(&redactor, &json), (json.clone(), Vec::new()));
+            }
+        }
+    }
+    // One that was cut in two, in the middle of a line too. What is done in between stays to be seen.
+    let signature = fill(&ALNUM[5..], 300);
+    let first = begin.len();
+    for at in [first, first + 1, first + 20, first + 66, pem.len() / 2, pem.len() / 2 + 7, pem.len() - 80] {
+        let line = said(&format!("it is\n{}", &pem[..at]), &signature, &format!("{}\nand so on", &pem[at..]));
+        for levels in 0..3 {
+            let dressed = (0..levels).fold(line.clone(), |line, _| quoted(&line));
+            let mut json = redacted(&redactor, &dressed).0;
+            (0..levels).for_each(|_| json = serde_json::from_str(&json).unwrap());
+            let rest = json.replace(&signature, "");
+            assert!((0..24).all(|n| !rest.contains(&ALNUM[n % 10..][..24])), "cut at {at}: {json}");
+            let marks = json.replace(&format!("{key}\\n"), &key).replace(&format!("{key}\\n"), &key);
+            let wanted = said(&format!("it is\n{key}"), &signature, &format!("{key}\nand so on"));
+            let form = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap()["message"]["content"].clone();
+            let (found, wanted) = (form(&marks), form(&wanted));
+            assert_eq!(
+                (&found[0]["type"], &found[0]["signature"], &found[1], &found[2]["type"]),
+                (&wanted[0]["type"], &wanted[0]["signature"], &wanted[1], &wanted[2]["type"]),
+                "cut at {at}: {json}"
+            );
+            assert!(found[0]["thinking"].as_str().unwrap().starts_with(&format!("it is\n{key}")), "{json}");
+        }
+    }
+    // In two parts that follow each other.
+    let parts = |one: &str, other: &str| {
+        format!("[{{\"type\":\"text\",\"text\":{}}},{{\"type\":\"text\",\"text\":{}}}]", quoted(one), quoted(other))
+    };
+    let at = pem.len() / 2;
+    let (json, counts) = redacted(&redactor, &parts(&pem[..at], &pem[at..]));
+    assert_eq!((json, counts), (parts(&key, &key), vec![("private-key".to_owned(), 2)]));
+    // Names of fields that look like one of its lines.
+    let fields = format!("{{\"a\":{},\"{}\":1,\"b\":\"{end}\"}}", quoted(&format!("{begin}\n{}", fill(ALNUM, 64))), fill(&ALNUM[4..], 40));
+    assert_eq!(redacted(&redactor, &fields).0, format!("{{\"a\":\"{key}\",\"{}\":1,\"b\":\"{end}\"}}", fill(&ALNUM[4..], 40)));
 }
 
 /// What agents write that is no secret; without the carets, which hide some of it from what scans this repository.
@@ -342,6 +422,19 @@ fn harmless() -> Vec<String> {
         "features = [\"Win32_Security_Authorization\", \"Win32_System_Threading\"]",
         "machine learning login page password reset",
         "x-api-key: ${API_KEY}",
+        "postgres://app:${PASSWORD}@db/x and postgres://app:$(pass)@db/x and postgres://app:${A}-${B}@db/x",
+        "postgres://app:$PASSWORD.@db/x postgres://app:$env:PG_PASSWORD@db/x postgres://app:(hidden)@db/x",
+        "PGPASSWORD=$(cat file) PGPASSWORD=\"$(cat file)\" PGPASSWORD='${PW}' PGPASSWORD=\"$PW\" PGPASSWORD=`cat file`",
+        "(export PGPASSWORD=$PW; psql) && PGPASSWORD=${PW:-none} psql",
+        "'Server=a;Password='+pw+';Encrypt=True' and \"Server=a;Password=\" + pw + \";Encrypt=True\"",
+        "\"Server=a;Password=\" & pw & \";\" and 'Server=a;Password=' . $pw . ';' and \"Server=a;Pwd=%s\" % pw + \";\"",
+        "\"host=a password='\" + pw + \"'\" and 'host=a password=' || pw || ''",
+        "Server=a;Password='';Password=\"\";Password=<yours>",
+        "{\"a\":\"Server=x;Password=\",\"b\":\"host=a password=\",\"c\":\"PGPASSWORD=\",\"d\":\"more of it\"}",
+        "host=a user=b password='' dbname=c password='$PW'",
+        "Authorization: Basic Authentication, Authorization: Negotiate, Authorization: Basic realm=\"restricted\"",
+        "{\"name\":\"Authorization\",\"value\":\"Bearer <token>\"} {\"name\":\"Authorization\",\"value\":\"required-header\"}",
+        "a=3Dghp_ b%20sk-learn c\\x20key-value %3Dhf_hub",
         "[redacted:jwt] [redacted:url-password]",
     ]
     .iter()
@@ -362,6 +455,26 @@ fn nothing_else_is_touched() {
     // Nor by what stands together.
     let together = quoted(&all.join("\n"));
     assert_eq!(redacted(&redactor, &together), (together.clone(), Vec::new()));
+}
+
+#[test]
+fn every_password_of_a_text_is_found() {
+    let redactor = Secrets::new();
+    let [one, other] = ["S3cr!t", "0th3r"].map(str::to_owned);
+    let texts: [fn(&str, &str) -> String; 6] = [
+        |one, other| format!("Server=a;User Id=u;Password={one};Server=b;User Id=v;Password={other}"),
+        |one, other| format!("Server=a;Password='{one}';Timeout=3;Server=b;User Id=v;Pwd=\"{other}\";"),
+        |one, other| format!("host=a user=u password={one} host=b port=5432 password={other} dbname=x"),
+        |one, other| format!("host=a password='{one}' host=b password={other}"),
+        |one, other| format!("Server=a;Password=$PW;Server=c;Password={one};\nServer=b;Password={other}"),
+        |one, other| format!("PGPASSWORD={one} psql && PGPASSWORD='{other} x' psql").replace(" x'", "'"),
+    ];
+    for text in texts {
+        let json = quoted(&text(&one, &other));
+        let (found, counts) = redacted(&redactor, &json);
+        let rule = &counts[0].0;
+        assert_eq!((found, counts[0].1), (quoted(&text(&mark(rule), &mark(rule))), 2));
+    }
 }
 
 #[test]

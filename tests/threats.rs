@@ -1,4 +1,5 @@
-//! Goal: the threat model says the truth about what is found by which evidence, and with an anchored checkpoint every deed is.
+//! Goal: the threat model says the truth about what is found by which evidence, and with an anchored checkpoint every deed is, but
+//! for an erasure by whoever may not erase: that is recorded as what it is.
 //! Method: one signed store with an anchor, and a copy of it for each deed, done as someone with the directory would: to one leg, to
 //! both, or to the whole history with hashes that fit. Each copy is then held against the chain (verify, full parity, an open),
 //! against signatures from the root on, and against the anchor. What caught it is kept as a snapshot, which the page shows.
@@ -172,8 +173,23 @@ fn with_other_payload(scene: &Scene, dir: &Path, signed_by: impl Fn(Option<u8>) 
     rewrite(dir, &all, &scene.options);
 }
 
+/// Erases an event as `counterfoil erase` would, with the words of somebody else.
+fn forged_erasure(scene: &Scene, dir: &Path, signed_by: Option<u8>) {
+    let mut options = scene.options.clone();
+    options.attestor = signed_by.map(|by| key(by).into());
+    let which = Erase::Seqs(vec![Seq::new(5)..=Seq::new(5)]);
+    let report = erase(dir, &options, &Erasure::new(which, "a person's address").by("privacy desk")).unwrap();
+    assert_eq!((report.events, report.done.unfinished), (1, None));
+}
+
 const DEEDS: &[Deed] = &[
     ("edit a payload in the ledger", |_, dir| edit_lines(dir, |lines| lines[4] = lines[4].replace("event 5", "event X"))),
+    ("blank a payload in the ledger", |_, dir| {
+        edit_lines(dir, |lines| {
+            let at = lines[4].find(",\"payload\":").unwrap();
+            lines[4].replace_range(at.., ",\"erased\":true}");
+        })
+    }),
     ("delete a line", |_, dir| {
         edit_lines(dir, |lines| {
             lines.remove(4);
@@ -231,6 +247,8 @@ const DEEDS: &[Deed] = &[
         fs::remove_dir_all(dir).unwrap();
         common::copy_dir(&scene.elsewhere, dir);
     }),
+    ("forge an erasure, unsigned", |scene, dir| forged_erasure(scene, dir, None)),
+    ("forge an erasure, signed with the stolen key", |scene, dir| forged_erasure(scene, dir, Some(ROOT))),
 ];
 
 /// The commands that tell of it, by what they lean on: the chain, signatures, the anchor.
@@ -267,7 +285,9 @@ fn what_catches_what() {
         let cell = |by: &[&str]| if by.is_empty() { "not caught".to_owned() } else { format!("caught: {}", by.join(", ")) };
         writeln!(table, "| {name} | {} | {} | {} |", cell(&chain), cell(&signatures), cell(&anchor)).unwrap();
         let in_the_mirror_alone = name.contains("mirror") && !chain.is_empty();
-        assert!(!anchor.is_empty() || in_the_mirror_alone, "{name} is not caught by an anchor:\n{table}");
+        // An erasure is an event like others, behind the checkpoint; verify shows it, and whether it is signed.
+        let says_what_it_is = name.contains("erasure") && common::verified(&copy).erasures_count == 1;
+        assert!(!anchor.is_empty() || in_the_mirror_alone || says_what_it_is, "{name} is not caught by an anchor:\n{table}");
         missed_by_all_but_the_anchor += usize::from(chain.is_empty() && signatures.is_empty());
         fs::remove_dir_all(&copy).unwrap();
     }

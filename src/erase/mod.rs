@@ -19,15 +19,21 @@ pub use report::{EraseReport, Erased, ErasedEvent, RecordedErasure};
 
 use crate::event::erasure::ErasurePayload;
 use crate::event::{Event, PayloadHash, Seq};
+use crate::ledger::compress::settle_doubles;
 use crate::ledger::erase::{self as leg, Copies, Name, Names, Said};
 use crate::ledger::{FileIdentity, FsStorage, LedgerError, LedgerReader, Needles, Segment, Storage};
-use crate::mirror::{Aside, Mirror, MirrorError, MirrorReader, asides};
+use crate::mirror::{Aside, Mirror, MirrorError, MirrorFault, MirrorReader, asides};
 use crate::options::Options;
 
 /// Adds what an erasure names.
 pub(crate) fn add_names(payload: ErasurePayload, names: &mut Names) {
     let named = payload.erased.into_iter().filter(|named| named.seq > Seq::ZERO);
-    names.extend(named.map(|named| (named.seq, Name { id: named.id, payload_hash: named.payload_hash })));
+    for named in named {
+        let (name, all) = (Name { id: named.id, payload_hash: named.payload_hash }, names.entry(named.seq).or_default());
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
 }
 
 /// Why an erasure could not be carried out just now.
@@ -39,8 +45,27 @@ enum Unfinished {
     Mirror(#[from] MirrorError),
     #[error("a reader holds the mirror's WAL, which still has the payloads; end it, and open the store again or erase again")]
     WalHeld,
+    #[error(
+        "{0}; to write the mirror anew takes its size once more in the folder for temporary files (SQLITE_TMPDIR, else /var/tmp) and once more in its WAL beside it; then open the store again or erase again"
+    )]
+    NoRoom(MirrorError),
     #[error("seq {0} stands in the active segment; it is erased at an open after that is sealed")]
     Active(Seq),
+}
+
+impl Unfinished {
+    /// The folder that lacks room may be another one than the mirror's.
+    fn of_vacuum(error: MirrorError) -> Unfinished {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+        let code = match &error {
+            MirrorError::Sqlite { source, .. } => source.sqlite_error_code(),
+            _ => None,
+        };
+        match code {
+            Some(DiskFull | CannotOpen | SystemIoFailure) => Unfinished::NoRoom(error),
+            _ => Unfinished::Mirror(error),
+        }
+    }
 }
 
 /// Carries out the erasures that are recorded, up to this head, and not done. Never fails: what could not be done is in the
@@ -55,7 +80,17 @@ pub(crate) fn finish_by_ledger(reader: &LedgerReader, mirror: &mut Mirror, head:
 }
 
 fn carry_out(reader: &LedgerReader, mirror: &mut Mirror, head: Seq, options: &Options, by_ledger: bool) -> Erased {
-    let mut work = Work { reader, mirror, options, by_ledger, active: None, blocked: None, done: Erased::default() };
+    let mut work = Work {
+        reader,
+        mirror,
+        options,
+        by_ledger,
+        active: None,
+        blocked: None,
+        all: Names::new(),
+        asides: HashSet::new(),
+        done: Erased::default(),
+    };
     if let Err(error) = work.run(head) {
         tracing::warn!(%error, "an erasure is recorded, and not carried out as a whole");
         work.done.unfinished = Some(error.to_string());
@@ -86,7 +121,7 @@ pub(crate) fn forget_torn(dir: &Path, options: &Options, names: &Names) -> Resul
     let mut done = Erased::default();
     let (segments, _) = leg::by_segment(options.storage.as_ref(), dir, names)?;
     let segments: Vec<Seq> = segments.into_iter().map(|(segment, _)| segment.first).collect();
-    let (said, needles) = (Said::of(names.values()), Needles::new());
+    let (said, needles) = (Said::of(names.values().flatten()), Needles::new());
     for path in if names.is_empty() { Vec::new() } else { leg::torn_files(options.storage.as_ref(), dir)? } {
         done.note_torn(leg::erase_in_torn(dir, options, &path, &Copies { said: &said, needles: &needles, segments: &segments })?);
     }
@@ -103,6 +138,10 @@ struct Work<'w> {
     active: Option<Seq>,
     /// What was wrong with the first segment that could not be written anew.
     blocked: Option<Unfinished>,
+    /// All that is to have no payload, as far as it is looked for.
+    all: Names,
+    /// Mirrors set aside that are done.
+    asides: HashSet<PathBuf>,
     done: Erased,
 }
 
@@ -116,6 +155,8 @@ impl Work<'_> {
         if through == Seq::ZERO {
             return Ok(());
         }
+        // Of a segment that is there twice only one form is written anew: the other goes first, or to torn/.
+        self.blocked = settle_doubles(self.reader.dir(), self.options).err().map(Unfinished::Ledger);
         let torn = leg::torn_files(self.options.storage.as_ref(), self.reader.dir())?;
         let asides = asides(self.reader.dir())?;
         let changed = self.changed(&known.files, &torn, &asides);
@@ -126,11 +167,12 @@ impl Work<'_> {
         if !changed.is_empty() && known.through > Seq::ZERO {
             all.extend(self.recorded(Seq::ZERO, head)?.1);
         }
+        self.all.clone_from(&all);
         self.legs(&names, &all, &changed)?;
         self.files(&changed, &all)?;
         let rows = self.mirror.erase_rows(&all)?;
         self.done.rows += rows;
-        if (rows > 0 || known.pending) && !self.mirror.forget_old_pages()? {
+        if (rows > 0 || known.pending) && !self.mirror.forget_old_pages().map_err(Unfinished::of_vacuum)? {
             return Err(Unfinished::WalHeld);
         }
         if let Some(error) = self.blocked.take().or(self.active.map(Unfinished::Active)) {
@@ -225,7 +267,7 @@ impl Work<'_> {
         Ok(look.blobs)
     }
 
-    /// Copies in torn/, and in mirrors that were set aside. Of those no part can be kept: they are broken.
+    /// Copies in torn/, and in mirrors that were set aside.
     fn copies(&mut self, copies: &Copies<'_>) -> Result<(), Unfinished> {
         let (storage, dir) = (self.options.storage.as_ref(), self.reader.dir());
         for path in leg::torn_files(storage, dir)? {
@@ -249,15 +291,34 @@ impl Work<'_> {
                 let len = file.len().map_err(reading())?;
                 holds |= needles.are_in_file(file.as_mut(), 0, len).map_err(reading())?;
             }
-            if holds {
-                let mut of_files = self.options.clone();
-                of_files.storage = std::sync::Arc::new(FsStorage);
-                for path in aside.files {
-                    leg::remove(&of_files, &path)?;
-                    tracing::warn!(path = %path.display(), "a mirror that was set aside held erased payloads; it is removed");
-                    self.done.mirrors_removed.push(path);
-                }
+            if holds && !self.asides.contains(&aside.path) {
+                self.aside(aside)?;
             }
+        }
+        Ok(())
+    }
+
+    /// A mirror that was set aside and has rows of erased events: it may have others that nothing else has.
+    fn aside(&mut self, aside: Aside) -> Result<(), Unfinished> {
+        match aside.erase(&self.all, self.options) {
+            Ok(rows) => {
+                if rows > 0 {
+                    tracing::info!(path = %aside.path.display(), rows, "erased payloads are gone from a mirror that was set aside");
+                    self.done.note_rewritten(aside.path.clone());
+                }
+                self.asides.insert(aside.path);
+                return Ok(());
+            }
+            Err(error) if error.fault() == MirrorFault::Passing => return Err(Unfinished::of_vacuum(error)),
+            Err(error) => {
+                tracing::warn!(path = %aside.path.display(), %error, "a mirror that was set aside may hold erased payloads, and can't be read; it is removed");
+            }
+        }
+        let mut of_files = self.options.clone();
+        of_files.storage = std::sync::Arc::new(FsStorage);
+        for path in aside.files {
+            leg::remove(&of_files, &path)?;
+            self.done.mirrors_removed.push(path);
         }
         Ok(())
     }
@@ -267,7 +328,7 @@ impl Work<'_> {
         if changed.iter().any(|name| !name.starts_with("segments/")) {
             let (segments, _) = leg::by_segment(self.options.storage.as_ref(), self.reader.dir(), all)?;
             let segments: Vec<Seq> = segments.into_iter().map(|(segment, _)| segment.first).collect();
-            self.copies(&Copies { said: &Said::of(all.values()), needles: &Needles::new(), segments: &segments })?;
+            self.copies(&Copies { said: &Said::of(all.values().flatten()), needles: &Needles::new(), segments: &segments })?;
         }
         Ok(())
     }
@@ -291,4 +352,19 @@ fn segment_name(segment: &Segment) -> String {
 /// A file's name within the store.
 fn name_of(dir: &Path, path: &Path) -> String {
     path.strip_prefix(dir).unwrap_or(path).to_string_lossy().replace('\\', "/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_the_folder_that_may_be_full() {
+        let of = |code| {
+            let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            Unfinished::of_vacuum(MirrorError::Sqlite { action: "writing anew", path: "mirror.sqlite3".into(), source }).to_string()
+        };
+        assert!(of(rusqlite::ffi::SQLITE_FULL).contains("SQLITE_TMPDIR"));
+        assert!(!of(rusqlite::ffi::SQLITE_BUSY).contains("SQLITE_TMPDIR"));
+    }
 }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use super::{EraseReport, ErasedEvent};
 use crate::event::erasure::{BY_BYTES_MAX, ERASURE, ErasurePayload, NAMED_MAX, Named, REASON_BYTES_MAX, is_never_erased};
 use crate::event::{Body, Draft, DraftError, Event, EventId, EventType, Seq, Source, line};
+use crate::import::{LayoutNote, TAG_LAYOUT};
 use crate::ledger::{LedgerError, LedgerLine, LedgerReader, LineFault, LookupError, segment};
 use crate::mirror::{MirrorError, Rows};
 use crate::options::Options;
@@ -14,10 +15,13 @@ use crate::options::Options;
 /// batch, which is what makes an erasure begin as a whole.
 const EVENTS_MAX: usize = 1 << 16;
 
+/// What an imported event's transcript is told by.
+const TRANSCRIPT_TAG: &str = "transcript:";
+
 /// Which events are erased.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Erase {
-    /// Those with these seqs.
+    /// Those with these seqs. Of a range the ledger's own events (`counterfoil.*`) are passed over.
     Seqs(Vec<RangeInclusive<Seq>>),
     /// Those with these ids.
     Ids(Vec<EventId>),
@@ -33,7 +37,7 @@ pub struct Erasure {
     pub which: Erase,
     /// Why: 1 to 256 bytes. It is recorded, and stays.
     pub reason: String,
-    /// Who asked for it: up to 256 bytes.
+    /// Who asked for it: up to 256 bytes, which nobody checks. A signature says which key erased.
     pub by: Option<String>,
     /// What carries it out, as the erasure event's source.
     pub source: Source<'static>,
@@ -160,8 +164,18 @@ pub(crate) fn plan(
         return Err(EraseError::By { bytes: by.len() });
     }
     let seqs = seqs(rows, head, &erasure.which)?;
+    let one_by_one = one_by_one(&erasure.which, &seqs);
     let mut report = EraseReport::new(erasure.dry_run);
-    let named = named(reader, head, &seqs, reason, &mut report)?;
+    let mut transcripts = BTreeSet::new();
+    let named = named(reader, head, &seqs, &mut |event| {
+        transcripts.extend(transcript_of(event));
+        if is_never_erased(event.event_type) && !one_by_one.contains(&event.seq) {
+            report.passed_over += 1;
+            return Ok(None);
+        }
+        name(event, reason, &mut report)
+    })?;
+    report.layout_notes = layout_notes(rows, &transcripts, &seqs)?;
     let last = named.last().map(|named| named.seq);
     // Each entry of a payload has the reason once, and of the line other things are a small part.
     let entry_bytes = 200 + serde_json::to_string(reason).map_or(6 * reason.len(), |json| json.len());
@@ -217,7 +231,12 @@ fn seqs(rows: &mut dyn Rows, head: Seq, which: &Erase) -> Result<BTreeSet<Seq>, 
 }
 
 /// Those of them that still have a payload, as the ledger's lines have them.
-fn named(reader: &LedgerReader, head: Seq, seqs: &BTreeSet<Seq>, reason: &str, report: &mut EraseReport) -> Result<Vec<Named>, EraseError> {
+fn named(
+    reader: &LedgerReader,
+    head: Seq,
+    seqs: &BTreeSet<Seq>,
+    name: &mut dyn FnMut(&Event<'_>) -> Result<Option<Named>, EraseError>,
+) -> Result<Vec<Named>, EraseError> {
     let mut named = Vec::new();
     let mut nexts = reader.segments()?.into_iter().map(|segment| segment.first).skip(1);
     let mut wanted = seqs.iter().copied().peekable();
@@ -237,11 +256,40 @@ fn named(reader: &LedgerReader, head: Seq, seqs: &BTreeSet<Seq>, reason: &str, r
             let path = segment::Segment::named(reader.dir(), segment, compressed).path;
             let line = line.map_err(|reason| LedgerError::Damaged { path, offset, reason })?;
             if let Ok(event) = line::decode_again(&line) {
-                named.extend(name(&event, reason, report)?);
+                named.extend(name(&event)?);
             }
         }
     }
     Ok(named)
+}
+
+/// Those that are meant one by one: of a range or a session the ledger's own events are passed over.
+fn one_by_one(which: &Erase, seqs: &BTreeSet<Seq>) -> BTreeSet<Seq> {
+    match which {
+        Erase::Seqs(ranges) => ranges.iter().filter(|range| range.start() == range.end()).map(|range| *range.start()).collect(),
+        Erase::Ids(_) => seqs.clone(),
+        Erase::Session(_) => BTreeSet::new(),
+    }
+}
+
+/// The tag of the transcript that an event was imported from.
+fn transcript_of(event: &Event<'_>) -> Option<String> {
+    let tags: Vec<String> = serde_json::from_str(event.domain_tags_json.filter(|tags| tags.contains(TRANSCRIPT_TAG))?).ok()?;
+    tags.into_iter().find(|tag| tag.starts_with(TRANSCRIPT_TAG))
+}
+
+/// Layout notes of these transcripts that have bytes of lines, but for those that are named themselves.
+fn layout_notes(rows: &dyn Rows, transcripts: &BTreeSet<String>, named: &BTreeSet<Seq>) -> Result<Vec<Seq>, EraseError> {
+    let mut notes = Vec::new();
+    for transcript in transcripts {
+        for (seq, payload) in rows.tagged(EventType::SYSTEM_NOTE.as_str(), [TAG_LAYOUT, transcript])? {
+            let has_bytes = |note: LayoutNote| note.layout.iter().any(|run| run.raw.is_some() || run.base64.is_some());
+            if !named.contains(&seq) && LayoutNote::from_payload(&payload).is_none_or(has_bytes) {
+                notes.push(seq);
+            }
+        }
+    }
+    Ok(notes)
 }
 
 /// The line, where it is the right one.

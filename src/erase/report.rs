@@ -1,7 +1,7 @@
 //! What an erasure did.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -22,7 +22,9 @@ pub struct Erased {
     pub blobs: Vec<PathBuf>,
     /// Copies that were taken out of torn/.
     pub torn: Vec<TornErased>,
-    /// Files of mirrors that had been set aside and held the payloads: they are removed whole.
+    /// Mirrors that had been set aside, and whose rows had the payloads: each of their pages is written anew, without.
+    pub mirrors_rewritten: Vec<PathBuf>,
+    /// Files of those that can't be read as a whole, so that nobody can tell what is in them: they are removed.
     pub mirrors_removed: Vec<PathBuf>,
     /// Rows of the mirror that lost their payload. After that each of its pages was written anew.
     pub rows: u64,
@@ -60,11 +62,23 @@ impl Erased {
         self.torn.sort_by(|one, other| one.path.cmp(&other.path));
     }
 
+    pub(super) fn note_rewritten(&mut self, path: PathBuf) {
+        if !self.mirrors_rewritten.contains(&path) {
+            self.mirrors_rewritten.push(path);
+        }
+    }
+
+    /// Whether this file, kept a moment ago, is gone since it held an erased payload, or might have.
+    pub(crate) fn has_removed(&self, path: &Path) -> bool {
+        self.mirrors_removed.iter().any(|removed| removed == path) || self.torn.iter().any(|torn| torn.removed && torn.path == path)
+    }
+
     /// Adds what was done later.
     pub(crate) fn add(&mut self, later: Erased) {
         self.segments.extend(later.segments);
         self.blobs.extend(later.blobs);
         later.torn.into_iter().for_each(|torn| self.note_torn(Some(torn)));
+        later.mirrors_rewritten.into_iter().for_each(|path| self.note_rewritten(path));
         self.mirrors_removed.extend(later.mirrors_removed);
         self.rows += later.rows;
         let listed = later.missing.len() as u64;
@@ -100,15 +114,35 @@ pub struct EraseReport {
     pub listed: Vec<ErasedEvent>,
     /// Events that were meant and had been erased before.
     pub already_erased: u64,
+    /// Events in a range or a session that the ledger itself has written, which are never erased.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub passed_over: u64,
+    /// Layout notes of the transcripts that the events were imported from, which keep the bytes of some of their lines and are not
+    /// erased with them: a copy may be there. They can be erased like other events.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layout_notes: Vec<Seq>,
     /// The erasure events that record it; none where there was nothing to erase.
     pub recorded: Vec<Seq>,
     /// What was done.
     pub done: Erased,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl EraseReport {
     pub(super) fn new(dry_run: bool) -> EraseReport {
-        EraseReport { dry_run, events: 0, listed: Vec::new(), already_erased: 0, recorded: Vec::new(), done: Erased::default() }
+        EraseReport {
+            dry_run,
+            events: 0,
+            listed: Vec::new(),
+            already_erased: 0,
+            passed_over: 0,
+            layout_notes: Vec::new(),
+            recorded: Vec::new(),
+            done: Erased::default(),
+        }
     }
 
     pub(super) fn list(&mut self, event: ErasedEvent) {
@@ -131,12 +165,12 @@ pub struct RecordedErasure {
     pub events: u64,
     /// Why.
     pub reason: String,
-    /// Who asked for it, where that was said.
+    /// Who asked for it, where that was said: free text of whoever erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// What carried it out.
     pub source: Source<'static>,
-    /// The key that signed the event.
+    /// The key that signed the event, as the event says; nothing where nobody did. Whether it may, `verify --root` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
 }
@@ -158,7 +192,7 @@ impl RecordedErasure {
 }
 
 impl fmt::Display for RecordedErasure {
-    /// `seq 9: 2 events, "a password" (by the owner, manual_correction, signed by key_…)`.
+    /// `seq 9: 2 events, "a password" (by "the owner", manual_correction, signed by key_…)`, or `NOT SIGNED`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.events == 1 { "" } else { "s" };
         write!(f, "seq {}: {} event{plural}, {:?} (", self.seq, self.events, self.reason)?;
@@ -166,9 +200,10 @@ impl fmt::Display for RecordedErasure {
             write!(f, "by {by:?}, ")?;
         }
         write!(f, "{}", self.source.kind())?;
-        if let Some(key) = &self.signed_by {
-            write!(f, ", signed by {key}")?;
+        match &self.signed_by {
+            Some(key) => write!(f, ", signed by {key})"),
+            // Whoever can write to the store can erase, and name whom they like.
+            None => write!(f, ", NOT SIGNED)"),
         }
-        write!(f, ")")
     }
 }

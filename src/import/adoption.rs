@@ -15,10 +15,11 @@ use super::cortex::{Chain, Row};
 use super::error::{BadLine, ChainFault, Difference, ImportError};
 use super::layout::{CortexHead, LayoutNote};
 use super::object::Object;
-use super::reader::Settings;
+use super::reader::{Settings, redact};
 use super::scan::{self, RawLine, Scanner};
 use crate::event::{EventId, EventType, Limits, Payload, Seq};
 use crate::ledger::LedgerReader;
+use crate::redact::Redactor;
 
 /// Bytes that a header may have beside the row that is its payload; see [`Settings::line_bytes_max`].
 const HEADER_BYTES: usize = 64 << 10;
@@ -48,7 +49,9 @@ impl Adoption {
         while let Some(line) = scanner.next().map_err(reading())? {
             let broken = |fault| ImportError::BrokenChain { path: path.to_owned(), line: line.number, fault };
             let Some(record) = record(&line, settings).map_err(broken)? else { continue };
-            let row = chain.follow(record).map_err(broken)?;
+            let redacted = settings.redacts().and_then(|redactor| redact(Some(redactor), record));
+            let recorded = redacted.as_ref().map_or(record, |redacted| redacted.json.as_str());
+            let row = chain.follow(record, settings.redacts().map(|redactor| (redactor, recorded))).map_err(broken)?;
             let is_repeated = !ids.insert(row.id, line.number).map_err(failed)?;
             (signed, left_out, repeated_ids) =
                 (signed + u64::from(row.is_signed), left_out + row.left_out, repeated_ids + u64::from(is_repeated));
@@ -60,14 +63,21 @@ impl Adoption {
         }
         rewound.rewind().map_err(reading())?;
         let rows = chain.rows;
-        let head = chain.head.map(|head| CortexHead { head, rows, signed, repeated_ids, left_out });
+        let head =
+            chain.head.map(|head| CortexHead { head, rows, signed, repeated_ids, left_out, original_bytes: None, original_blake3: None });
         Ok(Adoption { head, bytes: scanner.bytes(), blake3: scanner.hash(), ids, chain: Chain::default() })
     }
 
-    /// The row that this line is, checked again, and whether a line before it has its id.
-    pub fn row(&mut self, path: &Path, line: &RawLine<'_>, record: &str) -> Result<(Row, bool), ImportError> {
+    /// The row that this line is, checked again, and whether a line before it has its id. `recorded`: see [`Chain::follow`].
+    pub fn row(
+        &mut self,
+        path: &Path,
+        line: &RawLine<'_>,
+        record: &str,
+        recorded: Option<(&dyn Redactor, &str)>,
+    ) -> Result<(Row, bool), ImportError> {
         let changed = || ImportError::Changed { path: path.to_owned(), line: line.number };
-        let row = self.chain.follow(record).map_err(|_| changed())?;
+        let row = self.chain.follow(record, recorded).map_err(|_| changed())?;
         let repeats = self.head.as_ref().is_some_and(|head| head.repeated_ids > 0);
         let first = if repeats { self.ids.first_line(row.id).map_err(ImportError::io("comparing the ids of", path))? } else { None };
         Ok((row, first.is_some_and(|first| first < line.number)))
@@ -87,7 +97,8 @@ impl Adoption {
         if rows < adopted.rows {
             return different(Difference::Shortened { rows, adopted: adopted.rows });
         }
-        if hash_of_beginning(path, note.bytes)?.to_hex().as_str() == note.blake3 {
+        let (bytes, blake3) = (adopted.original_bytes.unwrap_or(note.bytes), adopted.original_blake3.unwrap_or(note.blake3));
+        if hash_of_beginning(path, bytes)?.to_hex().as_str() == blake3 {
             return Ok(());
         }
         let found = event_hash_at(path, adopted.rows)?;

@@ -20,6 +20,8 @@
 //!
 //! What a header can't hold stays in the payload alone: tags that are empty, longer than 128 bytes, past the 61st, or look
 //! like those of an import; a session id that is empty or longer than 512 bytes; a time outside the years 0 to 9999.
+//!
+//! Where secrets are taken out of rows, they are taken out of what headers have of them too: these can't be erased.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -33,6 +35,7 @@ use super::identity::is_import_tag;
 use super::object::Object;
 use crate::event::line::{TAG_BYTES_MAX, TAGS_MAX};
 use crate::event::{Draft, EventId, EventType, Payload, Source, Timestamp, TraceId};
+use crate::redact::{Redactor, redact_text};
 
 /// Tags that an import adds to a row at most: transcript, format, that its id is a repeated one, that it is redacted.
 const OWN_TAGS_MAX: usize = 4;
@@ -69,13 +72,14 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Checks that this line is a row that continues the chain, and goes on to it.
-    pub fn follow(&mut self, line: &str) -> Result<Row, ChainFault> {
+    /// Checks that this line is a row that continues the chain, and goes on to it. `recorded`: what takes secrets out, and the
+    /// line as it left it.
+    pub fn follow(&mut self, line: &str, recorded: Option<(&dyn Redactor, &str)>) -> Result<Row, ChainFault> {
         let fields = Object::parse(line).ok_or_else(|| not_a_row("it is no JSON object"))?;
         for (_, value) in fields.fields().filter(|(key, _)| *key != "payload") {
             canonical::check_readable(value)?;
         }
-        let row = Row::of(&fields)?;
+        let row = Row::of(&fields, recorded)?;
         let (payload_hash, event_hash) = (text(&fields, "payload_hash")?, text(&fields, "event_hash")?);
         let prev = optional(&fields, "prev_event_hash", |json| Ok(text_of(json)?.into_owned()))?;
         if let Err(expected) = canonical::check_payload(required(&fields, "payload")?, &payload_hash)? {
@@ -95,19 +99,24 @@ impl Chain {
 }
 
 impl Row {
-    fn of(fields: &Object<'_>) -> Result<Row, ChainFault> {
+    fn of(fields: &Object<'_>, recorded: Option<(&dyn Redactor, &str)>) -> Result<Row, ChainFault> {
         let schema_version = required(fields, "schema_version")?;
         if !matches!(schema_version, "1" | "2") {
             return Err(not_a_row(&format!("its schema_version is {}, and only 1 and 2 are known", shortened(schema_version))));
         }
         moment(&text(fields, "recorded_at")?)?;
         let observed_at = moment(&text(fields, "observed_at")?)?;
-        let mut facts = Facts::new(event_type(&text(fields, "event_type")?)?, source(fields)?);
+        let said = Said::of(fields)?;
+        let said = match recorded {
+            // A redactor may leave less of a row than makes one.
+            Some((redactor, row)) => Object::parse(row).and_then(|row| Said::of(&row).ok()).unwrap_or(said).without_secrets(redactor),
+            None => said,
+        };
+        let mut facts = Facts::new(event_type(&text(fields, "event_type")?)?, said.source);
         facts.observed_at = observed_at;
-        let session = optional(fields, "session_id", |json| Ok(text_of(json)?.into_owned()))?;
-        let has_session = session.is_some();
-        facts.session = session.and_then(facts::session);
-        let (tags, tags_left_out) = tags(required(fields, "domain_tags")?)?;
+        let has_session = said.session.is_some();
+        facts.session = said.session.and_then(facts::session);
+        let (tags, tags_left_out) = fitting(said.tags);
         let left_out = tags_left_out + u64::from(has_session && facts.session.is_none()) + u64::from(observed_at.is_none());
         Ok(Row {
             id: id(&text(fields, "id")?)?,
@@ -138,6 +147,36 @@ impl Row {
             Some(session) => draft.session(session),
             None => draft,
         }
+    }
+}
+
+/// The texts of a row that its header is to have.
+#[derive(Debug)]
+struct Said {
+    source: Source<'static>,
+    session: Option<String>,
+    tags: Vec<String>,
+}
+
+impl Said {
+    fn of(fields: &Object<'_>) -> Result<Said, ChainFault> {
+        let tags = serde_json::from_str(required(fields, "domain_tags")?);
+        Ok(Said {
+            source: source(fields)?,
+            session: optional(fields, "session_id", |json| Ok(text_of(json)?.into_owned()))?,
+            tags: tags.map_err(|error| not_a_row(&format!("`domain_tags`: {error}")))?,
+        })
+    }
+
+    /// A row has been redacted as a whole; a text by itself is what stands in a header.
+    fn without_secrets(self, redactor: &dyn Redactor) -> Said {
+        let clean = |text: String| redact_text(redactor, &text).map_or(text, |redacted| redacted.json);
+        let source = match self.source {
+            Source::ChildAgent { model } => Source::child_agent(clean(model.into_owned())),
+            Source::Tool { name } => Source::tool(clean(name.into_owned())),
+            other => other,
+        };
+        Said { source, session: self.session.map(clean), tags: self.tags.into_iter().map(clean).collect() }
     }
 }
 
@@ -205,13 +244,12 @@ fn moment(text: &str) -> Result<Option<Timestamp>, ChainFault> {
 }
 
 /// The tags that a header can hold, and how many it can't.
-fn tags(json: &str) -> Result<(Vec<String>, u64), ChainFault> {
-    let given: Vec<String> = serde_json::from_str(json).map_err(|error| not_a_row(&format!("`domain_tags`: {error}")))?;
+fn fitting(given: Vec<String>) -> (Vec<String>, u64) {
     let count = given.len();
     let fits = |tag: &String| (1..=TAG_BYTES_MAX).contains(&tag.len()) && !is_import_tag(tag);
     let tags: Vec<String> = given.into_iter().filter(fits).take(TAGS_MAX - OWN_TAGS_MAX).collect();
     let left_out = (count - tags.len()) as u64;
-    Ok((tags, left_out))
+    (tags, left_out)
 }
 
 fn signature(json: &str) -> Result<(), ChainFault> {

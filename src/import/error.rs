@@ -172,6 +172,18 @@ pub enum BadLine {
     NotJson(String),
 }
 
+impl BadLine {
+    /// The same of these bytes, a line without its secrets, which has so many bytes in all.
+    pub(crate) fn of(self, core: &[u8], bytes: u64) -> BadLine {
+        match self {
+            BadLine::TooLong { max, .. } => BadLine::TooLong { bytes, max },
+            // What was no text has become one, with a character that stands for what was none.
+            BadLine::NotUtf8 { at } => BadLine::NotUtf8 { at: memchr::memmem::find(core, "\u{fffd}".as_bytes()).unwrap_or(at) },
+            other => super::scan::check(core).err().unwrap_or(other),
+        }
+    }
+}
+
 /// What is wrong with a row of a Cortex ledger.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -69,12 +69,11 @@ impl Identity {
     /// The identity of a JSONL transcript.
     pub fn of_file(path: &Path, format: Format, redactor: Option<&dyn Redactor>) -> Result<Identity, ImportError> {
         let found = look_ahead(path, IDENTITY_LINES_MAX, |raw| {
-            let core = raw.parts().core;
+            let core = without_secrets(raw.parts().core, redactor);
             if format == Format::Jsonl {
-                let core = without_secrets(core, redactor);
-                return Some(named_by(path, core.get(..FIRST_LINE_BYTES_MAX).unwrap_or(&core)));
+                return Some(named_by(&stem_of(path, redactor), core.get(..FIRST_LINE_BYTES_MAX).unwrap_or(&core)));
             }
-            let line = Object::parse(std::str::from_utf8(core).ok()?)?;
+            let line = Object::parse(std::str::from_utf8(&core).ok()?)?;
             match format {
                 Format::ClaudeCode => claude_code::identity(&line),
                 Format::Codex => codex::identity(&line).map(|id| (id.clone(), id)),
@@ -84,15 +83,15 @@ impl Identity {
             }
         })?;
         let (text, session) = found.unwrap_or_else(|| {
-            let stem = stem_of(path);
+            let stem = stem_of(path, redactor);
             (stem.clone(), stem)
         });
         Ok(Identity { format, text, session: facts::session(session) })
     }
 
     /// The identity of a trajectory with this first step.
-    pub fn of_steps(path: &Path, first: Option<&str>) -> Identity {
-        let (text, session) = named_by(path, first.unwrap_or_default().as_bytes());
+    pub fn of_steps(path: &Path, first: Option<&str>, redactor: Option<&dyn Redactor>) -> Identity {
+        let (text, session) = named_by(&stem_of(path, redactor), first.unwrap_or_default().as_bytes());
         Identity { format: Format::SweAgent, session: facts::session(session), text }
     }
 
@@ -171,13 +170,14 @@ fn without_secrets<'a>(core: &'a [u8], redactor: Option<&dyn Redactor>) -> Cow<'
     redacted.map_or(Cow::Borrowed(core), |redacted| Cow::Owned(redacted.json.into_bytes()))
 }
 
-fn stem_of(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+fn stem_of(path: &Path, redactor: Option<&dyn Redactor>) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    redactor.and_then(|redactor| redact_text(redactor, &stem)).map_or_else(|| stem.into_owned(), |redacted| redacted.json)
 }
 
 /// Identity and stream of a transcript that names neither: by its file's stem and how it begins.
-fn named_by(path: &Path, beginning: &[u8]) -> (String, String) {
-    let (stem, hash) = (stem_of(path), blake3::hash(beginning).to_hex());
+fn named_by(stem: &str, beginning: &[u8]) -> (String, String) {
+    let hash = blake3::hash(beginning).to_hex();
     (format!("{stem}/{hash}"), format!("{stem}-{}", hash.get(..8).unwrap_or_default()))
 }
 

@@ -40,7 +40,7 @@ pub struct LayoutNote {
     /// Whether the layout has all that an exact export needs.
     pub complete: bool,
     /// Lines in which secrets were replaced before they were recorded. Where there are any, `bytes` and `blake3` are those of
-    /// the redacted file: a hash of the original would confirm a guess.
+    /// the redacted file: a hash of the original would confirm a guess. (Of a Cortex ledger, `cortex` has that one as well.)
     #[serde(default, skip_serializing_if = "is_zero")]
     pub redacted: u64,
     /// The lines, in order.
@@ -64,6 +64,12 @@ pub struct CortexHead {
     pub repeated_ids: u64,
     /// Tags, sessions and times that a header can't hold; they are in the payloads alone.
     pub left_out: u64,
+    /// Where secrets were replaced: the bytes that the ledger's file had, by which it is known again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_bytes: Option<u64>,
+    /// BLAKE3 of these bytes, 64 hex digits. It confirms a guess at what was replaced, as the hashes in the rows do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_blake3: Option<String>,
 }
 
 /// What becomes of lines.

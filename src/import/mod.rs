@@ -21,8 +21,9 @@
 //! - A layout note may hold the bytes of lines that could not be recorded as they are: erase it with them.
 //!
 //! # Secrets
-//! With [`Settings::redactor`], lines are recorded without the secrets that it finds, and ids, identities and the layout note's
-//! hash are made of the redacted bytes, so that none of them confirms a guess. The export gives the redacted lines, and says
+//! With [`Settings::redactor`], lines are recorded without the secrets that it finds, headers and the file's name too, and ids,
+//! identities, the layout note's hash and what is told of skipped lines are made of the redacted bytes, so that none of them
+//! confirms a guess or tells the length of a secret. The export gives the redacted lines, and says
 //! which those are; all others come back byte for byte. With [`Settings::keep_secrets`] as well, lines stay as they are, under
 //! the same ids.
 //!
@@ -31,8 +32,9 @@
 //! draft, and a broken one yields none. Its rows keep their ids, types, sources, traces, sessions, tags and times, and the
 //! layout note also has its head and its rows. [`TranscriptReader::check_adopted`] finds one that no longer begins with
 //! what was adopted. `skip_bad` changes nothing here: without a row there is no chain. What rows mean: see `cortex`.
-//! A redacted row still has the hashes that the ledger gave it, and the layout note has the whole file's, so that the adopted
-//! ledger can be told by them: these do confirm a guess. Once exported, its own rules find a redacted row broken.
+//! A redacted row still has the hashes that the ledger gave it, and the layout note has the whole original's beside the redacted
+//! file's, so that the adopted ledger is known again: these do confirm a guess. What a header has of a row (session, tags, names
+//! of models and tools) is redacted with it. Once exported, its own rules find a redacted row broken.
 //!
 //! # Tags
 //! Every draft is tagged `transcript:<16 hex>` (which transcript) and `format:<format>`; layout notes also

@@ -50,6 +50,13 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// What takes secrets out of what is recorded.
+    pub(crate) fn redacts(&self) -> Option<&dyn Redactor> {
+        self.redactor.as_deref().filter(|_| !self.keep_secrets)
+    }
+}
+
 /// How far a reader has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -119,9 +126,10 @@ impl TranscriptReader {
         let (identity, input) = if format == Format::SweAgent {
             let trajectory = swe_agent::load(path, file, bytes_total)?;
             let first = trajectory.steps.first().and_then(|step| Payload::from_json(step.get()).ok());
-            let steps = Input::Steps { steps: trajectory.steps.into_iter(), read: 0, model: trajectory.model };
+            let model = clean(settings.redacts(), trajectory.model);
+            let steps = Input::Steps { steps: trajectory.steps.into_iter(), read: 0, model };
             let first = first.map(|first| redact(redactor, first.as_str()).map_or(first.as_str().to_owned(), |redacted| redacted.json));
-            (Identity::of_steps(path, first.as_deref()), steps)
+            (Identity::of_steps(path, first.as_deref(), redactor), steps)
         } else {
             let identity = Identity::of_file(path, format, redactor)?;
             let mut bytes_max = u64::MAX;
@@ -131,12 +139,12 @@ impl TranscriptReader {
                 adoption = Some(Box::new(adopted));
             }
             let scanner = Box::new(Scanner::new(file, bytes_max, settings.line_bytes_max));
-            let layout = Builder::new(settings.line_bytes_max, redactor.is_some() && !settings.keep_secrets);
+            let layout = Builder::new(settings.line_bytes_max, settings.redacts().is_some());
             (identity, Input::Lines { scanner, layout })
         };
         Ok(TranscriptReader {
             path: path.to_owned(),
-            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: clean(settings.redacts(), path.file_name().unwrap_or_default().to_string_lossy().into_owned()),
             settings: settings.clone(),
             ids: identity.ids(),
             tag: identity.tag(),
@@ -158,7 +166,7 @@ impl TranscriptReader {
         self.identity.format
     }
 
-    /// Its file's name, without the folder.
+    /// Its file's name, without the folder, and without its secrets where these are taken out.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -242,8 +250,7 @@ impl TranscriptReader {
                     if is_redacted { draft.tag(TAG_REDACTED) } else { draft }
                 }
                 Err(reason) if self.settings.skip_bad => {
-                    let redactor = self.settings.redactor.as_deref().filter(|_| !self.settings.keep_secrets);
-                    layout.skipped(&parts, is_whole, redactor);
+                    layout.skipped(&parts, is_whole, self.settings.redacts());
                     self.skipped_draft(number, line.len, &parts, &reason)
                 }
                 Err(reason) => return Err(ImportError::BadLine { path: self.path.clone(), line: number, reason }),
@@ -268,12 +275,13 @@ impl TranscriptReader {
                 continue;
             }
             let record = scan::check(parts.core).map_err(|_| changed(&self.path, line.number))?;
-            let (row, is_repeated) = adoption.row(&self.path, &line, record)?;
-            self.last_time = row.facts.observed_at.or(self.last_time);
             let redacted = self.find_secrets(record);
             let redacted = redacted.as_ref().map(|redacted| redacted.json.as_str());
             let is_redacted = redacted.is_some() && !self.settings.keep_secrets;
             let kept = redacted.filter(|_| is_redacted).unwrap_or(record);
+            let recorded = self.settings.redacts().map(|redactor| (redactor, kept));
+            let (row, is_repeated) = adoption.row(&self.path, &line, record, recorded)?;
+            self.last_time = row.facts.observed_at.or(self.last_time);
             let payload = if is_redacted { to_payload(kept) } else { Ok(Payload::from_valid(kept.to_owned())) };
             let payload = payload.map_err(|reason| ImportError::BadLine { path: self.path.clone(), line: line.number, reason })?;
             layout.line(&Parts { core: kept.as_bytes(), ..parts }, payload.as_str() != kept, is_redacted);
@@ -393,10 +401,12 @@ impl TranscriptReader {
             import_skipped: Skipped<'a>,
         }
         self.skipped += 1;
-        // What was skipped is hashed without its secrets, as all is.
+        // What was skipped is told of as if it had never had secrets in it: neither its hash nor its length tells of them.
         let text = String::from_utf8_lossy(parts.core);
         let redacted = self.settings.redactor.as_deref().and_then(|redactor| redact_text(redactor, &text));
         let core = redacted.as_ref().map_or(parts.core, |redacted| redacted.json.as_bytes());
+        let bytes = bytes.saturating_sub(parts.core.len() as u64) + core.len() as u64;
+        let reason = if redacted.is_some() { reason.clone().of(core, bytes) } else { reason.clone() };
         let blake3 = blake3::hash(core).to_hex().to_string();
         self.replaced = redacted.map(|redacted| redacted.replaced).unwrap_or_default();
         let skipped = Skipped { file: &self.name, line: number, reason: reason.to_string(), bytes, blake3 };
@@ -414,8 +424,11 @@ impl TranscriptReader {
     fn layout_note(&self, scanner: &Scanner, layout: Builder, cortex: Option<CortexHead>) -> Draft {
         let Finished { runs: layout, complete, redacted } = layout.finish();
         let (redacted, bytes, hash) = redacted.unwrap_or_else(|| (0, scanner.bytes(), scanner.hash()));
-        // An adopted ledger is told by the bytes that it has, and its rows bring their own hashes along.
-        let (bytes, hash) = if cortex.is_some() { (scanner.bytes(), scanner.hash()) } else { (bytes, hash) };
+        // An adopted ledger is known again by the bytes that it has, and its rows bring their own hashes along.
+        let cortex = cortex.map(|head| match redacted {
+            0 => head,
+            _ => CortexHead { original_bytes: Some(scanner.bytes()), original_blake3: Some(scanner.hash().to_hex().to_string()), ..head },
+        });
         let note = LayoutNote {
             format: self.identity.format.name().to_owned(),
             transcript: self.identity.text.clone(),
@@ -435,9 +448,15 @@ impl TranscriptReader {
     }
 }
 
-fn redact(redactor: Option<&dyn Redactor>, record: &str) -> Option<Redacted> {
+/// The record as the redactor leaves it, where that is not as it is.
+pub(crate) fn redact(redactor: Option<&dyn Redactor>, record: &str) -> Option<Redacted> {
     // A redactor that names no rule has changed nothing that it could tell of.
     redactor?.redact(record).filter(|redacted| !redacted.replaced.is_empty())
+}
+
+/// A name without its secrets.
+fn clean(redactor: Option<&dyn Redactor>, text: String) -> String {
+    redactor.and_then(|redactor| redact_text(redactor, &text)).map_or(text, |redacted| redacted.json)
 }
 
 fn to_payload(record: &str) -> Result<Payload, BadLine> {

@@ -96,21 +96,37 @@ pub(crate) fn reform(
     stop: &dyn Fn() -> bool,
     done: &mut dyn FnMut(Reformed),
 ) -> Result<(), LedgerError> {
-    settle_doubles(dir, options)?;
-    for (segment, end) in chosen(dir, options, which)? {
+    for (segment, end) in to_reform(dir, options, which)? {
         if stop() {
             break;
         }
-        let reformed = match (segment.is_compressed(), form) {
-            (false, Form::Plain) => None,
-            (true, Form::Compressed) => add_table(dir, options, &segment, end, stop)?,
-            _ => give_other_form(dir, options, &segment, end, stop)?,
-        };
-        if let Some(reformed) = reformed {
+        if let Some(reformed) = reform_one(dir, options, &segment, end, form, stop)? {
             done(reformed);
         }
     }
     Ok(())
+}
+
+/// The segments that are meant, each in one form, and each with the seq behind its end.
+pub(crate) fn to_reform(dir: &Path, options: &Options, which: &Sealed) -> Result<Vec<(Segment, Seq)>, LedgerError> {
+    settle_doubles(dir, options)?;
+    chosen(dir, options, which)
+}
+
+/// One of them; nothing where it has the form.
+pub(crate) fn reform_one(
+    dir: &Path,
+    options: &Options,
+    segment: &Segment,
+    end: Seq,
+    form: Form,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Reformed>, LedgerError> {
+    match (segment.is_compressed(), form) {
+        (false, Form::Plain) => Ok(None),
+        (true, Form::Compressed) => add_table(dir, options, segment, end, stop),
+        _ => give_other_form(dir, options, segment, end, stop),
+    }
 }
 
 /// The oldest sealed segment that is plain, not among the newest so many and not to be left out; and the seq behind its end.

@@ -17,6 +17,7 @@ use super::edit::{Edit, replace};
 use super::place::blob_path;
 use super::segment::{self, LineReader, Segment};
 use super::storage::Storage;
+use super::tail::right_by_its_own_hash;
 use super::zst;
 use super::{LedgerError, LedgerReader, LineFault, Lines, Needles};
 use crate::event::erasure::{ERASURE, ErasurePayload, is_never_erased};
@@ -37,8 +38,14 @@ impl Name {
     }
 }
 
-/// Events that are to have no payload, by their seq.
-pub(crate) type Names = BTreeMap<Seq, Name>;
+/// Events that are to have no payload, by their seq, each as every erasure names it: one that names it wrongly, later, does not take
+/// away what another has said.
+pub(crate) type Names = BTreeMap<Seq, Vec<Name>>;
+
+/// The name by which this event is erased, if one is its.
+pub(crate) fn name_of(names: &Names, event: &Event<'_>) -> Option<Name> {
+    names.get(&event.seq)?.iter().copied().find(|name| name.is_of(event))
+}
 
 /// What was erased from a file in torn/.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -143,6 +150,8 @@ pub(crate) struct Look {
 pub(crate) struct Said {
     ids: HashSet<EventId>,
     hashes: HashSet<PayloadHash>,
+    /// Those of events whose id is not known. Others may have the same payload, and keep it.
+    hashes_alone: HashSet<PayloadHash>,
 }
 
 impl Said {
@@ -151,6 +160,9 @@ impl Said {
         for name in names {
             said.ids.extend(name.id);
             said.hashes.insert(name.payload_hash);
+            if name.id.is_none() {
+                said.hashes_alone.insert(name.payload_hash);
+            }
         }
         said
     }
@@ -182,7 +194,7 @@ pub(crate) fn look(options: &Options, segment: &Segment, names: &Names) -> Resul
     let mut segment = segment.clone();
     let file = segment.open_present(storage).map_err(LedgerError::io("opening", &segment.path))?;
     let mut lines = LineReader::new(file, 0, options.line_bytes_max);
-    let said = Said::of(names.values());
+    let said = Said::of(names.values().flatten());
     let compressed = segment.is_compressed();
     let (mut seen, mut lost) = (HashSet::new(), None);
     let mut look =
@@ -193,8 +205,10 @@ pub(crate) fn look(options: &Options, segment: &Segment, names: &Names) -> Resul
             lost.get_or_insert(raw.offset);
             continue;
         }
-        let Some((seq, name)) = raw.stated_seq().and_then(|seq| Some((seq, names.get(&seq)?))) else { continue };
-        let Some(event) = line::decode(raw.bytes).ok().filter(|event| event.seq == seq && name.is_of(event)) else { continue };
+        let Some(seq) = raw.stated_seq().filter(|seq| names.contains_key(seq)) else { continue };
+        let Some(event) = line::decode(raw.bytes).ok().filter(|event| event.seq == seq && name_of(names, event).is_some()) else {
+            continue;
+        };
         seen.insert(seq);
         look.blobs.extend(attachments(&event));
         look.blobs.insert(event.payload_hash);
@@ -261,7 +275,7 @@ fn may_be_of(path: &Path, segments: &[Seq]) -> bool {
     name.get(..20).and_then(|digits| digits.parse().ok()).is_none_or(|first| segments.contains(&Seq::new(first)))
 }
 
-/// Takes lines out of a file in torn/ that say that they are one of these events, and pieces that say nothing of themselves
+/// Takes lines out of a file in torn/ that say that they are one of these events, and pieces that are no right line of another one
 /// and hold a part of a payload. Nothing where there are none. A compressed file of a segment that holds one of the events goes as
 /// a whole where it can't be read as a whole, since nobody can tell.
 ///
@@ -331,20 +345,25 @@ pub(crate) fn remove(options: &Options, path: &Path) -> Result<(), LedgerError> 
     removed().map_err(LedgerError::io("removing", path))
 }
 
-/// Whether these bytes between two line ends are a line of one of these events, whole or in part.
+/// Whether these bytes between two line ends are a line of one of these events, whole or in part, or have a part of one's payload.
 fn is_one_of(piece: &[u8], said: &Said, needles: &Needles) -> bool {
-    let mut begins_with_one = false;
-    for at in memchr::memmem::find_iter(piece, b"{\"seq\":") {
-        let Some((id, rest)) = piece.get(at..).and_then(header_id) else { continue };
-        begins_with_one |= at == 0;
-        const KEY: &[u8] = b"\"payload_hash\":\"";
-        let hash = memchr::memmem::find(rest, KEY).and_then(|at| parsed::<PayloadHash>(rest.get(at + KEY.len()..)?, 64));
-        if said.ids.contains(&id) || hash.is_some_and(|hash| said.hashes.contains(&hash)) {
+    // Only a right line is believed to be another one: behind the header of one the end of another may stand, where bytes were lost.
+    let mut unknown = piece;
+    if let Some((before, event)) = right_by_its_own_hash(piece)
+        && event.payload_is_right() != Some(false)
+    {
+        if said.ids.contains(&event.id) || said.hashes_alone.contains(&event.payload_hash) {
             return true;
         }
+        unknown = piece.get(..before).unwrap_or_default();
     }
-    // What says of itself what it is, is believed: others may begin with the same words.
-    !begins_with_one && needles.are_in(piece)
+    let says_so = |at: usize| {
+        let Some((id, rest)) = unknown.get(at..).and_then(header_id) else { return false };
+        const KEY: &[u8] = b"\"payload_hash\":\"";
+        let hash = memchr::memmem::find(rest, KEY).and_then(|at| parsed::<PayloadHash>(rest.get(at + KEY.len()..)?, 64));
+        said.ids.contains(&id) || hash.is_some_and(|hash| said.hashes.contains(&hash))
+    };
+    memchr::memmem::find_iter(unknown, b"{\"seq\":").any(says_so) || needles.are_in(unknown)
 }
 
 /// The id in the header that begins here, and what follows it. (An erasure names events by seq and id too, with no schema_version.)
@@ -418,7 +437,7 @@ pub(crate) fn by_segment(storage: &dyn Storage, dir: &Path, names: &Names) -> Re
             active = segment.first;
             break;
         }
-        let these: Names = names.range(segment.first..next.unwrap_or(Seq::MAX)).map(|(seq, name)| (*seq, *name)).collect();
+        let these: Names = names.range(segment.first..next.unwrap_or(Seq::MAX)).map(|(seq, all)| (*seq, all.clone())).collect();
         if !these.is_empty() {
             all.push((segment.clone(), these));
         }

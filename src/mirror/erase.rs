@@ -9,13 +9,12 @@
 //! The tables are made by the first erasure. They are no part of the schema that a version number stands for.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::row::Row;
-use super::{Mirror, MirrorError, MirrorReader, SELECT, SUFFIXES, mirror_path, with_suffix};
+use super::{Mirror, MirrorError, MirrorReader, SELECT};
 use crate::event::erasure::{ERASURE, ErasurePayload};
 use crate::event::{Event, Seq};
 use crate::failpoint;
@@ -86,6 +85,20 @@ pub(crate) fn last_erasure(conn: &Connection) -> rusqlite::Result<Seq> {
 pub(crate) type FoundErasure<'f> = dyn FnMut(&Event<'_>, ErasurePayload) -> bool + 'f;
 
 impl MirrorReader {
+    /// Whether an erasure that has a row is not known to be carried out as a whole: payloads that it names may still be in a file of
+    /// the store. The next open does the rest, where nothing is in its way. While a writer erases it is so too.
+    ///
+    /// # Errors
+    /// [`MirrorError::Sqlite`].
+    pub fn erasure_is_unfinished(&self) -> Result<bool, MirrorError> {
+        let ErasuresDone { through, mut pending, .. } = self.sqlite("reading", done(&self.conn))?;
+        self.each_erasure(through, &mut |_, payload| {
+            pending |= !payload.erased.is_empty();
+            !pending
+        })?;
+        Ok(pending)
+    }
+
     /// Hands over the erasures behind this seq, in order.
     pub(crate) fn each_erasure(&self, behind: Seq, found: &mut FoundErasure<'_>) -> Result<(), MirrorError> {
         self.sqlite("reading", each_mirrored_erasure(&self.conn, behind, found))
@@ -131,7 +144,7 @@ impl Mirror {
                     "UPDATE events SET payload = NULL, blob = NULL, erased = 1
                      WHERE seq = ?1 AND payload_hash = ?2 AND id = coalesce(?3, id) AND erased IS NULL AND event_type NOT LIKE 'counterfoil.%'",
                 )?;
-                for (seq, name) in names {
+                for (seq, name) in names.iter().flat_map(|(seq, all)| all.iter().map(move |name| (seq, name))) {
                     let id = name.id.map(|id| id.to_string());
                     rows += update.execute(params![seq.get().cast_signed(), name.payload_hash.as_bytes(), id])?;
                 }
@@ -182,6 +195,17 @@ pub(crate) trait Rows: Lookup {
     fn mirrored(&self) -> Result<Seq, MirrorError>;
     /// The seqs of a stream's events, as many as are asked for at most.
     fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError>;
+    /// The events of this type that have both tags, with their payloads, where they have one.
+    fn tagged(&self, event_type: &str, tags: [&str; 2]) -> Result<Vec<(Seq, String)>, MirrorError>;
+}
+
+fn tagged(conn: &Connection, event_type: &str, tags: [&str; 2]) -> rusqlite::Result<Vec<(Seq, String)>> {
+    let mut all = conn.prepare_cached(
+        "SELECT seq, payload FROM events
+         WHERE event_type = ?1 AND instr(domain_tags, ?2) > 0 AND instr(domain_tags, ?3) > 0 AND typeof(payload) = 'text' ORDER BY seq",
+    )?;
+    let [one, other] = tags.map(|tag| format!("\"{tag}\""));
+    all.query_map(params![event_type, one, other], |row| Ok((Seq::new(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?)))?.collect()
 }
 
 fn seqs_of_session(conn: &Connection, session_id: &str, max: usize) -> rusqlite::Result<Vec<Seq>> {
@@ -198,6 +222,10 @@ impl Rows for Mirror {
     fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError> {
         self.sqlite("reading", seqs_of_session(&self.conn, session_id, max))
     }
+
+    fn tagged(&self, event_type: &str, tags: [&str; 2]) -> Result<Vec<(Seq, String)>, MirrorError> {
+        self.sqlite("reading", tagged(&self.conn, event_type, tags))
+    }
 }
 
 impl Rows for MirrorReader {
@@ -208,28 +236,8 @@ impl Rows for MirrorReader {
     fn seqs_of_session(&self, session_id: &str, max: usize) -> Result<Vec<Seq>, MirrorError> {
         self.sqlite("reading", seqs_of_session(&self.conn, session_id, max))
     }
-}
 
-/// A mirror that was set aside, or copied there by a repair: its files.
-pub(crate) struct Aside {
-    pub files: Vec<PathBuf>,
-}
-
-/// Mirrors that were set aside.
-pub(crate) fn asides(dir: &Path) -> Result<Vec<Aside>, MirrorError> {
-    let path = mirror_path(dir);
-    let failed = |source| MirrorError::Io { action: "listing", path: dir.to_owned(), source };
-    let begins = with_suffix(Path::new(path.file_name().unwrap_or_default()), ".aside-");
-    let mut main: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&*begins.to_string_lossy()) {
-            let stem = name.strip_suffix("-wal").or_else(|| name.strip_suffix("-shm")).unwrap_or(&name);
-            main.push(dir.join(stem));
-        }
+    fn tagged(&self, event_type: &str, tags: [&str; 2]) -> Result<Vec<(Seq, String)>, MirrorError> {
+        self.sqlite("reading", tagged(&self.conn, event_type, tags))
     }
-    main.sort();
-    main.dedup();
-    let files = |main: PathBuf| SUFFIXES.map(|suffix| with_suffix(&main, suffix)).into_iter().filter(|path| path.is_file()).collect();
-    Ok(main.into_iter().map(|main| Aside { files: files(main) }).collect())
 }

@@ -10,6 +10,7 @@
 //! - `wal` kept short · `checkpointer` a thread that copies it into the database · `error`
 
 mod apply;
+mod aside;
 mod checked;
 mod checkpointer;
 mod ends;
@@ -31,12 +32,13 @@ use rusqlite::{Connection, OpenFlags};
 
 pub(crate) use apply::of_ledger;
 pub use apply::{Insertion, insert_event};
+pub(crate) use aside::{Aside, asides};
 pub(crate) use checked::{Checked, keep_checked};
-pub(crate) use erase::{Aside, Rows, asides, each_mirrored_erasure, last_erasure};
+pub(crate) use erase::{Rows, each_mirrored_erasure, last_erasure};
 pub use error::{MirrorError, MirrorFault};
 pub(crate) use positions::bounded_positions;
 pub use query::{QueryError, Table};
-pub(crate) use row::{Row, SELECT};
+pub(crate) use row::{Row, RowError, SELECT};
 pub use schema::SCHEMA_VERSION;
 pub(crate) use schema::index_check;
 pub use wal::WalHeld;

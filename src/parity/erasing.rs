@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::erase::add_names;
 use crate::event::{Event, Seq};
-use crate::ledger::erase::Names;
+use crate::ledger::erase::{Names, name_of};
 use crate::ledger::{LedgerReader, lock};
 use crate::mirror::{Row, SELECT, each_mirrored_erasure, last_erasure};
 
@@ -46,6 +46,6 @@ impl Named {
             }
             *named = Some((last, names));
         }
-        named.as_ref().and_then(|(_, names)| names.get(&event.seq)).is_some_and(|name| name.is_of(event))
+        named.as_ref().is_some_and(|(_, names)| name_of(names, event).is_some())
     }
 }

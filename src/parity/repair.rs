@@ -2,7 +2,7 @@
 //!
 //! From the ledger: rows that differ are derived anew, once the whole chain has been verified. From the mirror:
 //! lost lines and whole lost segments are written back, byte for byte, each checked at its place in the chain.
-//! Nothing is deleted: what is replaced goes to torn/, or to a copy of the mirror beside it.
+//! Nothing is deleted but erased payloads: what is replaced goes to torn/, or to a copy of the mirror beside it.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +16,7 @@ use crate::event::erasure::ErasurePayload;
 use crate::event::{Body, Event, Seq, line};
 use crate::failpoint;
 use crate::ledger::compress;
-use crate::ledger::erase::{Names, each_erasure};
+use crate::ledger::erase::{Name, Names, each_erasure, name_of};
 use crate::ledger::place::Expected;
 use crate::ledger::positions::POSITIONS_MAX;
 use crate::ledger::segment::{self, LineReader};
@@ -25,7 +25,8 @@ use crate::ledger::stream::Plan;
 use crate::ledger::tail;
 use crate::ledger::{Head, LedgerError, LedgerReader, Manifest, Segment, StoreLock, Watermark};
 use crate::mirror::{
-    Mirror, MirrorError, MirrorFault, MirrorReader, Row, SELECT, bounded_positions, create_private, free_aside, mirror_path, set_aside,
+    Mirror, MirrorError, MirrorFault, MirrorReader, Row, RowError, SELECT, bounded_positions, create_private, free_aside, mirror_path,
+    set_aside,
 };
 use crate::options::Options;
 use crate::verify::verify;
@@ -70,7 +71,7 @@ pub struct RepairReport {
     pub segments_written: Vec<PathBuf>,
     /// Lines that came from the mirror.
     pub lines_restored: u64,
-    /// Where what was replaced is now.
+    /// Where what was replaced is now, unless `erased` says that it is removed.
     pub set_aside: Vec<PathBuf>,
     /// Whether ledger.json was written back.
     pub manifest_restored: bool,
@@ -138,6 +139,7 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
                 Some("a reader holds the mirror's WAL, which may hold erased payloads; end it, and repair again".to_owned());
         }
     }
+    report.set_aside.retain(|aside| !report.erased.has_removed(aside));
     Ok(report)
 }
 
@@ -287,8 +289,10 @@ pub fn repair_from_mirror(dir: &Path, options: &Options, progress: &mut dyn FnMu
     if !strays.is_empty() {
         storage.sync_dir(&segments_dir).map_err(LedgerError::io("syncing", &segments_dir))?;
     }
-    repair.report.erased = erase::forget_torn(dir, options, &names)?;
-    Ok(repair.report)
+    let mut report = repair.report;
+    report.erased = erase::forget_torn(dir, options, &names)?;
+    report.set_aside.retain(|aside| !report.erased.has_removed(aside));
+    Ok(report)
 }
 
 /// What an erasure names that one leg or the other has: neither may bring its payload back.
@@ -312,7 +316,7 @@ struct FromMirror<'a> {
     /// What the ledger will say of that, as far as it is put together.
     named: Names,
     /// Events that have lost their payload since one leg had it.
-    erased: Vec<Seq>,
+    erased: Vec<(Seq, Name)>,
     expected: Expected,
     report: RepairReport,
 }
@@ -409,10 +413,8 @@ impl FromMirror<'_> {
         if let Some(payload) = ErasurePayload::of(&event) {
             add_names(payload, &mut self.named);
         }
-        if event.body == Body::Erased || !self.names.get(&event.seq).is_some_and(|name| name.is_of(&event)) {
-            return false;
-        }
-        self.erased.push(event.seq);
+        let Some(name) = name_of(self.names, &event).filter(|_| event.body != Body::Erased) else { return false };
+        self.erased.push((event.seq, name));
         let mut erased = Vec::new();
         line::encode(&Event { body: Body::Erased, ..event }, &mut erased);
         *line = erased;
@@ -421,8 +423,8 @@ impl FromMirror<'_> {
 
     /// Nothing is erased that the ledger itself will not say: a row may be wrong.
     fn check_erased(&self) -> Result<(), RepairError> {
-        match self.erased.iter().find(|seq| self.named.get(seq) != self.names.get(seq)) {
-            Some(seq) => {
+        match self.erased.iter().find(|(seq, name)| !self.named.get(seq).is_some_and(|all| all.contains(name))) {
+            Some((seq, _)) => {
                 let reason = "an erasure that names it is in the mirror, and not in the ledger as it would be put together".to_owned();
                 Err(RepairError::Unrecoverable { seq: *seq, reason })
             }
@@ -517,6 +519,7 @@ impl FromMirror<'_> {
         for Found { offset, len, .. } in places {
             *out = read_range(file.as_mut(), *offset, offset + len).map_err(LedgerError::io("reading", path))?;
             if let Ok(event) = line::decode(out)
+                && !self.is_taken_away(&event)
                 && self.expected.check(&event, &mut |_| Some(0))?.is_none()
             {
                 return Ok(Some(*offset));
@@ -525,18 +528,35 @@ impl FromMirror<'_> {
         Ok(None)
     }
 
-    /// Takes the line that the mirror's row encodes to, where it is right at its place.
-    fn take_from_mirror(&mut self, seq: Seq, out: &mut Vec<u8>) -> Result<(), RepairError> {
+    /// Whether the line lacks a payload that no erasure names and that the mirror still has: it is as damaged as a changed one.
+    fn is_taken_away(&self, event: &Event<'_>) -> bool {
+        if event.body != Body::Erased || name_of(self.names, event).is_some() {
+            return false;
+        }
+        let mut line = Vec::new();
+        if !matches!(self.encoded(event.seq, &mut line), Ok(Some(Ok(())))) {
+            return false;
+        }
+        line::decode(&line)
+            .is_ok_and(|row| row.event_hash == event.event_hash && row.body != Body::Erased && row.payload_is_right() != Some(false))
+    }
+
+    /// The line that the mirror's row encodes to, where there is one; or what is wrong with it.
+    fn encoded(&self, seq: Seq, out: &mut Vec<u8>) -> Result<Option<Result<(), RowError>>, MirrorError> {
         out.clear();
-        let unrecoverable = |reason: String| RepairError::Unrecoverable { seq, reason };
-        let encoded = self.mirror.sqlite(
+        self.mirror.sqlite(
             "reading",
             self.mirror.connection().prepare_cached(&format!("{SELECT} WHERE seq = ?1")).and_then(|mut by_seq| {
                 let mut rows = by_seq.query([i64::try_from(seq.get()).unwrap_or(i64::MAX)])?;
                 Ok(rows.next()?.map(|row| Row(row).encode(out)))
             }),
-        )?;
-        match encoded {
+        )
+    }
+
+    /// Takes the line that the mirror's row encodes to, where it is right at its place.
+    fn take_from_mirror(&mut self, seq: Seq, out: &mut Vec<u8>) -> Result<(), RepairError> {
+        let unrecoverable = |reason: String| RepairError::Unrecoverable { seq, reason };
+        match self.encoded(seq, out)? {
             None => return Err(unrecoverable("the mirror has no row".to_owned())),
             Some(Err(error)) => return Err(unrecoverable(format!("the mirror's row: {error}"))),
             Some(Ok(())) => {}

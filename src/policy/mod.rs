@@ -20,7 +20,8 @@
 //! A quarantine or reject becomes `break_glass` if some vote asks for that, *every* blocking vote says that it may be overridden,
 //! and an [`Authorisation`] holds: signed by a key that the policy [permits](Policy::permit_break_glass), for this ledger, for
 //! appending, for this event, its session or its payload, and at this moment. What does not hold changes nothing, and the refusal
-//! says why it did not. Where nothing blocks, an authorisation is of no account.
+//! says why it did not. Where nothing blocks, an authorisation is of no account; a vote that asks for break-glass is then the strongest,
+//! and is recorded as such, so a gate asks only where it means it.
 //!
 //! # The rules that are built in
 //! | rule | votes |
@@ -31,6 +32,11 @@
 //! | `ledger.append_signed.key_state_current_use` | reject for keys that are retired or revoked, in trusted mode for unknown ones too. It must allow, whatever the rest say |
 //! | `ledger.append_signed.trust_tier_minimum` | of signed events: allow where the key has the policy's minimum tier; below it warn, in trusted mode reject |
 //! | `mirror.append.parity_invariant` | allow while the mirror is equal, being rebuilt or behind within the bound; more lag warns; a mismatch warns, in trusted mode rejects |
+//!
+//! The mirror's vote is about what the actors know: a mismatch that a check has found counts until another one is clean, or the store is
+//! closed. [`Store`](crate::Store) and the command know how far the mirror lags, and nothing of what an earlier check has found. Besides
+//! all rules, a key that the ledger has ended, or (where it records keys at all) has never let in, can't sign: see
+//! [`AppendError::Key`](crate::AppendError::Key).
 //!
 //! [`Policy::default`] has the last of them alone; [`Policy::local`] and [`Policy::trusted`] have all six, and require them. A
 //! caller may bring a decision of its own: its votes are counted with those of the store's gates, so it adds and never weakens. A

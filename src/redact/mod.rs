@@ -2,10 +2,12 @@
 //! ids in conflict and duplicates all go by the redacted bytes, and the replaced ones never reach a disk.
 //!
 //! Called by [`Draft::check`](crate::Draft::check) where [`Options::redactor`](crate::Options) is set, and by the reader of
-//! transcripts. Never logs what it replaces, never puts a hash or the length of it anywhere, does no I/O.
+//! transcripts. Never logs what it replaces, never puts a hash or the length of it anywhere, does no I/O. (Whoever adopts a
+//! Cortex ledger keeps the hashes that it came with, which do confirm a guess: see [`import`](crate::import).)
 //!
 //! # Limits
-//! - Only payloads are looked at: keep secrets out of session ids, tags and names.
+//! - Only payloads are looked at, and by an import the texts of headers that it takes from lines: keep secrets out of session
+//!   ids, tags and names of your own.
 //! - A shape that no rule knows stays: a password in prose, a key without a prefix, a secret that is encoded once more
 //!   (base64 of base64), or one that is spread over several payloads. What must be safe is erased, or never handed over.
 //! - Rules grow with versions of this crate, so a draft that is appended again under its id after an upgrade may have another

@@ -16,7 +16,7 @@
 pub(crate) enum Shape {
     /// A token that tells itself. A word boundary is wanted before it (or the end of a terminal's colour).
     Token(&'static str),
-    /// The one group of this expression: what stands around it tells it.
+    /// The groups of this expression, of which one is found at a time: what stands around it tells it.
     Within(&'static str),
     /// A private key in PEM armour.
     Pem,
@@ -28,9 +28,9 @@ pub(crate) enum Ask {
     Nothing,
     /// Is no vendor's example: doesn't end in `EXAMPLE` or `EXAMPLEKEY`.
     NoExample,
-    /// Has a digit and a letter, as words have not, and is no placeholder.
+    /// Has a digit and a letter, as words have not, and is no placeholder; or is a name and a password in base64.
     Mixed,
-    /// Is no placeholder: `$NAME`, `{name}`, `<name>`, `%s`, `xxxx`, or no letter and no digit.
+    /// Is no placeholder: all of it `$NAME`, `${…}`, `$(…)` or `(…)`; `{name}`, `<name>`, `%s`, `xxxx`; or no letter and no digit.
     Literal,
 }
 
@@ -191,17 +191,12 @@ pub(crate) const RULES: &[Rule] = &[
         "url-password",
         &["://"],
         // Up to the last `@`: those who have one in their password seldom write %40.
-        r#"(?i)\b[a-z][a-z0-9+.-]{1,20}://[^\s/?#"'`<>@:\\]{0,128}:([^\s/?#"'`<>\\]{1,256})@[a-z0-9\[$_{<%]"#,
+        r#"(?i)\b[a-z][a-z0-9+.-]{1,20}://[^\s/?#"'`<>@:\\]{0,128}:([^\s/?#"'`<>\\]+)@[a-z0-9\[$_{<%]"#,
         Ask::Literal,
     ),
     within("connection-string-password", &["password", "pwd"], CONNECTION, Ask::Literal),
     within("libpq-password", &["password"], LIBPQ, Ask::Literal),
-    within(
-        "client-password-variable",
-        &["pgpassword", "mysql_pwd", "rediscli_auth", "sshpass"],
-        r#"\b(?:PGPASSWORD|MYSQL_PWD|REDISCLI_AUTH|SSHPASS)\s?[=:]\s?["']?([^\s"'\\;&|]{4,})"#,
-        Ask::Literal,
-    ),
+    within("client-password-variable", &["pgpassword", "mysql_pwd", "rediscli_auth", "sshpass"], CLIENT, Ask::Literal),
     within("netrc-password", &["machine", "login"], r"\bmachine\s+\S+\.\S+\s+login\s+\S+\s+password\s+([^\s\x22\\]{4,})", Ask::Literal),
 ];
 
@@ -209,9 +204,40 @@ const OPENAI: &str = r"sk-(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{40,200}|[A-Za-
 const GITLAB: &str = r"gl(?:pat|dt|rt|ft|soat|imt)-[A-Za-z0-9_.-]{20,320}|glcbt-[A-Za-z0-9]{1,5}_[A-Za-z0-9_-]{20,}|glptt-[a-f0-9]{40}\b|glagent-[A-Za-z0-9_-]{50}|gloas-[A-Za-z0-9_-]{64}";
 const SLACK: &str = r"(?:xox[abeoprs](?:\.xox[bp])?-(?:[0-9]{1,14}-)?[A-Za-z0-9-]{10,250}|xapp-[0-9]-[A-Za-z0-9]+-[0-9]+-[A-Za-z0-9]+)";
 const STRIPE: &str = r"(?:sk|rk)_(?:test|live|prod)_[A-Za-z0-9]{10,99}\b";
-/// With a colon, as headers and JSON have it; with a comma, as calls have it, only before a scheme.
-const AUTHORIZATION: &str = r#"(?i)authorization["'`\\]{0,4}\s*(?:[:=]\s*["'`\\]{0,4}(?:(?:bearer|token|basic|bot|apikey|api-key|splunk|digest|aws4-hmac-sha256)\s+)?|,\s*["'`\\]{0,4}(?:bearer|token|basic)\s+)([a-z0-9._~+/=-]{8,})"#;
-/// `Server=…;Database=…;User Id=…;Password=…`, as ADO.NET, ODBC and JDBC have it.
-const CONNECTION: &str = r#"(?i)\b(?:server|data source|host|hostname|address|database|initial catalog|dbname|user id|uid|user|username)\s?=[^;"'\n\\]*;(?:[a-z ]{2,40}=[^;"'\n\\]*;)*\s?(?:password|pwd)\s?=\s?([^;"'\n\\\s]+)"#;
-/// `host=… user=… password=…`, as libpq has it.
-const LIBPQ: &str = r#"\b(?:host|hostaddr|port|dbname|user)=[^\s"'\\]+\s+(?:[a-z_]{2,30}=[^\s"'\\]+\s+)*password=([^\s"'\\]+)"#;
+/// With a colon, as headers and JSON have it; with a comma, as calls have it, only before a scheme; as name and value, as
+/// lists of headers have it.
+const AUTHORIZATION: &str = r#"(?i)authorization["'`\\]{0,4}\s*(?:(?:[:=]|,\s*["'`\\]{0,4}value["'`\\]{0,4}\s*:)\s*["'`\\]{0,4}(?:(?:bearer|token|basic|bot|apikey|api-key|key|splunk|digest|negotiate|ntlm|ssws|oauth|dpop|hawk|geniekey|aws4-hmac-sha256)\s+)?|,\s*["'`\\]{0,4}(?:bearer|token|basic|negotiate|ssws)\s+)([a-z0-9._~+/=-]{8,})"#;
+
+/// A value in quotes in a connection string. Where a program puts the string together, an operator follows the first quote, and
+/// where JSON goes on, one of its signs.
+macro_rules! quoted {
+    ($open:literal, $close:literal) => {
+        concat!(
+            "(?:'",
+            $open,
+            r#"[^'"\n\s+.&%|,;:)\]}](?:[^'"\n]|'')*"#,
+            $close,
+            r#"'|""#,
+            $open,
+            r#"[^"\n\s+.&%|,;:)\]}][^"\n]*"#,
+            $close,
+            "\""
+        )
+    };
+}
+/// `Server=…;Database=…;User Id=…;Password=…`, as ADO.NET, ODBC and JDBC have it. Up to the first password: another may follow
+/// with a server of its own.
+const CONNECTION: &str = concat!(
+    r#"(?i)\b(?:server|data source|host|hostname|address|database|initial catalog|dbname|user id|uid|user|username)\s?=\s?"#,
+    quoted!("", ""),
+    r#"|[^;"'\n\\]*)\s?;(?:[a-z ]{2,40}=\s?"#,
+    quoted!("", ""),
+    r#"|[^;"'\n\\]*)\s?;)*?\s?(?:password|pwd)\s?=\s?"#,
+    quoted!("(", ")"),
+    r#"|([^;"'\n\\\s]+))"#
+);
+/// `host=… user=… password=…`, as libpq has it; likewise.
+const LIBPQ: &str = r#"\b(?:host|hostaddr|port|dbname|user)\s?=\s?(?:'(?:[^'"\n\\]|\\[^"\n])*'|[^\s"'\\]+)\s+(?:[a-z_]{2,30}\s?=\s?(?:'(?:[^'"\n\\]|\\[^"\n])*'|[^\s"'\\]+)\s+)*?password\s?=\s?(?:'([^'"\n\\\s+.&%|,;:)\]}](?:[^'"\n\\]|\\[^"\n])*)'|([^\s"'\\]+))"#;
+/// `PGPASSWORD=… psql`, in quotes or without.
+const CLIENT: &str =
+    concat!(r"\b(?:PGPASSWORD|MYSQL_PWD|REDISCLI_AUTH|SSHPASS)\s?[=:]\s?", quoted!("(", ")"), r#"|["']?([^\s"'\\;&|]{4,}))"#);

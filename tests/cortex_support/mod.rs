@@ -117,7 +117,12 @@ pub struct Adopted {
 }
 
 pub fn adopt(store: &mut Store, path: &Path) -> Result<Adopted, ImportError> {
-    let mut reader = TranscriptReader::open(path, &Settings::default())?;
+    adopt_with(store, path, &Settings::default())
+}
+
+/// The same, with other settings.
+pub fn adopt_with(store: &mut Store, path: &Path, settings: &Settings) -> Result<Adopted, ImportError> {
+    let mut reader = TranscriptReader::open(path, settings)?;
     reader.check_adopted(&store.reader().unwrap())?;
     let mut adopted = Adopted::default();
     while let Some(draft) = reader.next()? {

@@ -83,7 +83,7 @@ pub enum Command {
     Keys(KeysCommand),
     /// Erase payloads for good, in ledger and mirror; the events and the chain stay, and who erased what and why is recorded
     #[command(
-        after_help = "Nothing brings an erased payload back but a copy that lies outside of the store: backups, exports, file system\nsnapshots. Each page of the mirror is written anew, which takes as long as the mirror is large."
+        after_help = "Nothing brings an erased payload back but a copy that lies outside of the store: backups, exports, file system\nsnapshots. Each page of the mirror is written anew, which takes as long as the mirror is large, and its size once more in the\nfolder for temporary files (SQLITE_TMPDIR, else /var/tmp) and in the store. Where something is in the way, the exit code is 4,\n`doctor` and `stats` say so, and the next open does the rest."
     )]
     Erase(EraseArgs),
     /// Check everything at a glance, with the command that mends each finding

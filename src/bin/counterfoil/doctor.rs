@@ -118,6 +118,7 @@ impl Doctor<'_> {
         self.segments();
         let recovers = self.recovery(ledger.as_ref(), mirror.as_ref());
         self.mirror(ledger.as_ref(), mirror, recovers);
+        self.erasures(ledger.as_ref());
         if let Some(ledger) = ledger {
             self.contents(&ledger, recovers, full);
             self.checkpoints(&ledger);
@@ -279,6 +280,19 @@ impl Doctor<'_> {
         self.wal();
     }
 
+    /// An erasure that was recorded, and that something kept from being carried out as a whole.
+    fn erasures(&mut self, ledger: Option<&LedgerReader>) {
+        let mirror = ledger.and_then(|ledger| self.context.mirror(ledger).ok());
+        if !mirror.is_some_and(|mirror| mirror.erasure_is_unfinished().unwrap_or(false)) {
+            return;
+        }
+        const LEFT: &str = "an erasure is recorded and not done as a whole: what it names may still be in a file of the store";
+        if self.context.writer().is_some() {
+            return self.note("erasure", format!("{LEFT}; the writer may be at it: look again, else erase again or close the store"));
+        }
+        self.wrong("erasure", &format!("{LEFT}; end what reads the mirror, if something does, and open the store"), Some("replay"));
+    }
+
     /// A writer empties the WAL past a bound, unless a reader holds it.
     fn wal(&mut self) {
         let mirror = counterfoil::mirror_path(&self.context.store);
@@ -380,8 +394,8 @@ impl Doctor<'_> {
         let (aside, tmp) = (files(store, is_aside), files(&store.join("tmp"), |_| true));
         let mut said = Vec::new();
         for (files, what) in [
-            (torn, "in torn/ (kept from earlier crashes or repairs; nothing but you deletes them)"),
-            (aside, "of mirrors set aside (of no use any more once the mirror is well)"),
+            (torn, "in torn/ (kept from earlier crashes or repairs; nothing but you deletes them, or an erasure of what is in them)"),
+            (aside, "of mirrors set aside (rows that a repair removed are there alone; else of no use any more once the mirror is well)"),
             (tmp, "in tmp/ (rubbish; the next open removes it)"),
         ] {
             if files.count > 0 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use counterfoil::attest::read_key_file;
-use counterfoil::{Erase, EraseReport, Erasure, erase};
+use counterfoil::{Erase, EraseReport, Erased, Erasure, erase};
 
 use crate::args::EraseArgs;
 use crate::context::Context;
@@ -56,19 +56,33 @@ fn print(report: &EraseReport, context: &Context, out: &mut Out) -> Result<(), F
     if report.already_erased > 0 {
         out.line(format_args!("  {} erased before", text::count(report.already_erased, "event")))?;
     }
-    let done = &report.done;
-    for path in &done.segments {
+    if report.passed_over > 0 {
+        out.line(format_args!("  {} of the ledger's own, never erased, passed over", text::count(report.passed_over, "event")))?;
+    }
+    for seq in report.layout_notes.iter().take(SHOWN_MAX) {
+        out.line(format_args!("  ! a copy may be in seq {seq}, the layout note of the transcript: erase that too"))?;
+    }
+    carried_out(&report.done, context, out)
+}
+
+/// Says what was carried out of erasures, where there was something to do.
+pub fn carried_out(done: &Erased, context: &Context, out: &mut Out) -> Result<(), Failure> {
+    for path in done.segments.iter().chain(&done.mirrors_rewritten) {
         out.line(format_args!("  written anew: {}", path.display()))?;
     }
     for torn in &done.torn {
         let what = if torn.removed { "removed" } else { "taken out" };
         out.line(format_args!("  {what}: {} of {}", text::bytes(torn.bytes), torn.path.display()))?;
     }
-    for path in done.blobs.iter().chain(&done.mirrors_removed) {
+    for path in &done.blobs {
         out.line(format_args!("  removed: {}", path.display()))?;
     }
+    for path in &done.mirrors_removed {
+        out.line(format_args!("  removed: {} (it can't be read, so it may have held what is erased)", path.display()))?;
+    }
     if done.rows > 0 {
-        out.line(format_args!("  mirror: {} without payload, every page written anew", text::count(done.rows, "row")))?;
+        let anew = if done.unfinished.is_none() { ", every page written anew" } else { "" };
+        out.line(format_args!("  mirror: {} without payload{anew}", text::count(done.rows, "row")))?;
     }
     if done.missing_count > 0 {
         let seqs: Vec<String> = done.missing.iter().take(SHOWN_MAX).map(ToString::to_string).collect();

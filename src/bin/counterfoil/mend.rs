@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use counterfoil::{
-    FullReplay, LedgerError, ParityKind, ParityReport, RecoveryReport, Refusal, RepairReport, forecast, repair_from_ledger,
+    Erased, FullReplay, LedgerError, ParityKind, ParityReport, RecoveryReport, Refusal, RepairReport, forecast, repair_from_ledger,
     repair_from_mirror, replay_store,
 };
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::check;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
-use crate::{progress, text};
+use crate::{erase, progress, text};
 
 pub fn replay(context: &Context, out: &mut Out) -> Result<Exit, Failure> {
     let bar = progress::events("replaying", 0);
@@ -22,20 +22,35 @@ pub fn replay(context: &Context, out: &mut Out) -> Result<Exit, Failure> {
         bar.set_position(through.get());
     })?;
     bar.finish_and_clear();
-    let exit = Exit::consistent(done.parity.is_consistent());
+    let exit = exit(done.parity.is_consistent(), &done.erased);
     if out.is_json() {
         out.json(&done)?;
         return Ok(exit);
     }
-    let FullReplay { recovery, mirror_set_aside, replay, parity, .. } = done;
+    let FullReplay { recovery, mirror_set_aside, erased, replay, parity, .. } = done;
     recovered(&recovery, out)?;
     if let Some(aside) = mirror_set_aside {
         out.line(format_args!("the old mirror was of no use; it is kept as {}", aside.display()))?;
     }
     let (written, there) = (text::number(replay.replayed), text::number(replay.skipped_existing));
     out.line(format_args!("replayed up to seq {}: {written} rows written, {there} were right already", replay.through))?;
+    applied(&erased, context, out)?;
     out.text(context.local(&parity.to_string()))?;
     Ok(exit)
+}
+
+/// An erasure that is not carried out as a whole is something to come back to.
+fn exit(is_consistent: bool, erased: &Erased) -> Exit {
+    if is_consistent && erased.unfinished.is_some() { Exit::PartFailed } else { Exit::consistent(is_consistent) }
+}
+
+/// Says what was carried out of erasures that are recorded, where there was something to do.
+fn applied(erased: &Erased, context: &Context, out: &mut Out) -> Result<(), Failure> {
+    if erased.is_nothing() {
+        return Ok(());
+    }
+    out.line("erasures that are recorded were applied to what was found:")?;
+    erase::carried_out(erased, context, out)
 }
 
 /// Says what recovery found, where there is something to say.
@@ -72,11 +87,13 @@ pub fn repair(args: &RepairArgs, context: &Context, out: &mut Out) -> Result<Exi
     };
     let consistent = compared.is_consistent() && refused.is_none();
     if out.is_json() {
+        let exit = exit(consistent, &repair.erased);
         let refused = refused.map(|refusal| refusal.to_string());
         out.json(&Repaired { repair, consistent, refused, parity: compared.report })?;
-        return Ok(Exit::consistent(consistent));
+        return Ok(exit);
     }
     print(&repair, args.from, out)?;
+    applied(&repair.erased, context, out)?;
     // The mirror can't bring back what it does not have.
     if let Some(refusal) = refused {
         out.line(format_args!("open still refuses: {}", text::plain(&context.local(&refusal.to_string()))))?;
@@ -85,7 +102,7 @@ pub fn repair(args: &RepairArgs, context: &Context, out: &mut Out) -> Result<Exi
     if std::io::stdout().is_terminal() && !consistent {
         out.line(format_args!("`{}` says what is left to do", context.command("doctor")))?;
     }
-    Ok(Exit::consistent(consistent))
+    Ok(exit(consistent, &repair.erased))
 }
 
 fn print(repair: &RepairReport, from: Leg, out: &mut Out) -> Result<(), Failure> {

@@ -27,6 +27,8 @@ struct Counted {
     groups: u64,
     /// Events without their payload.
     erased: u64,
+    /// An erasure is not known to be done as a whole.
+    erasure_unfinished: bool,
     events_a_group: Option<f64>,
     first_observed_at: Option<String>,
     last_observed_at: Option<String>,
@@ -130,6 +132,7 @@ fn count(context: &Context, ledger: &counterfoil::LedgerReader) -> Result<Counte
         (counted.rows, counted.sessions, counted.groups) = (number(rows), number(sessions), number(groups));
         (counted.first_observed_at, counted.last_observed_at, counted.erased) = (word(first), word(last), number(erased));
     }
+    counted.erasure_unfinished = mirror.erasure_is_unfinished()?;
     counted.events_a_group = (counted.groups > 0).then(|| (counted.rows as f64 / counted.groups as f64 * 100.0).round() / 100.0);
     let mut list = |sql: &str| -> Result<Vec<(String, u64)>, Failure> {
         let rows = mirror.query(sql, &[])?.rows;
@@ -164,8 +167,10 @@ fn print(stats: &Stats, out: &mut Out) -> Result<(), Failure> {
             let a_group = mirror.events_a_group.map_or(String::new(), |events| format!(", {events:.2} events an fsync"));
             field("sessions", text::number(mirror.sessions))?;
             field("groups", format!("{}{a_group}", text::number(mirror.groups)))?;
-            if mirror.erased > 0 {
-                field("erased", text::count(mirror.erased, "event"))?;
+            if mirror.erased > 0 || mirror.erasure_unfinished {
+                let left =
+                    if mirror.erasure_unfinished { "; an erasure is NOT DONE AS A WHOLE (`counterfoil doctor` says more)" } else { "" };
+                field("erased", text::count(mirror.erased, "event") + left)?;
             }
             for (name, list) in [("by type", &mirror.by_type), ("by source", &mirror.by_source)] {
                 for (at, (key, count)) in list.iter().enumerate() {
