@@ -78,7 +78,9 @@ impl fmt::Debug for dyn Attestor {
 /// A signer that is ready for use. What it says of itself is asked once, by whoever makes this, so that none of the ledger's threads
 /// has to wait for that, or panics with it.
 #[derive(Clone)]
-pub struct Signer {
+pub struct Signer(Arc<Known>);
+
+struct Known {
     attestor: Arc<dyn Attestor>,
     key: PublicKey,
     key_id: KeyId,
@@ -88,32 +90,32 @@ pub struct Signer {
 impl Signer {
     /// The key that its signatures verify with.
     pub fn public_key(&self) -> PublicKey {
-        self.key
+        self.0.key
     }
 
     /// Its id.
     pub fn key_id(&self) -> KeyId {
-        self.key_id
+        self.0.key_id
     }
 
     pub(crate) fn is_local(&self) -> bool {
-        self.is_local
+        self.0.is_local
     }
 
     pub(crate) fn attestor(&self) -> &Arc<dyn Attestor> {
-        &self.attestor
+        &self.0.attestor
     }
 
     /// Whether it is the very same one, not just one with the same key.
     pub(crate) fn is(&self, other: &Signer) -> bool {
-        Arc::ptr_eq(&self.attestor, &other.attestor)
+        Arc::ptr_eq(&self.0.attestor, &other.0.attestor)
     }
 }
 
 impl From<Arc<dyn Attestor>> for Signer {
     fn from(attestor: Arc<dyn Attestor>) -> Signer {
         let key = attestor.public_key();
-        Signer { key, key_id: key.key_id(), is_local: attestor.is_local(), attestor }
+        Signer(Arc::new(Known { key, key_id: key.key_id(), is_local: attestor.is_local(), attestor }))
     }
 }
 
@@ -127,7 +129,7 @@ impl<A: Attestor + 'static> From<Arc<A>> for Signer {
 impl PartialEq for Signer {
     /// Whether the key is the same.
     fn eq(&self, other: &Signer) -> bool {
-        self.key == other.key
+        self.0.key == other.0.key
     }
 }
 
@@ -135,7 +137,7 @@ impl Eq for Signer {}
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "signer {}", self.key_id)
+        write!(f, "signer {}", self.0.key_id)
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{
     Appending, AttestationRequired, Attested, Authorisation, AuthorisationFault, Decision, EventSourceTier, Gate, KeyStateCurrentUse,
-    Outcome, ParityInvariant, RuleId, RuntimeMode, RuntimeModeGate, TrustTier, TrustTierMinimum, VOTES_MAX, Vote, compose, decision,
+    Outcome, ParityInvariant, ParityState, RuleId, RuntimeMode, RuntimeModeGate, TrustTier, TrustTierMinimum, VOTES_MAX, Vote, compose,
+    decision,
 };
 use crate::attest::{KeyId, PublicKey};
 use crate::event::Source;
@@ -22,6 +23,8 @@ pub struct Policy {
     is_covered: bool,
     /// Whether some gate may ask what the ledger says of keys.
     looks_at_keys: bool,
+    /// Whether the mirror's state is all that is looked at, by the gate that is built in.
+    is_parity_alone: bool,
     mode: RuntimeMode,
     source_tiers: Vec<(Source<'static>, TrustTier)>,
     key_tiers: Vec<(KeyId, TrustTier)>,
@@ -101,6 +104,7 @@ impl Default for Policy {
             required: vec![RuleId::PARITY_INVARIANT],
             is_covered: false,
             looks_at_keys: false,
+            is_parity_alone: true,
             mode: RuntimeMode::Local,
             source_tiers: Vec::new(),
             key_tiers: Vec::new(),
@@ -140,6 +144,7 @@ impl Policy {
     /// Adds a gate. Where there is one of its rule already, both vote.
     pub fn with_gate(mut self, gate: impl Gate + 'static) -> Policy {
         self.gates.push(Arc::new(gate));
+        self.is_parity_alone = false;
         self.covered()
     }
 
@@ -245,6 +250,17 @@ impl Policy {
         seen.key_tier_min = self.key_tier_min;
         seen.lag_events_max = self.lag_events_max;
         seen
+    }
+
+    /// Whether every append is allowed while the mirror is in this state, whatever it is: so it is with the policy that a store has by
+    /// default, and a mirror that is well.
+    pub(crate) fn allows_all(&self, parity: ParityState) -> bool {
+        let is_well = match parity {
+            ParityState::Consistent | ParityState::Rebuilding => true,
+            ParityState::Lagging { events } => events <= self.lag_events_max,
+            ParityState::Mismatched => false,
+        };
+        self.is_parity_alone && self.is_covered && is_well
     }
 
     /// Whether this append is allowed without more ado: every gate allows, and all that is required has voted. Then
