@@ -172,9 +172,7 @@ fn forged(from: &Path, to: &Path, sign: impl Fn(u64, Option<KeyId>) -> Option<u8
         let by = sign(event.seq.get(), event.signed_by.map(|id| id.parse().unwrap()));
         let signed_by = by.map(|by| id(by).to_string());
         (event.prev_event_hash, event.group_seq, event.signed_by, event.signature) = (prev, event.seq, signed_by.as_deref(), None);
-        let mut sealed = Vec::new();
-        line::encode(&event, &mut sealed);
-        event.event_hash = chain::event_hash(chain::material(&sealed).unwrap());
+        common::rehash(&mut event);
         prev = event.event_hash;
         let signature = by.map(|by| key(by).sign(&chain::signing_input(ledger_id, prev)).unwrap().to_string());
         event.signature = signature.as_deref();

@@ -270,6 +270,17 @@ async fn the_mirrors_vote_is_about_the_real_mirror() {
     }
 }
 
+/// Appends six events while nobody can write to the mirror, until the connection that is given back lets go.
+async fn six_beside_a_held_mirror(ledger: &Ledger) -> rusqlite::Connection {
+    let held = rusqlite::Connection::open(mirror_path(ledger.dir())).unwrap();
+    held.busy_timeout(Duration::from_secs(30)).unwrap();
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for n in 1..=6 {
+        ledger.append(common::note(&n.to_string())).await.unwrap();
+    }
+    held
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_beyond_its_bound_is_warned_of() {
     let temp = tempfile::tempdir().unwrap();
@@ -278,12 +289,7 @@ async fn lag_beyond_its_bound_is_warned_of() {
     options.policy = Policy::default().lag_events_max(3);
     let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
     ledger.append_with(common::note("0"), Expect::Any, Durability::Mirrored).await.unwrap();
-    let held = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
-    held.busy_timeout(Duration::from_secs(30)).unwrap();
-    held.execute_batch("BEGIN IMMEDIATE").unwrap();
-    for n in 1..=6 {
-        ledger.append(common::note(&n.to_string())).await.unwrap();
-    }
+    let held = six_beside_a_held_mirror(&ledger).await;
     held.execute_batch("ROLLBACK").unwrap();
     ledger.close().await.unwrap();
     let warned: Vec<_> = lines(temp.path()).iter().map(|line| line.get("policy").is_some()).collect();
@@ -341,12 +347,7 @@ async fn lag_is_no_mismatch() {
     let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
     ledger.change_key(&KeyChange::Added { key: key.public_key(), reason: KeyReason::default() }, key.clone()).await.unwrap();
     ledger.append_with(common::note("0"), Expect::Any, Durability::Mirrored).await.unwrap();
-    let held = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
-    held.busy_timeout(Duration::from_secs(30)).unwrap();
-    held.execute_batch("BEGIN IMMEDIATE").unwrap();
-    for n in 1..=6 {
-        ledger.append(common::note(&n.to_string())).await.unwrap();
-    }
+    let held = six_beside_a_held_mirror(&ledger).await;
     // A check that was asked for does not wait for ever, and says what lacks; that is no reason to refuse.
     let parity = ledger.parity(ParityKind::Full).await.unwrap();
     assert!(!parity.is_consistent() && !parity.is_mismatched(), "{parity}");

@@ -110,9 +110,7 @@ fn rewrite(dir: &Path, draughts: &[Draught], options: &Options) {
             event.payload_hash = chain::payload_hash(payload.as_bytes());
             event.body = Body::Inline(payload);
         }
-        let mut sealed = Vec::new();
-        line::encode(&event, &mut sealed);
-        event.event_hash = chain::event_hash(chain::material(&sealed).unwrap());
+        common::rehash(&mut event);
         prev = event.event_hash;
         let signature = draught.signed_by.map(|by| {
             let own = || key(by).sign(&chain::signing_input(ledger_id, prev)).unwrap().to_string();

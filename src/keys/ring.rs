@@ -161,7 +161,7 @@ impl KeyRing {
     pub fn check(&self, key_id: KeyId) -> Result<&KeyInfo, KeyFault> {
         match self.keys.get(&key_id) {
             None => Err(KeyFault::Unknown { key_id }),
-            Some(KeyInfo { state: KeyState::Current, .. }) => self.keys.get(&key_id).ok_or(KeyFault::Unknown { key_id }),
+            Some(info) if info.state == KeyState::Current => Ok(info),
             Some(info) => Err(KeyFault::NotCurrent { key_id, state: info.state, since: info.until.unwrap_or_default() }),
         }
     }
@@ -220,6 +220,17 @@ impl KeyRing {
             KeyChange::Revoked { key, .. } => self.end(*key, KeyState::Revoked, seq, reason),
         }
         Ok(())
+    }
+
+    /// What these events make of the keys, in order. A change that does not follow counts for nothing, as for any verifier.
+    pub(crate) fn of<'e>(events: impl IntoIterator<Item = &'e KeyEvent>) -> KeyRing {
+        let mut ring = KeyRing::new();
+        for event in events {
+            if let Err(fault) = ring.apply_event(event) {
+                tracing::warn!(seq = event.seq.get(), %fault, "a change to the keys does not follow, and counts for nothing");
+            }
+        }
+        ring
     }
 
     pub(crate) fn apply_event(&mut self, event: &KeyEvent) -> Result<(), KeyFault> {

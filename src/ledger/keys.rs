@@ -27,15 +27,7 @@ impl LedgerKeys {
             None => lookup.key_events(self.floor)?,
         };
         let below = self.below.insert(below);
-        Ok(self.ring.get_or_insert_with(|| {
-            let mut ring = KeyRing::new();
-            for event in below.iter().chain(&self.above) {
-                if let Err(fault) = ring.apply_event(event) {
-                    tracing::warn!(seq = event.seq.get(), %fault, "a change to the keys does not follow, and counts for nothing");
-                }
-            }
-            ring
-        }))
+        Ok(self.ring.get_or_insert_with(|| KeyRing::of(below.iter().chain(&self.above))))
     }
 
     /// Takes note of a change that was staged.

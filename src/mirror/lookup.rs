@@ -98,12 +98,6 @@ impl MirrorReader {
     pub fn keys(&self) -> Result<KeyRing, MirrorError> {
         let reading =
             |error| MirrorError::Io { action: "reading the keys in", path: self.path().to_owned(), source: std::io::Error::other(error) };
-        let mut ring = KeyRing::new();
-        for event in key_events(&self.conn, Seq::MAX).map_err(reading)? {
-            if let Err(fault) = ring.apply_event(&event) {
-                tracing::warn!(seq = event.seq.get(), %fault, "a change to the keys does not follow, and counts for nothing");
-            }
-        }
-        Ok(ring)
+        Ok(KeyRing::of(&key_events(&self.conn, Seq::MAX).map_err(reading)?))
     }
 }

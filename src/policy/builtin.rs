@@ -118,7 +118,7 @@ fn parity_invariant(rule: &RuleId, appending: &Appending<'_>) -> Vote {
     match appending.parity() {
         ParityState::Consistent => Vote::allow(rule.clone(), "ledger and mirror are equal"),
         ParityState::Rebuilding => Vote::allow(rule.clone(), "the mirror is being rebuilt"),
-        ParityState::Lagging { events } if events <= max => Vote::allow(rule.clone(), "the mirror lags within its bound"),
+        lagging @ ParityState::Lagging { .. } if lagging.is_well(max) => Vote::allow(rule.clone(), "the mirror lags within its bound"),
         ParityState::Lagging { events } => Vote::warn(rule.clone(), format!("the mirror lags by {events} events, more than {max}")),
         ParityState::Mismatched => appending.object(rule, "ledger and mirror differ; see `counterfoil parity --full`"),
     }

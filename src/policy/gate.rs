@@ -119,6 +119,17 @@ pub enum ParityState {
     Mismatched,
 }
 
+impl ParityState {
+    /// Whether nothing speaks against appending, where the mirror may be behind by so many events.
+    pub(super) fn is_well(self, lag_events_max: u64) -> bool {
+        match self {
+            ParityState::Consistent | ParityState::Rebuilding => true,
+            ParityState::Lagging { events } => events <= lag_events_max,
+            ParityState::Mismatched => false,
+        }
+    }
+}
+
 /// What the ledger says of the key that will sign, if any will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyStanding {

@@ -255,12 +255,7 @@ impl Policy {
     /// Whether every append is allowed while the mirror is in this state, whatever it is: so it is with the policy that a store has by
     /// default, and a mirror that is well.
     pub(crate) fn allows_all(&self, parity: ParityState) -> bool {
-        let is_well = match parity {
-            ParityState::Consistent | ParityState::Rebuilding => true,
-            ParityState::Lagging { events } => events <= self.lag_events_max,
-            ParityState::Mismatched => false,
-        };
-        self.is_parity_alone && self.is_covered && is_well
+        self.is_parity_alone && self.is_covered && parity.is_well(self.lag_events_max)
     }
 
     /// Whether this append is allowed without more ado: every gate allows, and all that is required has voted. Then

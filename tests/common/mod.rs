@@ -69,6 +69,13 @@ pub fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
+/// Gives an event the hash that fits what it says.
+pub fn rehash(event: &mut Event<'_>) {
+    let mut line = Vec::new();
+    line::encode(event, &mut line);
+    event.event_hash = chain::event_hash(chain::material(&line).unwrap());
+}
+
 /// All bytes of the ledger, segment after segment.
 pub fn ledger_bytes(dir: &Path) -> Vec<u8> {
     let mut names: Vec<_> = fs::read_dir(dir.join("segments")).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use counterfoil::actors::{AppendReply, CloseReport, Durability, Ledger};
-use counterfoil::attest::read_key_file;
 use counterfoil::policy::Policy;
 use counterfoil::{Conditions, Draft, MirrorAck, Options, Payload, Receipt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -14,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::args::{AppendArgs, DurabilityArg, PolicyArg};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
+use crate::keys;
 use crate::out::{self, Out};
 
 /// Appends that may be on their way: a few groups' worth, so that groups form while their receipts are printed.
@@ -37,10 +37,7 @@ pub fn run(args: AppendArgs, context: &Context, out: &mut Out) -> Result<Exit, F
     let payloads = if from_stdin { Vec::new() } else { args.payloads.iter().map(|json| payload(json)).collect::<Result<_, _>>()? };
     // So is what all drafts have in common, before a store is created for them.
     draft(&args, Payload::null()).check(&context.options.limits())?;
-    let mut options = context.options.clone();
-    if let Some(path) = &args.sign {
-        options.attestor = Some(Arc::new(read_key_file(path)?).into());
-    }
+    let mut options = keys::signing(&context.options, args.sign.as_deref())?;
     match args.policy {
         Some(PolicyArg::Local) => options.policy = Policy::local(),
         Some(PolicyArg::Trusted) => options.policy = Policy::trusted(),

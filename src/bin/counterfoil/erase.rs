@@ -1,15 +1,12 @@
 //! `erase`: forgets payloads for good, and says where. Takes the lock.
 
-use std::sync::Arc;
-
-use counterfoil::attest::read_key_file;
 use counterfoil::{Erase, EraseReport, Erased, Erasure, erase};
 
 use crate::args::EraseArgs;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
-use crate::text;
+use crate::{keys, text};
 
 /// Events that are shown.
 const SHOWN_MAX: usize = 20;
@@ -23,10 +20,7 @@ pub fn run(args: EraseArgs, context: &Context, out: &mut Out) -> Result<Exit, Fa
     };
     let mut erasure = Erasure::new(which, reason).source(source);
     (erasure.by, erasure.dry_run) = (by, dry_run);
-    let mut options = context.options.clone();
-    if let Some(path) = &sign {
-        options.attestor = Some(Arc::new(read_key_file(path)?).into());
-    }
+    let options = keys::signing(&context.options, sign.as_deref())?;
     let report = erase(&context.store, &options, &erasure)?;
     // It is recorded, but not done as a whole.
     let exit = if report.done.unfinished.is_none() { Exit::Fine } else { Exit::PartFailed };

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use counterfoil::Store;
 use counterfoil::attest::{Attestor, KeyId, MemoryKey, PublicKey, generate_key_file, read_key_file, read_public_key};
 use counterfoil::keys::{KeyChange, KeyInfo, KeyReason, KeyState};
+use counterfoil::{Options, Store};
 use serde::Serialize;
 
 use crate::args::{KeysCommand, SignedChange};
@@ -47,6 +47,15 @@ pub fn public_key(text: &str) -> Result<PublicKey, Failure> {
         Err(_) if Path::new(text).exists() => Ok(read_public_key(Path::new(text))?),
         Err(error) => Err(Failure::usage(format!("{error}, nor a file that is there; `counterfoil keys generate FILE` writes FILE.pub"))),
     }
+}
+
+/// The same options, with the key in this file, if any, to sign by.
+pub fn signing(options: &Options, file: Option<&Path>) -> Result<Options, Failure> {
+    let mut options = options.clone();
+    if let Some(file) = file {
+        options.attestor = Some(Arc::new(read_key_file(file)?).into());
+    }
+    Ok(options)
 }
 
 fn key_id(text: &str) -> Result<KeyId, Failure> {

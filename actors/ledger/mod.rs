@@ -9,6 +9,8 @@
 //! append is written at once, on this thread; where many are on their way, the flusher's thread writes, one group at a time,
 //! and the next is sealed meanwhile (`gather` decides). The only actor that writes to the ledger; it never writes to the mirror.
 
+mod signing;
+
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,16 +23,14 @@ use super::flusher::Flusher;
 use super::gather::{self, Gather, Verdict};
 use super::message::{Append, Durability};
 use super::parity::Doubt;
-use super::shared::MirrorHealth;
 use super::sqlite::SqliteMsg;
 use super::supervisor::{Context, Exit, Inner};
 use super::to_mirror::ToMirror;
 use super::waiting::{self, Waiting};
 use crate::canary::{self, Canary};
-use crate::policy::ParityState;
 use crate::{
-    AppendError, Flight, Group, Head, LedgerError, LookupError, MirrorError, MirrorFault, MirrorReader, NotSigned, ParityReport, Receipt,
-    Seq, Stage, Staged, Writer, failpoint,
+    AppendError, Flight, Group, Head, LedgerError, LookupError, MirrorError, MirrorFault, MirrorReader, Seq, Stage, Staged, Writer,
+    failpoint,
 };
 
 /// What LedgerActor knows of the mirror, by the supervisor.
@@ -95,10 +95,6 @@ pub(crate) struct LedgerState {
 
 /// How often a mirror that can't be opened to read is tried again while appends wait for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// Appends that are sealed again at once where one before them could not be signed. 32: each has to be signed again, and where one of
-/// them fails, no more than that many are asked for once more.
-const RESTAGED_MAX: usize = 32;
 
 #[derive(Default)]
 pub(crate) struct LedgerActor;
@@ -298,25 +294,6 @@ impl LedgerState {
         Ok(None)
     }
 
-    /// How the mirror stands to the ledger, for the store's policy: by what the actors know, not by what a caller says.
-    fn parity_state(&self) -> ParityState {
-        let live = self.context.shared.live.borrow();
-        let is_mismatched = live.last_content_parity.as_ref().is_some_and(ParityReport::is_mismatched);
-        match (&live.mirror, self.writer.unmirrored() as u64) {
-            (MirrorHealth::Failed { .. }, _) => ParityState::Mismatched,
-            _ if is_mismatched => ParityState::Mismatched,
-            (MirrorHealth::Rebuilding { .. }, _) => ParityState::Rebuilding,
-            (_, 0) => ParityState::Consistent,
-            (_, events) => ParityState::Lagging { events },
-        }
-    }
-
-    fn see_to_signer(&mut self) {
-        let (signer, changes) = self.context.shared.signer();
-        self.writer.sign_with(signer);
-        self.signer_changes = changes;
-    }
-
     fn try_stage(&mut self, append: &Append) -> Result<Stage, AppendError> {
         self.writer.parity_is(self.parity_state());
         if self.context.shared.signer_changes.load(Ordering::Acquire) != self.signer_changes {
@@ -473,34 +450,6 @@ impl LedgerState {
     fn fly_here(&mut self, mut flight: Flight) -> Result<(), Exit> {
         flight.fly();
         self.land(flight)
-    }
-
-    /// Has the open group signed. Appends of events that could not be signed are told so, those behind them are staged again.
-    fn sign(&mut self) -> Result<(), Exit> {
-        while let Err(NotSigned { from, failed }) = self.writer.sign() {
-            let is_cut = |receipt: &Receipt| receipt.seq >= from;
-            let (cut, kept) = std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.receipts.iter().any(is_cut));
-            self.waiting = kept;
-            let cut: Vec<Waiting> = cut;
-            for (index, waiting) in cut.into_iter().enumerate() {
-                if index > 0 && index.is_multiple_of(RESTAGED_MAX) {
-                    self.flush()?;
-                }
-                let error = failed.iter().find(|(seq, _)| waiting.receipts.iter().any(|receipt| receipt.seq == *seq));
-                if let Some((_, error)) = error {
-                    tracing::warn!(actor = "ledger", %error, "an event is left out");
-                    waiting.reply.send(Err(AppendError::Attest(error.clone())));
-                } else if let Some(append) = waiting.into_append() {
-                    if self.closing {
-                        append.reply.send(Err(AppendError::Closed));
-                        continue;
-                    }
-                    let deferred = self.stage(append)?;
-                    self.deferred.extend(deferred);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Closes the open group, and with it the list of those who wait for it.
