@@ -1,0 +1,341 @@
+//! EntityActor: the one live entity of a stream.
+//!
+//! ```text
+//! command ──► known by its key? ──► the first answer again
+//!                │ no
+//!                ▼
+//!             decide ──► append, if the stream is where the state is ──► acknowledged ──► apply ──► answer
+//!                ▲                        │ it is not
+//!                └── read what came, apply ┘  (a bounded number of times)
+//! ```
+//!
+//! It folds its stream when the first message comes, and not before: an actor that is spawned costs nothing. One command is under way
+//! at a time. What is applied is what reading the stream back would give, so the state is always a fold of what is recorded.
+
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::claims::Claim;
+use super::desk::Page;
+use super::kind::{Alive, Kind};
+use super::{EntityError, Outcome};
+use crate::entity::{Entity, Live, PoisonEvent, Prepared, panic_message};
+use crate::{AppendError, CheckedDraft, Conditions, EventId, Receipt, Seq, StreamQuery};
+
+type Answer<E> = Result<Outcome<<E as Entity>::Event>, EntityError<<E as Entity>::Error>>;
+
+/// A command on its way.
+pub(crate) struct Ask<E: Entity> {
+    pub command: Arc<E::Command>,
+    pub key: Option<Arc<str>>,
+    pub reply: oneshot::Sender<Answer<E>>,
+    pub _permit: OwnedSemaphorePermit,
+}
+
+/// Something that looks at the state, or at why there is none.
+pub(crate) type Look<E> = Box<dyn FnOnce(Result<(&<E as Entity>::State, u64), EntityError<<E as Entity>::Error>>) + Send>;
+
+pub(crate) enum EntityMsg<E: Entity> {
+    /// Decide this.
+    Command(Ask<E>),
+    /// Show the state.
+    Look(Look<E>, OwnedSemaphorePermit),
+    /// The last message: the registry sends nothing after it.
+    Stop,
+}
+
+// Derived, it would ask it of E.
+impl<E: Entity> ractor::Message for EntityMsg<E> {}
+
+pub(crate) struct EntityActor<E>(PhantomData<fn() -> E>);
+
+impl<E> Default for EntityActor<E> {
+    fn default() -> EntityActor<E> {
+        EntityActor(PhantomData)
+    }
+}
+
+/// What the actor has.
+pub(crate) struct Seat<E: Entity> {
+    kind: Arc<Kind<E>>,
+    session_id: Arc<str>,
+    claim: Option<Claim>,
+    live: Option<Live<E>>,
+    poison: Option<PoisonEvent>,
+    /// Erasures that were recorded when it was folded; nothing while one is carried out.
+    erasures: Option<u64>,
+    _alive: Alive,
+}
+
+pub(crate) struct EntityArgs<E: Entity> {
+    pub kind: Arc<Kind<E>>,
+    pub session_id: Arc<str>,
+    pub alive: Alive,
+}
+
+impl<E: Entity> Actor for EntityActor<E> {
+    type Msg = EntityMsg<E>;
+    type State = Seat<E>;
+    type Arguments = EntityArgs<E>;
+
+    async fn pre_start(&self, _: ActorRef<EntityMsg<E>>, args: EntityArgs<E>) -> Result<Seat<E>, ActorProcessingErr> {
+        let EntityArgs { kind, session_id, alive } = args;
+        Ok(Seat { kind, session_id, claim: None, live: None, poison: None, erasures: None, _alive: alive })
+    }
+
+    async fn handle(&self, me: ActorRef<EntityMsg<E>>, message: EntityMsg<E>, seat: &mut Seat<E>) -> Result<(), ActorProcessingErr> {
+        let was_poisoned = seat.poison.is_some();
+        match message {
+            EntityMsg::Command(ask) => seat.command(ask).await,
+            EntityMsg::Look(look, _permit) => seat.look(look).await,
+            EntityMsg::Stop => me.stop(None),
+        }
+        if let Some(poison) = seat.poison.as_ref().filter(|_| !was_poisoned) {
+            seat.kind.poisoned(&me, &seat.session_id, poison);
+        }
+        Ok(())
+    }
+}
+
+impl<E: Entity> Seat<E> {
+    async fn command(&mut self, ask: Ask<E>) {
+        let answer = self.answer(&ask.command, ask.key.as_deref()).await;
+        self.keep_poison(answer.as_ref().err());
+        // A caller that has gone away is no error.
+        let _ = ask.reply.send(answer);
+    }
+
+    async fn look(&mut self, look: Look<E>) {
+        let live = self.take_live().await;
+        self.keep_poison(live.as_ref().err());
+        match live {
+            Ok(live) => {
+                let live = self.live.insert(live);
+                look(Ok((&live.folded.state, live.folded.position)));
+            }
+            Err(error) => look(Err(error)),
+        }
+    }
+
+    fn keep_poison(&mut self, error: Option<&EntityError<E::Error>>) {
+        if let Some(EntityError::Poisoned(poison)) = error {
+            (self.live, self.poison) = (None, Some(poison.clone()));
+        }
+    }
+
+    /// The state, folded from the stream unless that is done. It has to be put back: where it is lost, it is folded anew.
+    async fn take_live(&mut self) -> Result<Live<E>, EntityError<E::Error>> {
+        if let Some(poison) = &self.poison {
+            return Err(poison.clone().into());
+        }
+        let erasures = self.kind.ledger.erasures();
+        // A state that was folded before something of its stream was erased may hold it.
+        if let Some(live) = self.live.take().filter(|_| self.erasures == erasures) {
+            return Ok(live);
+        }
+        if self.claim.is_none() {
+            let taken = self.kind.claims.take(&self.session_id, self.kind.owner).await;
+            let taken = taken.map_err(|other| EntityError::Taken { session_id: self.session_id.clone(), by: other.name });
+            self.claim = Some(taken?);
+        }
+        let mut live = self.from_snapshot().await;
+        self.catch_up(&mut live).await?;
+        self.erasures = erasures;
+        Ok(live)
+    }
+
+    /// What its snapshot has, or nothing yet.
+    async fn from_snapshot(&self) -> Live<E> {
+        if self.kind.options.snapshot_every == 0 {
+            return Live::default();
+        }
+        let session_id = self.session_id.clone();
+        let found = self.kind.desk.run(move |desk| Ok(desk.opening(E::NAME, E::STATE_VERSION, &session_id))).await;
+        let Ok(Some(snapshot)) = found else {
+            return Live::default();
+        };
+        Live::of_snapshot(&snapshot).unwrap_or_else(|problem| {
+            tracing::warn!(entity = E::NAME, position = snapshot.session_seq, problem, "a snapshot does not fit the state; it is dropped");
+            let session_id = self.session_id.clone();
+            self.kind.desk.cast(move |desk| desk.drop_snapshot(&session_id));
+            Live::default()
+        })
+    }
+
+    /// Reads and applies what the stream has behind the state.
+    async fn catch_up(&self, live: &mut Live<E>) -> Result<(), EntityError<E::Error>> {
+        let Kind { entity, codec, ledger, options, .. } = &*self.kind;
+        loop {
+            let page = self.page(live.folded.position + 1, options.page_events_max).await?;
+            for (event, payload) in &page.events {
+                live.absorb(entity, codec, event, payload.as_ref().map(|payload| payload.get()))?;
+            }
+            live.recent.forget(ledger.mirrored_through());
+            if page.next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn page(&self, from: u64, events_max: usize) -> Result<Page, EntityError<E::Error>> {
+        let query = StreamQuery::new(&*self.session_id).from(from).events_max(events_max);
+        self.kind.desk.run(move |desk| desk.page(&query)).await.map_err(EntityError::Read)
+    }
+
+    async fn answer(&mut self, command: &E::Command, key: Option<&str>) -> Answer<E> {
+        let mut decided = 0;
+        while decided <= self.kind.options.redecisions_max {
+            // Where this is dropped half-way, the state is gone, and folded anew.
+            let mut live = self.take_live().await?;
+            let answer = self.attempt(&mut live, command, key).await;
+            match answer {
+                Ok(Some(outcome)) => {
+                    self.keep_snapshot(&mut live);
+                    self.live = Some(live);
+                    return Ok(outcome);
+                }
+                Ok(None) => {
+                    self.catch_up(&mut live).await?;
+                    self.live = Some(live);
+                    decided += 1;
+                }
+                Err(error) => {
+                    if !matches!(&error, EntityError::DecidePanicked { .. } | EntityError::Poisoned(_)) && !error.is_outcome_unknown() {
+                        self.live = Some(live);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Err(EntityError::Contended { session_id: self.session_id.clone(), attempts: decided })
+    }
+
+    /// One decision; nothing where the stream has moved on meanwhile.
+    async fn attempt(
+        &self,
+        live: &mut Live<E>,
+        command: &E::Command,
+        key: Option<&str>,
+    ) -> Result<Option<Outcome<E::Event>>, EntityError<E::Error>> {
+        let Kind { entity, codec, ledger, options, .. } = &*self.kind;
+        let position = live.folded.position;
+        if let Some(key) = key
+            && let Some(first) = self.find(live, crate::entity::command_id(&self.session_id, key)).await?
+        {
+            return self.first_answer(first).await.map(Some);
+        }
+        let decided = catch_unwind(AssertUnwindSafe(|| entity.decide(&live.folded.state, command)));
+        let events = decided
+            .map_err(|panic| {
+                let (session_id, message) = (self.session_id.clone(), panic_message(panic.as_ref()));
+                EntityError::DecidePanicked { session_id, position, message }
+            })?
+            .map_err(EntityError::Rejected)?;
+        if events.is_empty() {
+            return Ok(Some(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
+        }
+        let check = |draft| ledger.check(draft).map_err(EntityError::Append);
+        let prepared = events.iter().enumerate().map(|(at, event)| {
+            let draft = crate::entity::draft(entity, codec, &self.session_id, key, at, event)?;
+            self.prepared(check(draft)?)
+        });
+        let prepared = prepared.collect::<Result<Vec<Prepared<E>>, _>>()?;
+        let (drafts, events): (Vec<CheckedDraft>, Vec<E::Event>) = prepared.into_iter().map(|it| (it.draft, it.event)).unzip();
+        let conditions = Conditions::none().session(&*self.session_id, position);
+        let appended = match ledger.submit(drafts, conditions, options.durability).await {
+            Ok(answer) => answer.await,
+            Err(error) => Err(error),
+        };
+        match appended {
+            // Recorded by an earlier life of this entity, whose answer was lost: what it was is read back.
+            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => Ok(None),
+            Ok(receipts) => {
+                self.apply(live, &receipts, &events)?;
+                live.recent.forget(ledger.mirrored_through());
+                let position = live.folded.position;
+                Ok(Some(Outcome { events, receipts, position, duplicate: false }))
+            }
+            Err(AppendError::WrongSessionSeq { .. }) => Ok(None),
+            // The key's event has come into the stream, caused by another decision than this one.
+            Err(AppendError::Conflict { id, .. } | AppendError::BatchConflict { id }) if key.is_some_and(|key| id == self.id_of(key)) => Ok(None),
+            Err(error) => Err(EntityError::Append(error)),
+        }
+    }
+
+    fn id_of(&self, key: &str) -> EventId {
+        crate::entity::command_id(&self.session_id, key)
+    }
+
+    /// The event as reading it back will give it: that is what is applied.
+    fn prepared(&self, draft: CheckedDraft) -> Result<Prepared<E>, EntityError<E::Error>> {
+        if draft.session_id() != Some(&*self.session_id) {
+            return Err(EntityError::StreamRedacted);
+        }
+        let recorded = draft.draft();
+        let event = self.kind.codec.decode(recorded.event_type().as_str(), recorded.payload_bytes())?;
+        Ok(Prepared { draft, event })
+    }
+
+    fn apply(&self, live: &mut Live<E>, receipts: &[Receipt], events: &[E::Event]) -> Result<(), PoisonEvent> {
+        receipts.iter().zip(events).try_for_each(|(receipt, event)| live.apply(&self.kind.entity, &self.session_id, receipt, event))
+    }
+
+    /// The position of the first event that a command with this id has caused.
+    async fn find(&self, live: &Live<E>, id: EventId) -> Result<Option<u64>, EntityError<E::Error>> {
+        let forgotten = live.recent.forgotten();
+        match live.recent.find(id) {
+            Some(position) => return Ok(Some(position)),
+            None if forgotten == Seq::ZERO => return Ok(None),
+            None => {}
+        }
+        loop {
+            let (found, through) = self.kind.desk.run(move |desk| desk.find(id)).await.map_err(EntityError::Read)?;
+            if found.is_some() || through >= forgotten {
+                return Ok(found);
+            }
+            // A mirror that is written anew: what is remembered no more must be in it first.
+            let mirrored = tokio::time::timeout(self.kind.ledger.mirrored_deadline(), self.kind.ledger.mirrored(forgotten)).await;
+            mirrored.unwrap_or(Err(AppendError::Rebuilding { done: through.get(), total: forgotten.get() })).map_err(EntityError::Append)?;
+        }
+    }
+
+    /// The answer to a command whose first event stands at this position.
+    async fn first_answer(&self, first: u64) -> Answer<E> {
+        let mut outcome = Outcome { events: Vec::new(), receipts: Vec::new(), position: first, duplicate: true };
+        let (mut from, mut left) = (first, 1);
+        while left > 0 {
+            let page = self.page(from, left).await?;
+            for (event, payload) in &page.events {
+                if from == first && outcome.receipts.is_empty() {
+                    left = event.batch.map_or(1, |(_, events)| events as usize);
+                }
+                if let Some(payload) = payload {
+                    outcome.events.push(self.kind.codec.decode(&event.event_type, payload.get())?);
+                }
+                outcome.receipts.push(Receipt { duplicate: true, ..event.receipt() });
+                outcome.position = event.session_seq.unwrap_or(from);
+                from += 1;
+                left -= 1;
+            }
+            if page.events.is_empty() {
+                break;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Has a snapshot taken, where it is time for one.
+    fn keep_snapshot(&self, live: &mut Live<E>) {
+        let every = self.kind.options.snapshot_every;
+        let Some(erasures) = self.erasures.filter(|_| every > 0 && live.folded.position - live.kept_at >= every) else { return };
+        live.kept_at = live.folded.position;
+        match live.snapshot(&self.session_id) {
+            Ok(snapshot) => self.kind.desk.cast(move |desk| desk.keep(&snapshot, erasures)),
+            Err(problem) => tracing::warn!(entity = E::NAME, position = live.folded.position, problem, "no snapshot could be taken"),
+        }
+    }
+}
