@@ -57,6 +57,7 @@ pub mod attest;
 mod canary;
 pub mod chain;
 pub mod checkpoint;
+pub mod entity;
 mod erase;
 mod error;
 mod event;
