@@ -472,6 +472,10 @@ impl Ledger {
         &self.inner.manifest
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
     /// The supervisor: a stable address for append messages, which survives restarts of the actors behind it.
     pub fn address(&self) -> ActorRef<Message> {
         self.inner.supervisor.clone()

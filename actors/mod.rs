@@ -26,6 +26,7 @@ mod checks;
 mod children;
 mod compress;
 mod covering;
+pub mod entity;
 mod flusher;
 mod gather;
 mod handle;

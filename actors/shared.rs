@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::LedgerOptions;
 use super::answers::{Answers, all_on};
 use super::checkpoint::CheckpointStatus;
+use super::entity::Claims;
 use super::inbox::Inbox;
 use super::message::Reply;
 use super::outbox::Outbox;
@@ -175,6 +176,8 @@ pub(crate) struct Shared {
     pub checks_cancelled: Arc<AtomicBool>,
     /// The sealed segment that the timer's comparison has read last.
     pub parity_behind: AtomicU64,
+    /// Which streams have a live entity.
+    pub claims: Arc<Claims>,
     checkpoint: Mutex<Option<CheckpointStatus>>,
     /// What LedgerActor has read of sealed segments, until ParityActor keeps it in the mirror.
     sealed_ends: Mutex<Vec<SealedEnds>>,
@@ -225,6 +228,7 @@ impl Shared {
             check: Mutex::new(None),
             checks_cancelled: Arc::default(),
             parity_behind: AtomicU64::new(0),
+            claims: Arc::default(),
             checkpoint: Mutex::default(),
             sealed_ends: Mutex::default(),
             reshaping: Mutex::default(),

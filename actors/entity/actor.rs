@@ -23,8 +23,8 @@ use super::claims::Claim;
 use super::desk::Page;
 use super::kind::{Alive, Kind};
 use super::{EntityError, Outcome};
-use crate::entity::{Entity, Live, PoisonEvent, Prepared, panic_message};
-use crate::{AppendError, CheckedDraft, Conditions, EventId, Receipt, Seq, StreamQuery};
+use crate::entity::{Entity, Live, PoisonEvent, command_id, panic_message};
+use crate::{AppendError, CheckedDraft, Conditions, EventId, EventType, Receipt, Seq, StreamQuery};
 
 type Answer<E> = Result<Outcome<<E as Entity>::Event>, EntityError<<E as Entity>::Error>>;
 
@@ -174,7 +174,7 @@ impl<E: Entity> Seat<E> {
             for (event, payload) in &page.events {
                 live.absorb(entity, codec, event, payload.as_ref().map(|payload| payload.get()))?;
             }
-            live.recent.forget(ledger.mirrored_through());
+            live.recent.forget(*ledger.shared().mirrored.borrow());
             if page.next.is_none() {
                 return Ok(());
             }
@@ -221,30 +221,23 @@ impl<E: Entity> Seat<E> {
         command: &E::Command,
         key: Option<&str>,
     ) -> Result<Option<Outcome<E::Event>>, EntityError<E::Error>> {
-        let Kind { entity, codec, ledger, options, .. } = &*self.kind;
+        let Kind { entity, ledger, options, .. } = &*self.kind;
         let position = live.folded.position;
-        if let Some(key) = key
-            && let Some(first) = self.find(live, crate::entity::command_id(&self.session_id, key)).await?
+        let id = key.map(|key| command_id(&self.session_id, key));
+        if let Some(id) = id
+            && let Some(first) = self.find(live, id).await?
         {
             return self.first_answer(first).await.map(Some);
         }
-        let decided = catch_unwind(AssertUnwindSafe(|| entity.decide(&live.folded.state, command)));
-        let events = decided
-            .map_err(|panic| {
-                let (session_id, message) = (self.session_id.clone(), panic_message(panic.as_ref()));
-                EntityError::DecidePanicked { session_id, position, message }
-            })?
-            .map_err(EntityError::Rejected)?;
+        let decided = self.caught(position, || {
+            let events = entity.decide(&live.folded.state, command).map_err(EntityError::Rejected)?;
+            self.prepare(&events, key)
+        });
+        let (drafts, events) = decided?;
         if events.is_empty() {
             return Ok(Some(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
         }
-        let check = |draft| ledger.check(draft).map_err(EntityError::Append);
-        let prepared = events.iter().enumerate().map(|(at, event)| {
-            let draft = crate::entity::draft(entity, codec, &self.session_id, key, at, event)?;
-            self.prepared(check(draft)?)
-        });
-        let prepared = prepared.collect::<Result<Vec<Prepared<E>>, _>>()?;
-        let (drafts, events): (Vec<CheckedDraft>, Vec<E::Event>) = prepared.into_iter().map(|it| (it.draft, it.event)).unzip();
+        let types: Vec<EventType> = drafts.iter().map(|draft| draft.draft().event_type().clone()).collect();
         let conditions = Conditions::none().session(&*self.session_id, position);
         let appended = match ledger.submit(drafts, conditions, options.durability).await {
             Ok(answer) => answer.await,
@@ -254,34 +247,41 @@ impl<E: Entity> Seat<E> {
             // Recorded by an earlier life of this entity, whose answer was lost: what it was is read back.
             Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => Ok(None),
             Ok(receipts) => {
-                self.apply(live, &receipts, &events)?;
-                live.recent.forget(ledger.mirrored_through());
-                let position = live.folded.position;
-                Ok(Some(Outcome { events, receipts, position, duplicate: false }))
+                for ((receipt, event), event_type) in receipts.iter().zip(&events).zip(&types) {
+                    let event = (event_type.as_str(), event);
+                    live.appended(entity, &self.session_id, event, receipt, id == Some(receipt.id))?;
+                }
+                live.recent.forget(*ledger.shared().mirrored.borrow());
+                Ok(Some(Outcome { events, receipts, position: live.folded.position, duplicate: false }))
             }
             Err(AppendError::WrongSessionSeq { .. }) => Ok(None),
             // The key's event has come into the stream, caused by another decision than this one.
-            Err(AppendError::Conflict { id, .. } | AppendError::BatchConflict { id }) if key.is_some_and(|key| id == self.id_of(key)) => Ok(None),
+            Err(AppendError::Conflict { id: known, .. } | AppendError::BatchConflict { id: known }) if id == Some(known) => Ok(None),
             Err(error) => Err(EntityError::Append(error)),
         }
     }
 
-    fn id_of(&self, key: &str) -> EventId {
-        crate::entity::command_id(&self.session_id, key)
+    /// Drafts of these events, and the events as they will read back: those are applied.
+    fn prepare(&self, events: &[E::Event], key: Option<&str>) -> Result<(Vec<CheckedDraft>, Vec<E::Event>), EntityError<E::Error>> {
+        let Kind { entity, codec, ledger, .. } = &*self.kind;
+        let prepared = events.iter().enumerate().map(|(at, event)| {
+            let draft = codec.draft(entity, &self.session_id, key, at == 0, event)?;
+            let draft = ledger.check(draft).map_err(EntityError::Append)?;
+            if draft.session_id() != Some(&*self.session_id) {
+                return Err(EntityError::StreamRedacted);
+            }
+            let event = codec.read_back(entity, draft.draft())?;
+            Ok((draft, event))
+        });
+        prepared.collect()
     }
 
-    /// The event as reading it back will give it: that is what is applied.
-    fn prepared(&self, draft: CheckedDraft) -> Result<Prepared<E>, EntityError<E::Error>> {
-        if draft.session_id() != Some(&*self.session_id) {
-            return Err(EntityError::StreamRedacted);
-        }
-        let recorded = draft.draft();
-        let event = self.kind.codec.decode(recorded.event_type().as_str(), recorded.payload_bytes())?;
-        Ok(Prepared { draft, event })
-    }
-
-    fn apply(&self, live: &mut Live<E>, receipts: &[Receipt], events: &[E::Event]) -> Result<(), PoisonEvent> {
-        receipts.iter().zip(events).try_for_each(|(receipt, event)| live.apply(&self.kind.entity, &self.session_id, receipt, event))
+    /// Runs code of the entity's.
+    fn caught<T>(&self, position: u64, run: impl FnOnce() -> Result<T, EntityError<E::Error>>) -> Result<T, EntityError<E::Error>> {
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let (session_id, message) = (self.session_id.clone(), panic_message(panic.as_ref()));
+            Err(EntityError::DecidePanicked { session_id, position, message })
+        })
     }
 
     /// The position of the first event that a command with this id has caused.
@@ -298,7 +298,7 @@ impl<E: Entity> Seat<E> {
                 return Ok(found);
             }
             // A mirror that is written anew: what is remembered no more must be in it first.
-            let mirrored = tokio::time::timeout(self.kind.ledger.mirrored_deadline(), self.kind.ledger.mirrored(forgotten)).await;
+            let mirrored = tokio::time::timeout(self.kind.ledger.shared().options.mirrored_deadline, self.kind.ledger.mirrored(forgotten)).await;
             mirrored.unwrap_or(Err(AppendError::Rebuilding { done: through.get(), total: forgotten.get() })).map_err(EntityError::Append)?;
         }
     }
@@ -316,7 +316,7 @@ impl<E: Entity> Seat<E> {
                 if let Some(payload) = payload {
                     outcome.events.push(self.kind.codec.decode(&event.event_type, payload.get())?);
                 }
-                outcome.receipts.push(Receipt { duplicate: true, ..event.receipt() });
+                outcome.receipts.push(Receipt::again(event));
                 outcome.position = event.session_seq.unwrap_or(from);
                 from += 1;
                 left -= 1;

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::actors::Ledger;
 use crate::entity::{Snapshot, Snapshots};
-use crate::{Error, EventId, EventRecord, Lookup, MirrorError, MirrorReader, Seq, StreamQuery, StreamReader};
+use crate::{Error, EventId, EventRecord, Lookup, MirrorError, MirrorReader, Options, Seq, StreamQuery, StreamReader};
 
 /// Nothing ends the thread.
 type Work = Option<Box<dyn FnOnce(&mut Desk) + Send>>;
@@ -86,12 +86,16 @@ fn lost() -> Error {
 }
 
 impl Desk {
+    fn options(&self) -> &Options {
+        &self.ledger.shared().options.store
+    }
+
     /// A page of what is durable of a stream.
     pub(crate) fn page(&mut self, query: &StreamQuery) -> Result<Page, Error> {
-        let through = self.ledger.durable();
+        let through = self.ledger.shared().durable.borrow().seq;
         let reader = match self.reader.take() {
             Some(reader) => reader,
-            None => StreamReader::open(self.ledger.dir(), self.ledger.store_options())?,
+            None => StreamReader::open(self.ledger.dir(), self.options())?,
         };
         let reader = self.reader.insert(reader);
         let page = reader.page(query, through)?;
@@ -105,7 +109,7 @@ impl Desk {
         let mut mirror = match self.mirror.take() {
             // One that was replaced, or is being written anew, is opened again.
             Some(mirror) if mirror.watermark_since(ledger_id, Seq::ZERO).is_ok() => mirror,
-            _ => MirrorReader::open(self.ledger.dir(), ledger_id, self.ledger.store_options().mirror_busy_timeout)?,
+            _ => MirrorReader::open(self.ledger.dir(), ledger_id, self.options().mirror_busy_timeout)?,
         };
         // First: rows up to it are there when the row is looked for.
         let through = mirror.watermark(ledger_id)?.seq;
@@ -119,7 +123,7 @@ impl Desk {
     fn snapshots(&mut self) -> Option<&mut Snapshots> {
         let open = self.snapshots.take().filter(Snapshots::is_in_place);
         let open = open.map_or_else(
-            || Snapshots::open(self.ledger.dir(), self.ledger.manifest().ledger_id, self.ledger.store_options().mirror_busy_timeout),
+            || Snapshots::open(self.ledger.dir(), self.ledger.manifest().ledger_id, self.options().mirror_busy_timeout),
             Ok,
         );
         match open {

@@ -89,7 +89,7 @@ impl<E: Entity> Entities<E> {
         let kind = Arc::new(Kind {
             entity,
             codec,
-            claims: ledger.claims(),
+            claims: ledger.shared().claims.clone(),
             ledger: ledger.clone(),
             desk,
             options,

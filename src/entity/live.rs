@@ -59,8 +59,8 @@ impl<E: Entity> Live<E> {
     /// [`PoisonEvent`]; then this must not be used any more.
     pub(crate) fn absorb(&mut self, entity: &E, codec: &Codec<E>, event: &EventRecord, payload: Option<&str>) -> Result<(), PoisonEvent> {
         self.folded.absorb(entity, codec, event, payload)?;
-        // Any event with an id that a key gives is the first of its command; that it has the key's tag spares making the id of others.
-        if event.domain_tags.iter().any(|tag| tag.starts_with(command_tag("").as_str())) {
+        let is_first = event.batch.is_none_or(|(at, _)| at == 1);
+        if is_first && event.domain_tags.iter().any(|tag| tag.starts_with(command_tag("").as_str())) {
             self.recent.note(event.id, self.folded.position, event.seq);
         }
         Ok(())

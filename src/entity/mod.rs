@@ -3,6 +3,11 @@
 mod codec;
 mod command;
 mod folded;
+#[cfg(feature = "actors")]
+mod live;
+#[cfg(feature = "actors")]
+mod recent;
+mod snapshots;
 mod tagged;
 mod upcasts;
 
@@ -12,6 +17,9 @@ use serde::de::DeserializeOwned;
 pub use codec::{Codec, CodecError};
 pub use command::{KEY_BYTES_MAX, KeyError, check_key, command_id, command_tag};
 pub use folded::{Folded, PoisonEvent, PoisonProblem};
+#[cfg(feature = "actors")]
+pub(crate) use {folded::message as panic_message, live::Live};
+pub use snapshots::{STATE_BYTES_MAX, Snapshot, SnapshotError, Snapshots};
 pub use upcasts::Upcasts;
 
 use crate::event::{Draft, EventRecord};
