@@ -398,7 +398,7 @@ impl Ledger {
         })?
     }
 
-    /// Erases payloads in ledger, blobs, torn/ and mirror, for good, beside the appends: records it, then carries it out. The
+    /// Erases payloads in ledger, blobs, torn/, mirror and snapshots of entities, for good, beside the appends: records it, then carries it out. The
     /// events stay, with their hashes. Rows wait while it is carried out (as long as it takes to write the mirror and the segments
     /// concerned anew), and `Durability::Mirrored` with them. Where it can't be carried out as a whole just now (`unfinished` in the
     /// report says why), the next call or the next open does the rest.
@@ -421,10 +421,18 @@ impl Ledger {
             let (drafts, fresh) = self.identify(checked);
             let append = Append { fresh, seal_through: Some(last), ..self.reserve_shared(drafts).await? };
             report.recorded = self.send(append).await?.iter().map(|receipt| receipt.seq).collect();
+            shared.count_erasure();
         }
         report.done = ractor::call!(self.inner.supervisor, |reply| Inner::Erase(reply).into())
             .unwrap_or_else(|_| Erased::left("the mirror's actor has ended, or is not there yet; its restart or the next open does it"));
         Ok(report)
+    }
+
+    /// How often payloads were erased, or are about to be: it has another value once an erasure is recorded, and again once it is
+    /// carried out, be it by the restart of an actor. What was folded from payloads at another value is to be folded anew.
+    #[allow(dead_code)] // the entities' actors ask
+    pub(crate) fn erasures(&self) -> u64 {
+        self.inner.shared.erasures.load(std::sync::atomic::Ordering::Acquire)
     }
 
     /// The store at a glance. Costs nothing.

@@ -164,6 +164,9 @@ impl ParityState {
                 let reshaping = shared.reshaping();
                 let erased = finish(&reader, &mut mirror, durable, store);
                 drop(reshaping);
+                if !erased.is_nothing() {
+                    shared.count_erasure();
+                }
                 if !erased.is_nothing() && erased.unfinished.is_none() {
                     tracing::info!(actor = "parity", rows = erased.rows, segments = erased.segments.len(), "an erasure was carried out");
                 }

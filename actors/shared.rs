@@ -178,6 +178,8 @@ pub(crate) struct Shared {
     checkpoint: Mutex<Option<CheckpointStatus>>,
     /// What LedgerActor has read of sealed segments, until ParityActor keeps it in the mirror.
     sealed_ends: Mutex<Vec<SealedEnds>>,
+    /// How often payloads were erased, or were about to be: what was folded from events before is to be folded anew.
+    pub erasures: AtomicU64,
     /// Held by whoever gives sealed segments other files: one that compresses what another erases from would bring it back.
     reshaping: Mutex<()>,
     /// Held by whoever is the next one, so that one who does it again and again lets others in between.
@@ -227,6 +229,7 @@ impl Shared {
             parity_behind: AtomicU64::new(0),
             checkpoint: Mutex::default(),
             sealed_ends: Mutex::default(),
+            erasures: AtomicU64::new(0),
             reshaping: Mutex::default(),
             signer: Mutex::new(options.store.attestor.clone()),
             signer_changes: AtomicU64::new(0),
@@ -265,6 +268,11 @@ impl Shared {
 
     pub(crate) fn set_checkpoint(&self, change: impl FnOnce(&mut CheckpointStatus)) {
         change(self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default());
+    }
+
+    /// Takes note that payloads are erased, or are about to be.
+    pub(crate) fn count_erasure(&self) {
+        self.erasures.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn put_sealed_ends(&self, ends: Vec<SealedEnds>) {

@@ -410,6 +410,9 @@ impl SqliteState {
             }
             _ => Erased::left("the mirror can't be written just now; erase again once it is, or open the store again"),
         };
+        if !erased.is_nothing() {
+            shared.count_erasure();
+        }
         self.watch_wal(me);
         let _ = reply.send(erased);
         self.see_to_step(me);

@@ -5,3 +5,4 @@
 mod snapshots;
 
 pub use snapshots::{STATE_BYTES_MAX, Snapshot, SnapshotError, Snapshots};
+pub(crate) use snapshots::{are_begun_after, note_erased, snapshots_path};
