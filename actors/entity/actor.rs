@@ -132,7 +132,7 @@ impl<E: Entity> Seat<E> {
         if let Some(poison) = &self.poison {
             return Err(poison.clone().into());
         }
-        let erasures = self.kind.ledger.erasures();
+        let erasures = self.kind.ledger.shared().erasures();
         // A state that was folded before something of its stream was erased may hold it.
         if let Some(live) = self.live.take().filter(|_| self.erasures == erasures) {
             return Ok(live);

@@ -161,7 +161,7 @@ impl Desk {
         let ledger = self.ledger.clone();
         let Some(snapshots) = self.snapshots() else { return };
         // The file is open by now: one that an erasure removes after this takes what is written here with it.
-        if ledger.erasures() != Some(erasures) {
+        if ledger.shared().erasures() != Some(erasures) {
             return;
         }
         if let Err(error) = snapshots.save(snapshot) {

@@ -20,6 +20,7 @@ pub use folded::{Folded, PoisonEvent, PoisonProblem};
 #[cfg(feature = "actors")]
 pub(crate) use {folded::message as panic_message, live::Live};
 pub use snapshots::{STATE_BYTES_MAX, Snapshot, SnapshotError, Snapshots};
+pub(crate) use snapshots::{are_begun_after, note_erased, snapshots_path};
 pub use upcasts::Upcasts;
 
 use crate::event::{Draft, EventRecord};

@@ -485,6 +485,38 @@ fn prepare(conn: &mut Connection, ledger_id: LedgerId, erased: Seq) -> rusqlite:
     Ok(Ok(()))
 }
 
+/// Whether nothing that these erasures name can have come into the file: it was begun once they were done, or there is none. So an
+/// older copy that somebody has put back is none that is left there.
+pub(crate) fn are_begun_after(dir: &Path, erased: Seq, busy_timeout: Duration) -> bool {
+    let path = snapshots_path(dir);
+    let is_there = |suffix: &&str| fs::symlink_metadata(beside(&path, suffix)).is_ok();
+    if !SUFFIXES.iter().any(|suffix| is_there(suffix)) {
+        return true;
+    }
+    let read = || open_meta(&path, busy_timeout)?.query_row("SELECT erased_through FROM meta", [], |row| row.get::<_, i64>(0));
+    !path.is_symlink() && is_there(&"") && read().is_ok_and(|through| Seq::new(through.cast_unsigned()) >= erased)
+}
+
+/// Takes note in a file that was begun while the erasures up to this one were carried out, and has nothing of them, that it was. Where
+/// that fails the next open removes it once more.
+pub(crate) fn note_erased(dir: &Path, erased: Seq, busy_timeout: Duration) {
+    let path = snapshots_path(dir);
+    if path.is_file() && !path.is_symlink() {
+        let note = || open_meta(&path, busy_timeout)?.execute("UPDATE meta SET erased_through = ?1", [erased.get().cast_signed()]);
+        if let Err(error) = note() {
+            tracing::debug!(path = %path.display(), %error, "the entities' snapshots don't know of an erasure that is done");
+        }
+    }
+}
+
+fn open_meta(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    conn.busy_timeout(busy_timeout)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    Ok(conn)
+}
+
 /// Up to where erasures are done already that this file, which is being begun, has nothing of.
 fn erased_through(dir: &Path, busy_timeout: Duration) -> Seq {
     let read = || MirrorReader::open_any(dir, busy_timeout)?.erasures_done_through();
