@@ -15,6 +15,7 @@
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -25,6 +26,10 @@ use super::kind::{Alive, Kind};
 use super::{EntityError, Outcome};
 use crate::entity::{Entity, Live, PoisonEvent, command_id, panic_message};
 use crate::{AppendError, CheckedDraft, Conditions, EventId, EventType, Receipt, Seq, StreamQuery};
+
+/// How long an event that is not durable yet is waited for, before the command is decided again without it: it may have been left out
+/// after all. 250 ms: an fsync takes a hundredth of that, and one that is slow is waited for again.
+const OVERTAKEN_WAIT: Duration = Duration::from_millis(250);
 
 type Answer<E> = Result<Outcome<<E as Entity>::Event>, EntityError<<E as Entity>::Error>>;
 
@@ -47,9 +52,6 @@ pub(crate) enum EntityMsg<E: Entity> {
     /// The last message: the registry sends nothing after it.
     Stop,
 }
-
-// Derived, it would ask it of E.
-impl<E: Entity> ractor::Message for EntityMsg<E> {}
 
 pub(crate) struct EntityActor<E>(PhantomData<fn() -> E>);
 
@@ -110,7 +112,10 @@ impl<E: Entity> Seat<E> {
     }
 
     async fn look(&mut self, look: Look<E>) {
-        let live = self.take_live().await;
+        let live = match self.take_live().await {
+            Ok(mut live) => self.catch_up(&mut live).await.map(|_| live),
+            Err(error) => Err(error),
+        };
         self.keep_poison(live.as_ref().err());
         match live {
             Ok(live) => {
@@ -166,9 +171,13 @@ impl<E: Entity> Seat<E> {
         })
     }
 
-    /// Reads and applies what the stream has behind the state.
-    async fn catch_up(&self, live: &mut Live<E>) -> Result<(), EntityError<E::Error>> {
+    /// Reads and applies what the stream has behind the state; answers whether that was anything.
+    async fn catch_up(&self, live: &mut Live<E>) -> Result<bool, EntityError<E::Error>> {
         let Kind { entity, codec, ledger, options, .. } = &*self.kind;
+        let (before, durable) = (live.folded.position, ledger.shared().durable.borrow().seq);
+        if live.synced >= durable {
+            return Ok(false);
+        }
         loop {
             let page = self.page(live.folded.position + 1, options.page_events_max).await?;
             for (event, payload) in &page.events {
@@ -176,6 +185,19 @@ impl<E: Entity> Seat<E> {
             }
             live.recent.forget(*ledger.shared().mirrored.borrow());
             if page.next.is_none() {
+                live.synced = live.synced.max(durable);
+                return Ok(live.folded.position > before);
+            }
+        }
+    }
+
+    /// The same, where the ledger says that the stream has moved on: what it was may not be durable yet.
+    async fn overtaken(&self, live: &mut Live<E>) -> Result<(), EntityError<E::Error>> {
+        let mut durable = self.kind.ledger.shared().durable.subscribe();
+        let deadline = tokio::time::Instant::now() + OVERTAKEN_WAIT;
+        loop {
+            durable.mark_unchanged();
+            if self.catch_up(live).await? || !matches!(tokio::time::timeout_at(deadline, durable.changed()).await, Ok(Ok(()))) {
                 return Ok(());
             }
         }
@@ -187,31 +209,31 @@ impl<E: Entity> Seat<E> {
     }
 
     async fn answer(&mut self, command: &E::Command, key: Option<&str>) -> Answer<E> {
-        let mut decided = 0;
-        while decided <= self.kind.options.redecisions_max {
+        for _ in 0..=self.kind.options.redecisions_max {
             // Where this is dropped half-way, the state is gone, and folded anew.
             let mut live = self.take_live().await?;
-            let answer = self.attempt(&mut live, command, key).await;
-            match answer {
-                Ok(Some(outcome)) => {
-                    self.keep_snapshot(&mut live);
-                    self.live = Some(live);
-                    return Ok(outcome);
-                }
-                Ok(None) => {
-                    self.catch_up(&mut live).await?;
-                    self.live = Some(live);
-                    decided += 1;
-                }
-                Err(error) => {
-                    if !matches!(&error, EntityError::DecidePanicked { .. } | EntityError::Poisoned(_)) && !error.is_outcome_unknown() {
-                        self.live = Some(live);
-                    }
-                    return Err(error);
-                }
+            let attempt = self.attempt(&mut live, command, key).await;
+            let is_overtaken = match &attempt {
+                Ok(None) => self.overtaken(&mut live).await.map(|()| true)?,
+                // What was recorded rests on the position that it expected. This does on nothing yet.
+                Ok(Some(outcome)) if outcome.receipts.is_empty() => self.catch_up(&mut live).await?,
+                Err(EntityError::Rejected(_)) => self.catch_up(&mut live).await?,
+                _ => false,
+            };
+            let is_lost = matches!(&attempt, Err(EntityError::DecidePanicked { .. } | EntityError::Poisoned(_)))
+                || attempt.as_ref().is_err_and(EntityError::is_outcome_unknown);
+            if !is_lost {
+                self.keep_snapshot(&mut live);
+                self.live = Some(live);
+            }
+            match attempt {
+                Ok(Some(outcome)) if !is_overtaken => return Ok(outcome),
+                Err(error) if !is_overtaken => return Err(error),
+                _ => {}
             }
         }
-        Err(EntityError::Contended { session_id: self.session_id.clone(), attempts: decided })
+        let attempts = self.kind.options.redecisions_max + 1;
+        Err(EntityError::Contended { session_id: self.session_id.clone(), attempts })
     }
 
     /// One decision; nothing where the stream has moved on meanwhile.
@@ -298,8 +320,11 @@ impl<E: Entity> Seat<E> {
                 return Ok(found);
             }
             // A mirror that is written anew: what is remembered no more must be in it first.
-            let mirrored = tokio::time::timeout(self.kind.ledger.shared().options.mirrored_deadline, self.kind.ledger.mirrored(forgotten)).await;
-            mirrored.unwrap_or(Err(AppendError::Rebuilding { done: through.get(), total: forgotten.get() })).map_err(EntityError::Append)?;
+            let mirrored =
+                tokio::time::timeout(self.kind.ledger.shared().options.mirrored_deadline, self.kind.ledger.mirrored(forgotten)).await;
+            mirrored
+                .unwrap_or(Err(AppendError::Rebuilding { done: through.get(), total: forgotten.get() }))
+                .map_err(EntityError::Append)?;
         }
     }
 

@@ -57,7 +57,10 @@ impl DeskRef {
     }
 
     /// Has something done there.
-    pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce(&mut Desk) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Desk) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         self.cast(move |desk| {
             let _ = reply.send(work(desk));
@@ -113,8 +116,10 @@ impl Desk {
         };
         // First: rows up to it are there when the row is looked for.
         let through = mirror.watermark(ledger_id)?.seq;
-        let found = mirror.by_id(id).map_err(|error| {
-            MirrorError::Io { action: "looking up a command in", path: mirror.path().to_owned(), source: std::io::Error::other(error) }
+        let found = mirror.by_id(id).map_err(|error| MirrorError::Io {
+            action: "looking up a command in",
+            path: mirror.path().to_owned(),
+            source: std::io::Error::other(error),
         })?;
         self.mirror = Some(mirror);
         Ok((found.and_then(|stored| stored.session_seq()), through))
@@ -122,10 +127,8 @@ impl Desk {
 
     fn snapshots(&mut self) -> Option<&mut Snapshots> {
         let open = self.snapshots.take().filter(Snapshots::is_in_place);
-        let open = open.map_or_else(
-            || Snapshots::open(self.ledger.dir(), self.ledger.manifest().ledger_id, self.options().mirror_busy_timeout),
-            Ok,
-        );
+        let open = open
+            .map_or_else(|| Snapshots::open(self.ledger.dir(), self.ledger.manifest().ledger_id, self.options().mirror_busy_timeout), Ok);
         match open {
             Ok(open) => Some(self.snapshots.insert(open)),
             Err(error) => {

@@ -76,10 +76,16 @@ impl Ledger {
 }
 
 impl<E: Entity> Entities<E> {
-    async fn start(ledger: &Ledger, entity: E, options: EntityOptions, parent: Option<ActorCell>) -> Result<Entities<E>, EntityError<E::Error>> {
+    async fn start(
+        ledger: &Ledger,
+        entity: E,
+        options: EntityOptions,
+        parent: Option<ActorCell>,
+    ) -> Result<Entities<E>, EntityError<E::Error>> {
         static REGISTRIES: AtomicU64 = AtomicU64::new(0);
         let codec = Codec::new(&entity)?;
-        let no_thread = |source| Error::Ledger(LedgerError::Io { action: "starting a thread for entities of", path: ledger.dir().to_owned(), source });
+        let no_thread =
+            |source| Error::Ledger(LedgerError::Io { action: "starting a thread for entities of", path: ledger.dir().to_owned(), source });
         let (desk, end) = DeskRef::start(ledger.clone()).map_err(|error| EntityError::Read(no_thread(error)))?;
         let spawned = match parent {
             Some(parent) => RegistryActor::spawn_linked(None, RegistryActor::default(), (), parent).await,

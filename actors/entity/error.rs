@@ -20,7 +20,9 @@ pub enum EntityError<E> {
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// `decide` has panicked. The entity is folded anew before its next command.
-    #[error("deciding a command of `{session_id}` at position {position} has panicked: {message}; mend `decide`, and send the command again")]
+    #[error(
+        "deciding a command of `{session_id}` at position {position} has panicked: {message}; mend `decide`, and send the command again"
+    )]
     DecidePanicked {
         /// The stream.
         session_id: Arc<str>,

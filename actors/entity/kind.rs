@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use ractor::{Actor, ActorStatus, ActorCell, ActorId, ActorRef, MessagingErr};
+use ractor::{ActorCell, ActorId, ActorRef, ActorRuntime, ActorStatus, MessagingErr};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::actor::{EntityActor, EntityArgs, EntityMsg};
@@ -128,7 +128,8 @@ impl<E: Entity> Kind<E> {
         let args = EntityArgs { kind: self.clone(), session_id: session_id.clone(), alive: Alive(self.alive.clone()) };
         // Entities outlive the caller, and so must not live on a runtime of the caller's.
         let _here = self.runtime.enter();
-        let (actor, _starting) = EntityActor::spawn_linked_instant(None, EntityActor::default(), args, supervisor).map_err(|_| EntityError::Closed)?;
+        let (actor, _starting) =
+            ActorRuntime::spawn_linked_instant(None, EntityActor::default(), args, supervisor).map_err(|_| EntityError::Closed)?;
         let slot = Slot { actor, waiting: Arc::new(Semaphore::new(permits(&self.options))), used: Instant::now() };
         table.slots.insert(session_id.clone(), slot);
         Ok(())

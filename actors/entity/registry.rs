@@ -22,8 +22,6 @@ pub(crate) enum RegistryMsg<E: Entity> {
     Sweep,
 }
 
-impl<E: Entity> ractor::Message for RegistryMsg<E> {}
-
 pub(crate) struct RegistryActor<E>(PhantomData<fn() -> E>);
 
 impl<E> Default for RegistryActor<E> {
@@ -41,7 +39,12 @@ impl<E: Entity> Actor for RegistryActor<E> {
         Ok(None)
     }
 
-    async fn handle(&self, me: ActorRef<RegistryMsg<E>>, message: RegistryMsg<E>, kind: &mut Self::State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        me: ActorRef<RegistryMsg<E>>,
+        message: RegistryMsg<E>,
+        kind: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
         match message {
             RegistryMsg::Begin(begun) => {
                 let after = begun.options.passivate_after;

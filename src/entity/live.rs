@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::recent::Recent;
 use super::{Codec, Entity, Folded, PoisonEvent, Snapshot, command_tag};
-use crate::event::EventRecord;
+use crate::event::{EventRecord, Seq};
 use crate::ledger::Receipt;
 
 /// An entity that lives.
@@ -15,11 +15,13 @@ pub(crate) struct Live<E: Entity> {
     pub recent: Recent,
     /// The position of its last snapshot; 0 where it has none.
     pub kept_at: u64,
+    /// All that the stream has up to this seq of the ledger is folded.
+    pub synced: Seq,
 }
 
 impl<E: Entity> Default for Live<E> {
     fn default() -> Live<E> {
-        Live { folded: Folded::default(), recent: Recent::default(), kept_at: 0 }
+        Live { folded: Folded::default(), recent: Recent::default(), kept_at: 0, synced: Seq::ZERO }
     }
 }
 
@@ -32,7 +34,7 @@ impl<E: Entity> Live<E> {
         let read = catch_unwind(AssertUnwindSafe(|| serde_json::from_str(&snapshot.state)));
         let state: E::State = read.map_err(|_| "reading it has panicked".to_owned())?.map_err(|error| error.to_string())?;
         let folded = Folded { state, position: snapshot.session_seq, seq: snapshot.seq, event_hash: snapshot.event_hash };
-        Ok(Live { recent: Recent::behind(folded.seq), kept_at: folded.position, folded })
+        Ok(Live { recent: Recent::behind(folded.seq), kept_at: folded.position, synced: folded.seq, folded })
     }
 
     /// A snapshot of it as it is.
@@ -79,6 +81,7 @@ impl<E: Entity> Live<E> {
         is_first_of_key: bool,
     ) -> Result<(), PoisonEvent> {
         self.folded.appended(entity, session_id, event_type, event, receipt)?;
+        self.synced = receipt.seq;
         if is_first_of_key {
             self.recent.note(receipt.id, self.folded.position, receipt.seq);
         }

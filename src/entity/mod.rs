@@ -17,11 +17,11 @@ use serde::de::DeserializeOwned;
 pub use codec::{Codec, CodecError};
 pub use command::{KEY_BYTES_MAX, KeyError, check_key, command_id, command_tag};
 pub use folded::{Folded, PoisonEvent, PoisonProblem};
-#[cfg(feature = "actors")]
-pub(crate) use {folded::message as panic_message, live::Live};
 pub use snapshots::{STATE_BYTES_MAX, Snapshot, SnapshotError, Snapshots};
 pub(crate) use snapshots::{are_begun_after, note_erased, snapshots_path};
 pub use upcasts::Upcasts;
+#[cfg(feature = "actors")]
+pub(crate) use {folded::message as panic_message, live::Live};
 
 use crate::event::{Draft, EventRecord};
 
