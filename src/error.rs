@@ -6,6 +6,7 @@ use crate::event::DraftError;
 use crate::ledger::{AppendError, LedgerError};
 use crate::mirror::{MirrorError, QueryError};
 use crate::parity::{RepairError, ReplayError};
+use crate::streams::StreamError;
 
 /// Anything that can go wrong with a store. Its text ends with what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,9 @@ pub enum Error {
     /// No checkpoint was signed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Events of a stream can't be handed out.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
 }
 
 impl Error {

@@ -198,6 +198,32 @@ pub(crate) fn check_blob(storage: &dyn Storage, dir: &Path, event: &Event<'_>) -
 /// # Errors
 /// As [`check_blob`].
 pub(crate) fn check_blob_file(storage: &dyn Storage, dir: &Path, hash: PayloadHash, bytes: u64) -> Result<Option<LineFault>, LedgerError> {
+    each_piece_of_blob(storage, dir, hash, bytes, |_| ())
+}
+
+/// The bytes of a blob, or what is wrong with it. No more are taken into memory than it is said to have.
+///
+/// # Errors
+/// As [`check_blob`].
+pub(crate) fn read_blob(
+    storage: &dyn Storage,
+    dir: &Path,
+    hash: PayloadHash,
+    bytes: u64,
+) -> Result<Result<Vec<u8>, LineFault>, LedgerError> {
+    let mut read = Vec::new();
+    let wrong = each_piece_of_blob(storage, dir, hash, bytes, |piece| read.extend_from_slice(piece))?;
+    Ok(wrong.map_or(Ok(read), Err))
+}
+
+/// Reads a blob that has its length; answers what is wrong with it once all has been handed over.
+fn each_piece_of_blob(
+    storage: &dyn Storage,
+    dir: &Path,
+    hash: PayloadHash,
+    bytes: u64,
+    mut each: impl FnMut(&[u8]),
+) -> Result<Option<LineFault>, LedgerError> {
     let fault = |what| Ok(Some(LineFault::Blob { hash: hash.to_string(), what }));
     let path = blob_path(dir, hash);
     let mut file = match storage.open_read(&path) {
@@ -212,6 +238,7 @@ pub(crate) fn check_blob_file(storage: &dyn Storage, dir: &Path, hash: PayloadHa
     let mut hasher = blake3::Hasher::new();
     let read = storage::each_piece(file.as_mut(), 0, bytes, |_, _, piece| {
         hasher.update(piece);
+        each(piece);
         Ok(())
     });
     let is_right = read.map_err(reading())? == bytes && hasher.finalize() == *hash.as_bytes();

@@ -1,0 +1,110 @@
+//! What can be wrong with a stream that is read.
+
+use std::path::PathBuf;
+
+use crate::event::{EventId, LineError, Seq};
+use crate::ledger::LineFault;
+
+/// Why events of a stream can't be handed out. Nothing that is not right by its own hash ever is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// A row of the mirror is not an event that was recorded.
+    #[error(
+        "{path}: the row of seq {seq}{place} is wrong: {reason}; run `counterfoil parity --full` to see all differences, then \
+         `counterfoil repair --from ledger`", place = place(.session_id.as_deref(), *.session_seq)
+    )]
+    Row {
+        /// The mirror.
+        path: PathBuf,
+        /// The row's seq, which may be any number.
+        seq: i64,
+        /// The stream that was read, if one was.
+        session_id: Option<String>,
+        /// The position there that was wanted.
+        session_seq: Option<u64>,
+        /// What is wrong.
+        #[source]
+        reason: RowFault,
+    },
+    /// An event of the stream stands where another position belongs.
+    #[error(
+        "{path}: stream `{session_id}` has event {found}{at} where event {expected} belongs; run `counterfoil parity --full` to see all \
+         differences, then `counterfoil repair --from ledger`; where the ledger itself lacks it, `counterfoil verify` says so",
+        at = seq.map(|seq| format!(" (seq {seq})")).unwrap_or_default()
+    )]
+    Position {
+        /// The mirror, or a segment of the ledger.
+        path: PathBuf,
+        /// The stream.
+        session_id: String,
+        /// What belongs there.
+        expected: u64,
+        /// What stands there; 0 where nothing does.
+        found: u64,
+        /// Its seq, where something stands there.
+        seq: Option<Seq>,
+    },
+    /// The ledger has not got the event up to which the mirror says that it mirrors.
+    #[error(
+        "{path} mirrors the ledger up to seq {seq}, and the ledger has no such event; run `counterfoil parity --full` to see which of the \
+         two is wrong, then `counterfoil repair`"
+    )]
+    NotInLedger {
+        /// The mirror.
+        path: PathBuf,
+        /// Its watermark.
+        seq: Seq,
+    },
+    /// The ledger ends before an event that is durable.
+    #[error("the ledger {path} ends at seq {end}, before seq {through}; run `counterfoil verify` to see what is damaged or missing")]
+    Short {
+        /// The store.
+        path: PathBuf,
+        /// The last event that can be read.
+        end: Seq,
+        /// Up to which it was to be read.
+        through: Seq,
+    },
+    /// A payload that is kept out of line can't be had.
+    #[error(
+        "{path}, the payload of seq {seq} ({id}): {reason}; run `counterfoil verify` to see all damage, and restore the file from a backup"
+    )]
+    Payload {
+        /// The blob, or the store.
+        path: PathBuf,
+        /// The event.
+        seq: Seq,
+        /// Its id.
+        id: EventId,
+        /// What is wrong.
+        #[source]
+        reason: LineFault,
+    },
+}
+
+/// What is wrong with a row.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowFault {
+    /// A column has a value that no line can have.
+    #[error("column {0} has a value that no line can have")]
+    Column(&'static str),
+    /// The line that it makes is not right by its own hash.
+    #[error("its line is not right: {0}")]
+    Line(#[from] LineError),
+    /// Its payload is not the one that was hashed.
+    #[error("the payload does not fit payload_hash")]
+    Payload,
+    /// It is another event than the index says.
+    #[error("it is another event than the index says")]
+    Index,
+}
+
+fn place(session_id: Option<&str>, session_seq: Option<u64>) -> String {
+    match (session_id, session_seq) {
+        (Some(id), Some(at)) => format!(", event {at} of stream `{id}`,"),
+        (Some(id), None) => format!(", of stream `{id}`,"),
+        (None, _) => String::new(),
+    }
+}

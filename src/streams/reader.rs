@@ -1,0 +1,400 @@
+//! [`StreamReader`].
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::StreamError;
+use super::query::{Direction, StreamPage, StreamQuery};
+use super::rows::{self, Filling, RowsError};
+use super::scan::{self, scan};
+use crate::Error;
+use crate::event::{Event, EventId, EventRecord, Seq};
+use crate::ledger::place::{blob_path, read_blob};
+use crate::ledger::{LedgerLine, LedgerReader, LineFault, Watermark};
+use crate::mirror::{MirrorError, MirrorReader};
+use crate::options::Options;
+
+/// Reads streams of a store: from the mirror as far as it goes, and from the ledger's lines behind that. Needs no lock, and sees every
+/// event that is acknowledged, whatever state the mirror is in. The mirror is kept open, so keep the reader; where its file is
+/// replaced, it is opened anew.
+///
+/// Each event that is handed out is right by its own hash and its payload's. Whether it is the one that the whole ledger vouches for
+/// is for [`crate::verify`] and [`crate::parity_full`].
+///
+/// What it costs: a page of rows, by the index, however large the store and the stream are; and, for what the mirror has not got yet,
+/// the ledger's lines from the mirror's watermark on. Without a mirror that can be read (it is missing, locked, broken) that is every
+/// line of the ledger up to a full page, or, backwards, up to its end; the memory is a page all the same, and a page that goes on
+/// where the last one ended, forwards, goes on in the lines too.
+///
+/// ```
+/// use counterfoil::{Draft, EventType, Options, Seq, Source, Store, StreamQuery, StreamReader};
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("store");
+/// let options = Options::default();
+/// let (mut store, _) = Store::open(&path, &options)?;
+/// for n in 1..=5 {
+///     store.append(Draft::new(EventType::SYSTEM_NOTE, Source::Runtime).session("s-1").payload(&n)?)?;
+/// }
+/// let mut reader = StreamReader::open(&path, &options)?;
+/// let page = reader.page(&StreamQuery::new("s-1").backwards().events_max(2), Seq::MAX)?;
+/// assert_eq!(page.events.iter().map(|event| event.session_seq).collect::<Vec<_>>(), [Some(5), Some(4)]);
+/// assert_eq!((page.next, page.last), (Some(3), 5));
+/// assert_eq!(reader.events(StreamQuery::new("s-1").from(2), Seq::MAX).count(), 4);
+/// # store.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct StreamReader {
+    ledger: LedgerReader,
+    busy_timeout: Duration,
+    mirror: Option<MirrorReader>,
+    /// The mirror's watermark, as it was seen last: it never goes back.
+    seen: Seq,
+    resume: Option<Resume>,
+}
+
+/// Where a forward read of lines ended, so that the next page need not look through them again.
+#[derive(Clone, Debug)]
+struct Resume {
+    session_id: String,
+    /// The next position.
+    position: u64,
+    /// The line behind which it is to be looked for.
+    after: Watermark,
+}
+
+/// Why a read failed: the mirror can't be read, and the ledger may; or something that stays.
+enum Failed {
+    Mirror(MirrorError),
+    Other(Error),
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Failed {
+        match error.into() {
+            Error::Mirror(error) => Failed::Mirror(error),
+            error => Failed::Other(error),
+        }
+    }
+}
+
+/// What a page is read from.
+struct Sources<'r> {
+    ledger: &'r LedgerReader,
+    mirror: Option<&'r MirrorReader>,
+    seen: &'r mut Seq,
+    resume: &'r mut Option<Resume>,
+}
+
+impl StreamReader {
+    /// Opens the streams of the store in this directory. That its mirror can't be opened is no error.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`], as [`LedgerReader::open`].
+    pub fn open(dir: impl AsRef<Path>, options: &Options) -> Result<StreamReader, Error> {
+        let ledger = LedgerReader::open(dir.as_ref(), options)?;
+        Ok(StreamReader { ledger, busy_timeout: options.mirror_busy_timeout, mirror: None, seen: Seq::ZERO, resume: None })
+    }
+
+    /// A page of a stream, of events whose seq is not beyond `through`: the durable head for those who know it, [`Seq::MAX`] else.
+    /// With that, events may be among them that are written and not fsynced yet, and that a crash may still take back.
+    ///
+    /// # Errors
+    /// [`Error::Stream`] where an event of the page is not right; [`Error::Ledger`] where lines are needed and can't be read.
+    pub fn page(&mut self, query: &StreamQuery, through: Seq) -> Result<StreamPage, Error> {
+        self.reading(|sources| match query.direction() {
+            Direction::Forwards => sources.forwards(query, through),
+            Direction::Backwards => sources.backwards(query, through),
+        })
+    }
+
+    /// The events of a stream, a page at a time as they are asked for. Ends with the first error.
+    ///
+    /// # Errors
+    /// As [`StreamReader::page`].
+    pub fn events(&mut self, query: StreamQuery, through: Seq) -> impl Iterator<Item = Result<EventRecord, Error>> {
+        let (mut next, mut page) = (Some(query), Vec::new().into_iter());
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(event) = page.next() {
+                    return Some(Ok(event));
+                }
+                let query = next.take()?;
+                match self.page(&query, through) {
+                    Ok(StreamPage { events, next: position, .. }) => {
+                        page = events.into_iter();
+                        next = position.map(|position| query.from(position));
+                    }
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+        })
+    }
+
+    /// An event by its id, where its seq is not beyond `through`; see [`StreamReader::page`]. An id that no event has costs a look
+    /// into the index, and the lines that the mirror has not got.
+    ///
+    /// # Errors
+    /// As [`StreamReader::page`].
+    pub fn find(&mut self, id: EventId, through: Seq) -> Result<Option<EventRecord>, Error> {
+        self.reading(|sources| sources.find(id, through))
+    }
+
+    /// The payload's exact JSON, read from blobs/ where it is out of line; None where it is erased.
+    ///
+    /// # Errors
+    /// [`StreamError::Payload`] where the blob is missing, or is not the one that was hashed; [`Error::Ledger`].
+    pub fn payload(&self, event: &EventRecord) -> Result<Option<Box<RawValue>>, Error> {
+        if event.erased || event.payload.is_some() {
+            return Ok(event.payload.clone());
+        }
+        let wrong = |reason| {
+            let path = blob_path(self.ledger.dir(), event.payload_hash);
+            Error::from(StreamError::Payload { path, seq: event.seq, id: event.id, reason })
+        };
+        let Some(bytes) = event.blob_bytes else {
+            return Err(wrong(LineFault::Payload));
+        };
+        match read_blob(self.ledger.storage(), self.ledger.dir(), event.payload_hash, bytes)? {
+            Ok(bytes) => {
+                let text = String::from_utf8(bytes).map_err(|_| wrong(LineFault::Payload))?;
+                RawValue::from_string(text).map(Some).map_err(|_| wrong(LineFault::Payload))
+            }
+            // It may have been erased since the event was read.
+            Err(_) if self.is_erased_by_now(event) => Ok(None),
+            Err(reason) => Err(wrong(reason)),
+        }
+    }
+
+    fn is_erased_by_now(&self, event: &EventRecord) -> bool {
+        let row = self.mirror.as_ref().and_then(|mirror| rows::by_seq(mirror.connection(), mirror.path(), event.seq).ok()).flatten();
+        if let Some(row) = row {
+            return row.erased && row.event_hash == event.event_hash;
+        }
+        let line = self.ledger.line(event.seq).ok().flatten();
+        let line = line.as_deref().and_then(|line| crate::event::line::decode(line).ok());
+        line.is_some_and(|line| line.to_record().erased && line.event_hash == event.event_hash)
+    }
+
+    /// Reads, from the mirror too where that can be read. It is opened anew once where it has been replaced.
+    fn reading<T>(&mut self, mut read: impl FnMut(&mut Sources<'_>) -> Result<T, Failed>) -> Result<T, Error> {
+        let StreamReader { ledger, busy_timeout, mirror, seen, resume } = self;
+        // One that is taken for a file that nobody writes to sees nothing of what is committed later.
+        if mirror.as_ref().is_some_and(MirrorReader::is_frozen) {
+            *mirror = None;
+        }
+        for is_last in [false, true] {
+            if mirror.is_none() {
+                *seen = Seq::ZERO;
+                *mirror = MirrorReader::open(ledger.dir(), ledger.manifest().ledger_id, *busy_timeout).map_err(log).ok();
+            }
+            let read = read(&mut Sources { ledger, mirror: mirror.as_ref(), seen, resume });
+            match read {
+                Ok(read) => return Ok(read),
+                Err(Failed::Other(error)) => return Err(error),
+                Err(Failed::Mirror(error)) => {
+                    *mirror = None;
+                    let may_be_better = matches!(error, MirrorError::Gone { .. }) || error.may_be_unread();
+                    log(error);
+                    if is_last || !may_be_better {
+                        break;
+                    }
+                }
+            }
+        }
+        read(&mut Sources { ledger, mirror: None, seen, resume }).map_err(|failed| match failed {
+            Failed::Mirror(error) => error.into(),
+            Failed::Other(error) => error,
+        })
+    }
+}
+
+fn log(error: MirrorError) {
+    tracing::debug!(%error, "reading the ledger's lines in place of the mirror's rows");
+}
+
+impl Sources<'_> {
+    /// Runs this in one read transaction of the mirror, with the mirror's watermark. Nothing where there is no mirror.
+    fn mirrored<T>(
+        &mut self,
+        read: impl FnOnce(&rusqlite::Connection, &Path, Watermark) -> Result<T, RowsError>,
+    ) -> Result<Option<T>, Failed> {
+        let Some(mirror) = self.mirror else {
+            return Ok(None);
+        };
+        let sqlite = |source| Failed::Mirror(MirrorError::Sqlite { action: "reading", path: mirror.path().to_owned(), source });
+        let transaction = mirror.connection().unchecked_transaction().map_err(sqlite)?;
+        let mark = mirror.watermark_since(self.ledger.manifest().ledger_id, *self.seen)?;
+        *self.seen = mark.seq;
+        let read = read(&transaction, mirror.path(), mark).map_err(|error| match error {
+            RowsError::Sqlite(source) => sqlite(source),
+            RowsError::Wrong(error) => error.into(),
+        })?;
+        Ok(Some(read))
+    }
+
+    fn forwards(&mut self, query: &StreamQuery, through: Seq) -> Result<StreamPage, Failed> {
+        let (mut page, first) = (Filling::default(), query.first());
+        let mirrored = self.mirrored(|conn, path, mark| {
+            let last = rows::last_position(conn, query.session_id(), mark.seq.min(through))?;
+            rows::read(conn, path, query, (first, last), &mut page)?;
+            Ok((mark, last))
+        })?;
+        let (mark, last) = mirrored.unwrap_or((scan::beginning(self.ledger), 0));
+        let at = first.saturating_add(page.events.len() as u64);
+        let is_full = query.is_full(page.events.len(), page.bytes, 0);
+        if at <= last || is_full || mark.seq >= through {
+            let next = (at <= last || mark.seq < through).then_some(at);
+            return Ok(StreamPage { events: page.events, next, last });
+        }
+        self.forwards_in_lines(query, through, page, (mark, last))
+    }
+
+    /// Fills a page up with events that the mirror, which has the stream up to a position, has not got.
+    fn forwards_in_lines(
+        &mut self,
+        query: &StreamQuery,
+        through: Seq,
+        mut page: Filling,
+        (mark, mirrored): (Watermark, u64),
+    ) -> Result<StreamPage, Failed> {
+        let mut at = query.first().saturating_add(page.events.len() as u64);
+        let fits = |resume: &Resume| {
+            resume.session_id == query.session_id() && resume.position == at && (mark.seq.next()..=through).contains(&resume.after.seq)
+        };
+        let (after, mut last) = match self.resume.take().filter(fits) {
+            Some(resume) => (resume.after, resume.position - 1),
+            None => (mark, mirrored),
+        };
+        let (mut before, mut next) = (after, None);
+        scan(self.ledger, after, through, |line, event, place| {
+            if let Some(position) = position(self.ledger, query, line, event, last)? {
+                last = position;
+                if position >= at {
+                    scan::check_payload(self.ledger, line, event)?;
+                    if !page.push(query, event, line.raw.bytes.len()) {
+                        next = Some(position);
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    at = position + 1;
+                }
+            }
+            before = place;
+            if query.is_full(page.events.len(), page.bytes, 0) {
+                next = Some(at);
+                return Ok(ControlFlow::Break(()));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        *self.resume = next.map(|position| Resume { session_id: query.session_id().to_owned(), position, after: before });
+        Ok(StreamPage { events: page.events, next, last })
+    }
+
+    fn backwards(&mut self, query: &StreamQuery, through: Seq) -> Result<StreamPage, Failed> {
+        let (mut page, first) = (Filling::default(), query.first());
+        let mirrored = self.mirrored(|conn, path, mark| {
+            let last = rows::last_position(conn, query.session_id(), mark.seq.min(through))?;
+            let is_enough = first <= last || mark.seq >= through;
+            if is_enough {
+                rows::read(conn, path, query, (1, first.min(last)), &mut page)?;
+            }
+            Ok((mark, last, is_enough))
+        })?;
+        let (mark, mirrored, is_enough) = mirrored.unwrap_or((scan::beginning(self.ledger), 0, false));
+        let mut last = mirrored;
+        if !is_enough {
+            let mut newest = Newest::default();
+            scan(self.ledger, mark, through, |line, event, _| {
+                if let Some(position) = position(self.ledger, query, line, event, last)? {
+                    last = position;
+                    if position > first {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    scan::check_payload(self.ledger, line, event)?;
+                    newest.push(query, event, line.raw.bytes.len());
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            let left_out = newest.left_out;
+            page = newest.into_page();
+            if !left_out && mirrored > 0 {
+                // Rows stay: what was in the mirror at its watermark is there at a later one.
+                self.mirrored(|conn, path, _| rows::read(conn, path, query, (1, first.min(mirrored)), &mut page))?;
+            }
+        }
+        let oldest = page.events.last().and_then(|event| event.session_seq);
+        let next = oldest.filter(|oldest| *oldest > 1).map(|oldest| oldest - 1);
+        Ok(StreamPage { events: page.events, next, last })
+    }
+
+    fn find(&mut self, id: EventId, through: Seq) -> Result<Option<EventRecord>, Failed> {
+        let mirrored = self.mirrored(|conn, path, mark| Ok((rows::by_id(conn, path, id, mark.seq.min(through))?, mark)))?;
+        let (found, mark) = mirrored.unwrap_or((None, scan::beginning(self.ledger)));
+        let mut found = found;
+        if found.is_none() {
+            scan(self.ledger, mark, through, |line, event, _| {
+                if event.id != id {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                scan::check_payload(self.ledger, line, event)?;
+                found = Some(event.to_record());
+                Ok(ControlFlow::Break(()))
+            })?;
+        }
+        Ok(found)
+    }
+}
+
+/// The position of a line's event in the stream that is read, which follows `last`; None where it is of another stream, or none.
+fn position(
+    ledger: &LedgerReader,
+    query: &StreamQuery,
+    line: &LedgerLine<'_>,
+    event: &Event<'_>,
+    last: u64,
+) -> Result<Option<u64>, StreamError> {
+    if event.session_id() != Some(query.session_id()) {
+        return Ok(None);
+    }
+    let found = event.session_seq().unwrap_or(0);
+    if found == last + 1 {
+        return Ok(Some(found));
+    }
+    Err(StreamError::Position {
+        path: scan::segment_of(ledger, line),
+        session_id: query.session_id().to_owned(),
+        expected: last + 1,
+        found,
+        seq: Some(event.seq),
+    })
+}
+
+/// The newest events of what has been read, as many as a page holds.
+#[derive(Default)]
+struct Newest {
+    events: VecDeque<(EventRecord, usize)>,
+    bytes: usize,
+    left_out: bool,
+}
+
+impl Newest {
+    fn push(&mut self, query: &StreamQuery, event: &Event<'_>, bytes: usize) {
+        while query.is_full(self.events.len(), self.bytes, bytes) {
+            let Some((_, bytes)) = self.events.pop_front() else {
+                break;
+            };
+            self.bytes -= bytes;
+            self.left_out = true;
+        }
+        self.bytes += bytes;
+        self.events.push_back((event.to_record(), bytes));
+    }
+
+    fn into_page(self) -> Filling {
+        Filling { events: self.events.into_iter().rev().map(|(event, _)| event).collect(), bytes: self.bytes, is_full: self.left_out }
+    }
+}
