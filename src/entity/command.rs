@@ -56,7 +56,7 @@ mod tests {
         assert_ne!(command_id("ab", "c"), command_id("a", "bc"));
         assert_ne!(command_id("", "abc"), command_id("abc", ""));
         // Recorded ids depend on it: it must never change.
-        assert_eq!(command_id("account-1", "transfer-7").to_string(), "");
+        assert_eq!(command_id("account-1", "transfer-7").to_string(), "evt_7553AW8X89BVXP4WF5JYZ0A38W");
     }
 
     #[test]

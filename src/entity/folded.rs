@@ -7,6 +7,10 @@ use super::{Codec, CodecError, Entity};
 use crate::event::{EventHash, EventId, EventRecord, EventType, Seq};
 use crate::ledger::Receipt;
 
+/// Characters that are kept of what a panic says: enough for an `assert_eq!` of two lines, and no more than a log can take, since a
+/// poison event is told with every command that comes.
+const MESSAGE_CHARS_MAX: usize = 2000;
+
 /// State at a position of a stream.
 ///
 /// After a [`PoisonEvent`] it must not be used any more: the state may have been changed by half.
@@ -144,8 +148,8 @@ fn caught<T>(part: &'static str, run: impl FnOnce() -> T) -> Result<T, PoisonPro
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| PoisonProblem::Panicked { part, message: message(panic.as_ref()) })
 }
 
-/// What a panic said.
+/// What a panic said, as far as the bound goes.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without a message").to_owned()
+    text.unwrap_or("a panic without a message").chars().take(MESSAGE_CHARS_MAX).collect()
 }

@@ -3,6 +3,7 @@
 mod codec;
 mod command;
 mod folded;
+pub mod kit;
 #[cfg(feature = "actors")]
 mod live;
 #[cfg(feature = "actors")]

@@ -8,6 +8,7 @@ pub mod history;
 pub mod opened;
 pub mod secrets;
 pub mod simulated;
+pub mod streams;
 pub mod watched;
 
 use std::collections::BTreeMap;

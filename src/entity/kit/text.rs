@@ -1,0 +1,79 @@
+//! Texts of the kit: JSON in one order, and what two lists of lines differ in.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+/// What comes before the JSON stays, and the JSON gets its keys in order at every depth. Numbers stay as they are written.
+pub(super) fn canonical(line: &str) -> String {
+    // An event's line has its type in front, and no type has one of these.
+    let start = line.find(['{', '[']).unwrap_or(line.len());
+    let (before, json) = line.split_at_checked(start).unwrap_or((line, ""));
+    let mut out = before.to_owned();
+    push(json, &mut out);
+    out
+}
+
+fn push(json: &str, out: &mut String) {
+    let push_list = |items: Vec<(String, &RawValue)>, ends: [char; 2], out: &mut String| {
+        out.push(ends[0]);
+        for (at, (key, value)) in items.into_iter().enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            out.push_str(&key);
+            push(value.get(), out);
+        }
+        out.push(ends[1]);
+    };
+    if let Ok(map) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) {
+        let quoted = |key: String| serde_json::to_string(&key).unwrap_or(key) + ":";
+        push_list(map.into_iter().map(|(key, value)| (quoted(key), value)).collect(), ['{', '}'], out);
+    } else if let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(json) {
+        push_list(items.into_iter().map(|value| (String::new(), value)).collect(), ['[', ']'], out);
+    } else {
+        out.push_str(json);
+    }
+}
+
+/// Both texts in one, line by line: what they begin and end with alike as it is, in between `-` before lines of the first and `+`
+/// before lines of the second.
+pub(super) fn differing(first: &str, second: &str) -> String {
+    let (first, second): (Vec<&str>, Vec<&str>) = (first.lines().collect(), second.lines().collect());
+    let alike = first.iter().zip(&second).take_while(|(one, other)| one == other).count();
+    let shorter = first.len().min(second.len());
+    let alike_at_end = first.iter().rev().zip(second.iter().rev()).take(shorter - alike).take_while(|(one, other)| one == other).count();
+    let middle = |lines: &[&str], sign: char| -> Vec<String> {
+        let lines = lines.get(alike..lines.len() - alike_at_end).unwrap_or_default();
+        lines.iter().map(|line| format!("  {sign} {line}")).collect()
+    };
+    let plain = |lines: &[&str]| -> Vec<String> { lines.iter().map(|line| format!("    {line}")).collect() };
+    let begin = plain(first.get(..alike).unwrap_or_default());
+    let end = plain(first.get(first.len() - alike_at_end..).unwrap_or_default());
+    [begin, middle(&first, '-'), middle(&second, '+'), end].concat().join("\n")
+}
+
+pub(super) fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_in_order_and_numbers_stay() {
+        let json = r#"a.v1 {"b":[{"y":1.0,"x":340282366920938463463374607431768211455}],"a":"{\"z\":1}"}"#;
+        assert_eq!(canonical(json), r#"a.v1 {"a":"{\"z\":1}","b":[{"x":340282366920938463463374607431768211455,"y":1.0}]}"#);
+        for same in ["a.v1 null", "a.v1 \"x\"", "[]", "{}", "7", "a.v1 [3,2]"] {
+            assert_eq!(canonical(same), same);
+        }
+    }
+
+    #[test]
+    fn differences_are_shown_in_place() {
+        assert_eq!(differing("a\nb\nc\nd", "a\nx\nd"), "    a\n  - b\n  - c\n  + x\n    d");
+        assert_eq!(differing("", "a"), "  + a");
+        assert_eq!(differing("a\na", "a"), "    a\n  - a");
+    }
+}
