@@ -431,8 +431,8 @@ impl Snapshots {
 }
 
 impl Drop for Snapshots {
-    /// Empties the WAL, where nobody uses it. That is not done by closing, which would remove the WAL by its name, and so
-    /// that of another file where this one has been replaced.
+    /// Empties the WAL, where nobody uses it. That is not left to closing, which would remove the WAL by its name: SQLite looks
+    /// first whether the file is still in its place, but it may be replaced right then.
     fn drop(&mut self) {
         let emptied = self.conn.busy_timeout(Duration::ZERO);
         let emptied = emptied.and_then(|()| self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
