@@ -30,13 +30,13 @@ use crate::{
 /// as the runtime lives.
 #[derive(Clone)]
 pub struct Ledger {
-    inner: Arc<Handle>,
+    pub(super) inner: Arc<Handle>,
 }
 
-struct Handle {
-    dir: PathBuf,
+pub(super) struct Handle {
+    pub(super) dir: PathBuf,
     manifest: Manifest,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     supervisor: ActorRef<Message>,
 }
 
@@ -546,7 +546,7 @@ fn stopped(reason: String) -> Error {
 }
 
 /// Runs blocking work off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => Err(stopped(error.to_string())),
