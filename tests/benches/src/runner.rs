@@ -44,6 +44,7 @@ impl Runner {
             let (name, program, system, events) = match case.store {
                 Needs::Nothing => continue,
                 Needs::Ours(events) => (format!("ours-{events}"), Program::Ours, "actors", events),
+                Needs::Streams(events) => (format!("streams-{events}"), Program::Ours, "streams-make", events),
                 Needs::Crtx(events) => (format!("crtx-{events}"), Program::Peers, "crtx-make", events),
             };
             if self.stores.contains_key(&name) {
@@ -93,7 +94,7 @@ impl Runner {
         if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
             return Ok(false);
         }
-        for case in cases.iter().filter(|case| case.store == Needs::Nothing && case.spec.rate.is_none() && case.spec.system != "import") {
+        for case in cases.iter().filter(|case| case.store == Needs::Nothing && case.spec.rate.is_none() && case.spec.events_max == u64::MAX) {
             let counted = self.in_fresh_dir(&case.spec, |spec| {
                 let counts = self.work.join("strace");
                 let mut strace = Command::new("strace");
@@ -120,6 +121,7 @@ impl Runner {
         let store = match case.store {
             Needs::Nothing => None,
             Needs::Ours(events) => self.stores.get(&format!("ours-{events}")),
+            Needs::Streams(events) => self.stores.get(&format!("streams-{events}")),
             Needs::Crtx(events) => self.stores.get(&format!("crtx-{events}")),
         };
         let program = self.program(case.program)?;
@@ -155,6 +157,8 @@ impl Runner {
                 (None, u64::MAX) => format!("{}/{}", case.spec.in_flight, case.spec.payload),
                 // It is compared with both legs at 256 in flight, and writes as they do.
                 _ if case.spec.system == "import" => "256/1140".to_owned(),
+                // The sizes of one thing beside each other.
+                _ if matches!(case.store, Needs::Streams(_)) => case.spec.system.clone(),
                 _ => "#".to_owned(),
             };
             blocks.entry(block).or_default().push(index);
