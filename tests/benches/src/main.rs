@@ -1,6 +1,6 @@
 //! Benchmarks of Counterfoil: alone on this disk, or side by side with what could be used instead. See README.md.
 //!
-//! - `plan` which cases there are · `runner` a process for each, in rounds · `results`, `targets`, `report`, `plot` what
+//! - `plan` which cases there are · `runner` a process for each, in rounds · `results`, `targets`, `report` (with `entity_report`), `plot` what
 //!   came of it · `machine` what it ran on · `growth`, `soak` long runs
 //! - `cases` what such a process does: `disk` yardsticks, `core`, `actors`, `sqlite`, `upkeep` (with `transcripts`), `entity` and `streams`
 //!   (with `tools`); `settings` their options
@@ -10,6 +10,7 @@ mod cases;
 mod core;
 mod disk;
 mod entity;
+mod entity_report;
 mod growth;
 mod machine;
 mod plan;
