@@ -65,7 +65,7 @@ pub enum PoisonProblem {
         message: String,
     },
     /// It is not the one after the last that was folded.
-    #[error("event {expected} of its stream should come here; run `counterfoil parity --full` on the store")]
+    #[error("event {expected} of its stream should come here; run `counterfoil verify` and `counterfoil parity --full` on the store")]
     Gap {
         /// The position that should come.
         expected: u64,

@@ -37,7 +37,7 @@
 //!     Counter,
 //!     [
 //!         Case { name: "up to ten", given: nine(), when: 1, then: Then::events([Counted::Counted { by: 1 }]) },
-//!         Case { name: "no further", given: nine(), when: 2, then: Then::error(|error| *error == TooMuch) },
+//!         Case { name: "no further", given: nine(), when: 2, then: Then::error(|error: &TooMuch| *error == TooMuch) },
 //!     ],
 //! );
 //! ```

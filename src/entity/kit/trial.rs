@@ -10,6 +10,9 @@ use crate::options::Options;
 /// What `decide` made of a command.
 pub(super) type Answer<E> = Result<Vec<<E as Entity>::Event>, <E as Entity>::Error>;
 
+/// What makes `decide` answer differently of two states that should be one.
+const HINT: &str = "does serde leave out a field, or do events come in the order of a HashMap?";
+
 /// The stream that the drafts of a trial are for.
 const STREAM: &str = "kit";
 
@@ -52,6 +55,7 @@ impl<E: Entity> Trial<E> {
         self.entity.apply(&mut self.live, event);
         self.entity.apply(&mut self.replayed, &read);
         self.entity.apply(&mut self.restored, &read);
+        json::<E>(&self.live).map_err(|found| format!("{at}: {found}"))?;
         same_state::<E>(&self.live, &self.replayed).map_err(|difference| {
             format!(
                 "{at}: it does something else to the state once it was recorded and read again; a field that serde leaves out, or an \
@@ -111,8 +115,8 @@ impl<E: Entity> Trial<E> {
             other => Err(format!("`decide` {what}\n{}", differing(&text, &other))),
         };
         compare(&self.live, "is not pure: asked twice of one state, it answered differently")?;
-        compare(&self.replayed, "answers differently once the events before were recorded and read again; does serde leave out a field?")?;
-        compare(&self.restored, "answers differently of a state that was in a snapshot; does serde leave out a field of the state?")?;
+        compare(&self.replayed, &format!("answers differently once the events before were recorded and read again; {HINT}"))?;
+        compare(&self.restored, &format!("answers differently of a state that was in a snapshot; {HINT}"))?;
         Ok(answer)
     }
 
