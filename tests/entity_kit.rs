@@ -30,9 +30,9 @@ enum Fault {
     ApplyAsksSkippedOfEvent,
     EventRounds,
     EventIsNan,
-    EventHasHashMap,
     StateHasOddKeys,
     StateIsNan,
+    /// No fault, but something that must not pass for one.
     StateHasHashSet,
     PassesOverItsOwn,
     TagIsTooLong,
@@ -201,11 +201,11 @@ fn steps(fault: Fault) {
 
 #[test]
 fn an_entity_that_is_well_passes() {
-    // But for its map, whose order is not the same twice.
+    // But for an event with a map, whose order is not the same twice.
     let told = failing(|| steps(Fault::None));
     assert!(told.starts_with("`decide` is not pure: asked twice of one state, it answered differently\n  - named.v1 {"), "{told}");
 
-    let kit = kit(Fault::None)
+    let kit = kit(Fault::StateHasHashSet)
         .when(Command::Add(3))
         .then([added(3), Event::Noted])
         .when(Command::Nothing)
@@ -264,7 +264,7 @@ fn every_fault_is_found() {
     ApplyAsksSkippedOfEvent: event 6, `added.v2 {"by":1}`: it does something else to the state once it was recorded and read again; a field that serde leaves out, or an `apply` that is not pure
       - {"total":16,"names":{},"weight":0.0}
       + {"total":8,"names":{},"weight":0.0}
-    EventRounds: event 1: it does not read back as what it was; its Serialize and Deserialize don't fit
+    EventRounds: event 1: it does not read back as what it was; its Serialize and Deserialize don't fit (or is it the order of a HashSet?)
       - weighed.v1 {"grams":2.25}
       + weighed.v1 {"grams":3.25}
     EventIsNan: event 1: `weighed.v1 {"grams":null}`: the event was not recorded, since it could not be read again (JSON has no NaN and no infinity, for one): the payload is none of `weighed.v1`: invalid type: null, expected f64 at line 1 column 13; let the variant take it (`#[serde(default)]` for fields that came later), or give what has changed a new version and an upcast
@@ -274,10 +274,6 @@ fn every_fault_is_found() {
     PassesOverItsOwn: event 2: `noted.v1 null`: `noted.v1` is passed over when it is read, so it can't be recorded; take it out of `Entity::passes_over`
     TagIsTooLong: event 1: `added.v2 {"by":2}` can't be recorded: tag 0 has 129 bytes, but must have 1 to 128; shorten it
     "#);
-    let told = failing(|| steps(Fault::StateHasHashSet));
-    assert!(told.contains("the state is another one after it was in a snapshot"), "{told}");
-    let told = failing(|| drop(kit(Fault::EventHasHashMap).when(Command::Name)));
-    assert!(told.contains("is not pure"), "{told}");
 }
 
 #[test]
