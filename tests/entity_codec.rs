@@ -148,7 +148,7 @@ fn every_event_reads_back_as_it_was() {
     let temp = tempfile::tempdir().unwrap();
     let mut options = options();
     disk::without_sync(&mut options);
-    let store = RefCell::new(Store::open(&temp.path().join("store"), &options).unwrap().0);
+    let store = RefCell::new(Store::open(temp.path().join("store"), &options).unwrap().0);
     let codec = Codec::new(&Store2).unwrap();
     let config = Config { cases: campaign("COUNTERFOIL_ENTITY_CODEC_ROUNDS", 512) as u32, failure_persistence: None, ..Config::default() };
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[11; 32]))

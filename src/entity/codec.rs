@@ -1,5 +1,6 @@
 //! The codec: what turns an entity's events into drafts, and records back into events. Pure; it knows no ledger.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -123,6 +124,12 @@ pub enum CodecError {
 impl CodecError {
     pub(super) fn payload(event_type: &str, problem: serde_json::Error) -> CodecError {
         CodecError::Payload { event_type: event_type.to_owned(), problem: Arc::new(problem) }
+    }
+}
+
+impl<E: Entity> fmt::Debug for Codec<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Codec").field("entity", &E::NAME).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Folding a stream, event by event: state at a position, and the event at which it can go no further. No I/O.
 
 use std::any::Any;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Codec, CodecError, Entity};
@@ -75,6 +76,13 @@ pub enum PoisonProblem {
 impl<E: Entity> Default for Folded<E> {
     fn default() -> Self {
         Folded { state: E::State::default(), position: 0, seq: Seq::ZERO, event_hash: EventHash::from_bytes([0; 32]) }
+    }
+}
+
+impl<E: Entity> fmt::Debug for Folded<E> {
+    /// Where it is. What the state is, only the entity can show.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(E::NAME).field("position", &self.position).field("seq", &self.seq).finish_non_exhaustive()
     }
 }
 
