@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Codec, CodecError, Entity};
-use crate::event::{EventHash, EventId, EventRecord, EventType, Seq};
+use crate::event::{EventHash, EventId, EventRecord, Seq};
 use crate::ledger::Receipt;
 
 /// Characters that are kept of what a panic says: enough for an `assert_eq!` of two lines, and no more than a log can take, since a
@@ -108,7 +108,7 @@ impl<E: Entity> Folded<E> {
     fn step(&mut self, entity: &E, codec: &Codec<E>, at: u64, event: &EventRecord, payload: Option<&str>) -> Result<(), PoisonProblem> {
         self.is_next(at)?;
         let event_type = event.event_type.as_str();
-        if event_type.starts_with(EventType::RESERVED) || caught("passes_over", || entity.passes_over(event_type))? {
+        if caught("passes_over", || entity.passes_over(event_type))? {
             return Ok(());
         }
         let Some(payload) = payload else {

@@ -192,8 +192,7 @@ pub trait Entity: Send + Sync + 'static {
         draft
     }
 
-    /// Whether events of this type stand in the stream and are none of this entity's: they are passed over. Types that the ledger
-    /// itself writes (`counterfoil.`) are passed over without asking.
+    /// Whether events of this type stand in the stream and are none of this entity's: they are passed over.
     fn passes_over(&self, event_type: &str) -> bool {
         let _ = event_type;
         false
