@@ -30,13 +30,13 @@ use crate::{
 /// as the runtime lives.
 #[derive(Clone)]
 pub struct Ledger {
-    inner: Arc<Handle>,
+    pub(super) inner: Arc<Handle>,
 }
 
-struct Handle {
-    dir: PathBuf,
+pub(super) struct Handle {
+    pub(super) dir: PathBuf,
     manifest: Manifest,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     supervisor: ActorRef<Message>,
 }
 
@@ -398,8 +398,8 @@ impl Ledger {
         })?
     }
 
-    /// Erases payloads in ledger, blobs, torn/ and mirror, for good, beside the appends: records it, then carries it out. The
-    /// events stay, with their hashes. Rows wait while it is carried out (as long as it takes to write the mirror and the segments
+    /// Erases payloads in ledger, blobs, torn/, mirror and snapshots of entities, for good, beside the appends: records it, then
+    /// carries it out. The events stay, with their hashes. Rows wait while it is carried out (as long as it takes to write the mirror and the segments
     /// concerned anew), and `Durability::Mirrored` with them. Where it can't be carried out as a whole just now (`unfinished` in the
     /// report says why), the next call or the next open does the rest.
     ///
@@ -421,6 +421,7 @@ impl Ledger {
             let (drafts, fresh) = self.identify(checked);
             let append = Append { fresh, seal_through: Some(last), ..self.reserve_shared(drafts).await? };
             report.recorded = self.send(append).await?.iter().map(|receipt| receipt.seq).collect();
+            shared.count_erasure();
         }
         report.done = ractor::call!(self.inner.supervisor, |reply| Inner::Erase(reply).into())
             .unwrap_or_else(|_| Erased::left("the mirror's actor has ended, or is not there yet; its restart or the next open does it"));
@@ -470,6 +471,10 @@ impl Ledger {
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.inner.manifest
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
     }
 
     /// The supervisor: a stable address for append messages, which survives restarts of the actors behind it.
@@ -541,7 +546,7 @@ fn stopped(reason: String) -> Error {
 }
 
 /// Runs blocking work off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => Err(stopped(error.to_string())),

@@ -12,7 +12,7 @@
 //!                                       CheckpointActor, likewise: signs how far the ledger is, for anchors elsewhere
 //! ```
 //!
-//! - `handle` [`Ledger`], what callers hold · `message` the append message · `inbox` on its way · `permits` what bounds that
+//! - `handle` [`Ledger`], what callers hold (`streams`: what it reads of streams) · `message` the append message · `inbox` on its way · `permits` what bounds that
 //! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`, `waiting`, `covering`, `to_mirror`), `outbox` between it and `sqlite`,
 //!   `parity` (with `checks`: which of them look, and in which turn), `compress` and `checkpoint` (by `side`) the actors · `shared` what they share outside
 //!   messages · `answers` who gives them · `options`
@@ -26,6 +26,7 @@ mod checks;
 mod children;
 mod compress;
 mod covering;
+pub mod entity;
 mod flusher;
 mod gather;
 mod handle;
@@ -39,6 +40,7 @@ mod permits;
 mod shared;
 mod side;
 mod sqlite;
+mod streams;
 mod supervisor;
 mod to_mirror;
 mod waiting;

@@ -161,9 +161,13 @@ impl ParityState {
                 let _ = self.context.supervisor.cast(Inner::Replaying { through }.into());
                 let reader = LedgerReader::open(&self.context.dir, store)?;
                 // First: what is replayed is to have no payload that is to be erased.
-                let reshaping = shared.reshaping();
+                let (reshaping, erasing) = (shared.reshaping(), shared.erasing());
                 let erased = finish(&reader, &mut mirror, durable, store);
                 drop(reshaping);
+                if !erased.is_nothing() {
+                    shared.count_erasure();
+                }
+                drop(erasing);
                 if !erased.is_nothing() && erased.unfinished.is_none() {
                     tracing::info!(actor = "parity", rows = erased.rows, segments = erased.segments.len(), "an erasure was carried out");
                 }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::LedgerOptions;
 use super::answers::{Answers, all_on};
 use super::checkpoint::CheckpointStatus;
+use super::entity::Claims;
 use super::inbox::Inbox;
 use super::message::Reply;
 use super::outbox::Outbox;
@@ -175,13 +176,28 @@ pub(crate) struct Shared {
     pub checks_cancelled: Arc<AtomicBool>,
     /// The sealed segment that the timer's comparison has read last.
     pub parity_behind: AtomicU64,
+    /// Which streams have a live entity.
+    pub claims: Arc<Claims>,
     checkpoint: Mutex<Option<CheckpointStatus>>,
     /// What LedgerActor has read of sealed segments, until ParityActor keeps it in the mirror.
     sealed_ends: Mutex<Vec<SealedEnds>>,
+    /// How often payloads were erased, or were about to be: what was folded from events before is to be folded anew.
+    erasures: AtomicU64,
+    /// Erasures that are carried out just now.
+    erasing: AtomicU64,
     /// Held by whoever gives sealed segments other files: one that compresses what another erases from would bring it back.
     reshaping: Mutex<()>,
     /// Held by whoever is the next one, so that one who does it again and again lets others in between.
     reshaping_next: Mutex<()>,
+}
+
+/// An erasure that is carried out.
+pub(crate) struct Erasing<'s>(&'s Shared);
+
+impl Drop for Erasing<'_> {
+    fn drop(&mut self) {
+        self.0.erasing.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Shared {
@@ -225,8 +241,11 @@ impl Shared {
             check: Mutex::new(None),
             checks_cancelled: Arc::default(),
             parity_behind: AtomicU64::new(0),
+            claims: Arc::default(),
             checkpoint: Mutex::default(),
             sealed_ends: Mutex::default(),
+            erasures: AtomicU64::new(0),
+            erasing: AtomicU64::new(0),
             reshaping: Mutex::default(),
             signer: Mutex::new(options.store.attestor.clone()),
             signer_changes: AtomicU64::new(0),
@@ -265,6 +284,23 @@ impl Shared {
 
     pub(crate) fn set_checkpoint(&self, change: impl FnOnce(&mut CheckpointStatus)) {
         change(self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default());
+    }
+
+    /// Takes note that payloads are to be erased, or were.
+    pub(crate) fn count_erasure(&self) {
+        self.erasures.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Held while an erasure is carried out, until it is counted: who sees that none is, sees that one was.
+    pub(crate) fn erasing(&self) -> Erasing<'_> {
+        self.erasing.fetch_add(1, Ordering::AcqRel);
+        Erasing(self)
+    }
+
+    /// How often payloads were erased or to be erased; nothing while they are.
+    pub(crate) fn erasures(&self) -> Option<u64> {
+        let erasures = self.erasures.load(Ordering::Acquire);
+        (self.erasing.load(Ordering::Acquire) == 0).then_some(erasures)
     }
 
     pub(crate) fn put_sealed_ends(&self, ends: Vec<SealedEnds>) {

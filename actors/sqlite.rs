@@ -402,6 +402,7 @@ impl SqliteState {
         let durable = self.durable();
         let shared = self.context.shared.clone();
         let reached = self.at(failpoint::ACTOR_SQLITE_ERASE);
+        let erasing = shared.erasing();
         let erased = match &mut self.mirror {
             _ if reached.is_err() => Erased::left("it was stopped"),
             Some(mirror) if mirror.check_in_place().is_ok() => {
@@ -410,6 +411,10 @@ impl SqliteState {
             }
             _ => Erased::left("the mirror can't be written just now; erase again once it is, or open the store again"),
         };
+        if !erased.is_nothing() {
+            shared.count_erasure();
+        }
+        drop(erasing);
         self.watch_wal(me);
         let _ = reply.send(erased);
         self.see_to_step(me);

@@ -108,7 +108,9 @@ failpoints! {
     ERASE_ROWS = "erase.rows";
     /// Rows are erased, and not committed.
     ERASE_ROWS_COMMIT = "erase.rows.commit";
-    /// They are committed; pages of the mirror that are out of use may hold the payloads.
+    /// They are committed; snapshots of entities that were folded from the payloads are there.
+    ERASE_SNAPSHOTS = "erase.snapshots";
+    /// Those are gone; pages of the mirror that are out of use may hold the payloads.
     ERASE_VACUUM = "erase.vacuum";
     /// The mirror's pages are written anew; its WAL may hold the payloads.
     ERASE_WAL = "erase.wal";

@@ -410,7 +410,7 @@ impl Store {
         Ok(done)
     }
 
-    /// Erases payloads in ledger, blobs, torn/ and mirror, for good: records it, then carries it out. The events stay, with their
+    /// Erases payloads in ledger, blobs, torn/, mirror and snapshots of entities, for good: records it, then carries it out. The events stay, with their
     /// hashes. Where it can't be carried out as a whole just now (`unfinished` in the report says why), the next open does the
     /// rest. Each page of the mirror is written anew, which takes as long as the mirror is large.
     ///

@@ -1,5 +1,5 @@
 //! Goal: once an event is erased, no file of the store has anything of its payload: no segment, plain or compressed, no torn bytes,
-//! no page of the mirror or of its WAL, no mirror that was set aside, no blob. What has nothing to do with it stays as it was.
+//! no page of the mirror or of its WAL, no mirror that was set aside, no blob, no snapshot of an entity. What has nothing to do with it stays as it was.
 //!
 //! Method: a store with words that nothing else has, put into each of these places; every file is searched for them, byte for byte,
 //! in each form that JSON allows, and decompressed. The search finds them before, in each of the places.
@@ -19,9 +19,19 @@ use counterfoil::*;
 fn of_all_secrets() {
     let (_temp, dir, options) = secrets::store();
     let found: Vec<String> = secrets_in(&dir).iter().map(|path| path.to_str().unwrap().to_owned()).collect();
-    for place in
-        ["mirror.sqlite3", "aside-1", "02-0-0.torn", "03-99-0.torn", "03-99-1.torn", "damaged-1", "damaged-2.zst", ".jsonl", ".jsonl.zst"]
-    {
+    for place in [
+        "mirror.sqlite3",
+        "entities.sqlite3",
+        "entities.sqlite3-wal",
+        "aside-1",
+        "02-0-0.torn",
+        "03-99-0.torn",
+        "03-99-1.torn",
+        "damaged-1",
+        "damaged-2.zst",
+        ".jsonl",
+        ".jsonl.zst",
+    ] {
         assert!(found.iter().any(|path| path.ends_with(place)), "{place}: {found:?}");
     }
     let before = secrets::lines(&dir);

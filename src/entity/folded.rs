@@ -157,7 +157,7 @@ fn caught<T>(part: &'static str, run: impl FnOnce() -> T) -> Result<T, PoisonPro
 }
 
 /// What a panic said, as far as the bound goes.
-pub(super) fn message(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without a message").chars().take(MESSAGE_CHARS_MAX).collect()
 }

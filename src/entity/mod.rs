@@ -128,6 +128,11 @@ mod command;
 mod fold;
 mod folded;
 pub mod kit;
+#[cfg(feature = "actors")]
+mod live;
+#[cfg(feature = "actors")]
+mod recent;
+mod snapshots;
 mod tagged;
 mod upcasts;
 
@@ -138,7 +143,11 @@ pub use codec::{Codec, CodecError};
 pub use command::{KEY_BYTES_MAX, KeyError, check_key, command_id, command_tag};
 pub use fold::{EntityReadError, fold};
 pub use folded::{Folded, PoisonEvent, PoisonProblem};
+pub use snapshots::{STATE_BYTES_MAX, Snapshot, SnapshotError, Snapshots};
+pub(crate) use snapshots::{are_begun_after, note_erased, snapshots_path};
 pub use upcasts::Upcasts;
+#[cfg(feature = "actors")]
+pub(crate) use {folded::message as panic_message, live::Live};
 
 use crate::event::{Draft, EventRecord};
 

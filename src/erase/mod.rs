@@ -1,4 +1,5 @@
-//! Erasure: payloads are forgotten in ledger, blobs, torn/ and mirror, and the chain stays whole.
+//! Erasure: payloads are forgotten in ledger, blobs, torn/ and mirror, and the chain stays whole. What was folded from them goes too:
+//! snapshots of entities are removed.
 //!
 //! Called by the store, by every open, by replay and by repair, with the lock held. What is to be erased is what a
 //! `counterfoil.erasure.v1` event names, and nothing else: `plan` says what such an event will name, [`Store::erase`] records it,
@@ -17,11 +18,13 @@ pub(crate) use plan::plan;
 pub use plan::{Erase, EraseError, Erasure};
 pub use report::{EraseReport, Erased, ErasedEvent, RecordedErasure};
 
+use crate::entity::{Snapshots, are_begun_after, note_erased, snapshots_path};
 use crate::event::erasure::ErasurePayload;
 use crate::event::{Event, PayloadHash, Seq};
+use crate::failpoint;
 use crate::ledger::compress::settle_doubles;
 use crate::ledger::erase::{self as leg, Copies, Name, Names, Said};
-use crate::ledger::{FileIdentity, FsStorage, LedgerError, LedgerReader, Needles, Segment, Storage};
+use crate::ledger::{FileIdentity, FsStorage, LedgerError, LedgerReader, Needles, Segment, Storage, io_advice};
 use crate::mirror::{Aside, Mirror, MirrorError, MirrorFault, MirrorReader, asides};
 use crate::options::Options;
 
@@ -43,6 +46,11 @@ enum Unfinished {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Mirror(#[from] MirrorError),
+    #[error(
+        "removing the entities' snapshots {path}, which may have the payloads: {source}; {advice}, then open the store again or erase again",
+        advice = io_advice(source)
+    )]
+    Snapshots { path: PathBuf, source: std::io::Error },
     #[error("a reader holds the mirror's WAL, which still has the payloads; end it, and open the store again or erase again")]
     WalHeld,
     #[error(
@@ -160,8 +168,9 @@ impl Work<'_> {
         let torn = leg::torn_files(self.options.storage.as_ref(), self.reader.dir())?;
         let asides = asides(self.reader.dir())?;
         let changed = self.changed(&known.files, &torn, &asides);
-        if names.is_empty() && changed.is_empty() && !known.pending {
-            return Ok(());
+        let is_reread = !names.is_empty() || known.pending || changed.iter().any(|name| name.starts_with("segments/"));
+        if !is_reread && changed.is_empty() {
+            return self.snapshots(false, known.through);
         }
         let mut all = names.clone();
         if !changed.is_empty() && known.through > Seq::ZERO {
@@ -172,6 +181,7 @@ impl Work<'_> {
         self.files(&changed, &all)?;
         let rows = self.mirror.erase_rows(&all)?;
         self.done.rows += rows;
+        self.snapshots(is_reread || rows > 0, known.through)?;
         if (rows > 0 || known.pending) && !self.mirror.forget_old_pages().map_err(Unfinished::of_vacuum)? {
             return Err(Unfinished::WalHeld);
         }
@@ -180,7 +190,19 @@ impl Work<'_> {
         }
         let files = self.identities(&known.files, &names)?;
         self.mirror.keep_erasures_done(through, &files)?;
+        note_erased(self.reader.dir(), through, self.options.mirror_busy_timeout);
         Ok(())
+    }
+
+    /// Snapshots of entities may have what erased payloads said, and which do nobody can tell. Whoever folds an entity from now on
+    /// finds no payload of them in rows and lines; and what was folded before is not kept, since its file is gone.
+    fn snapshots(&self, have_payloads: bool, erased: Seq) -> Result<(), Unfinished> {
+        let (dir, path) = (self.reader.dir(), snapshots_path(self.reader.dir()));
+        if !have_payloads && are_begun_after(dir, erased, self.options.mirror_busy_timeout) {
+            return Ok(());
+        }
+        let removed = self.options.at(failpoint::ERASE_SNAPSHOTS).and_then(|()| Snapshots::remove(dir));
+        removed.map_err(|source| Unfinished::Snapshots { path, source })
     }
 
     /// What is recorded behind this seq, and where the last of it stands; the same seq where nothing is.

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+#[cfg(feature = "actors")]
+use crate::event::EventRecord;
 use crate::event::{Draft, Event, EventHash, EventId, Seq, Timestamp};
 
 /// The last event of a ledger, or its genesis.
@@ -103,6 +105,20 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// The receipt of an event that is recorded already.
+    #[cfg(feature = "actors")]
+    pub(crate) fn again(event: &EventRecord) -> Receipt {
+        Receipt {
+            seq: event.seq,
+            id: event.id,
+            event_hash: event.event_hash,
+            session_seq: event.session_seq,
+            recorded_at: event.recorded_at,
+            duplicate: true,
+            mirror: MirrorAck::NotAwaited,
+        }
+    }
+
     pub(crate) fn of(event: &Event<'_>) -> Receipt {
         Receipt {
             seq: event.seq,

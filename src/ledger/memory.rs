@@ -16,6 +16,11 @@ impl Stored {
     pub fn of(event: &Event<'_>) -> Stored {
         Stored(TailEvent::of(event))
     }
+
+    /// Its position in its stream.
+    pub fn session_seq(&self) -> Option<u64> {
+        self.0.receipt.session_seq
+    }
 }
 
 /// Looks things up in the mirror. It need not know events that the writer still remembers.

@@ -99,6 +99,11 @@ impl MirrorReader {
         Ok(pending)
     }
 
+    /// The erasures up to this event are known to be carried out.
+    pub(crate) fn erasures_done_through(&self) -> Result<Seq, MirrorError> {
+        Ok(self.sqlite("reading", done(&self.conn))?.through)
+    }
+
     /// Hands over the erasures behind this seq, in order.
     pub(crate) fn each_erasure(&self, behind: Seq, found: &mut FoundErasure<'_>) -> Result<(), MirrorError> {
         self.sqlite("reading", each_mirrored_erasure(&self.conn, behind, found))

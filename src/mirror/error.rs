@@ -177,7 +177,7 @@ impl MirrorError {
     }
 }
 
-pub(super) fn fault_of(error: &rusqlite::Error) -> MirrorFault {
+pub(crate) fn fault_of(error: &rusqlite::Error) -> MirrorFault {
     use rusqlite::ErrorCode;
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => MirrorFault::Broken,

@@ -35,6 +35,7 @@ pub use apply::{Insertion, insert_event};
 pub(crate) use aside::{Aside, asides};
 pub(crate) use checked::{Checked, keep_checked};
 pub(crate) use erase::{Rows, each_mirrored_erasure, last_erasure};
+pub(crate) use error::fault_of;
 pub use error::{MirrorError, MirrorFault};
 pub(crate) use positions::bounded_positions;
 pub use query::{QueryError, Table};
@@ -499,7 +500,7 @@ pub(crate) fn set_aside_since(dir: &Path, error: &MirrorError) -> Result<PathBuf
 }
 
 /// SQLite versions from 3.7.0 to 3.51.2 can lose a WAL when it is reset at the wrong moment.
-const SQLITE_VERSION_MIN: i32 = 3_051_003;
+pub(crate) const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
 fn check_version() -> Result<(), MirrorError> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {

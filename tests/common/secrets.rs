@@ -79,7 +79,7 @@ pub fn store() -> (tempfile::TempDir, PathBuf, Options) {
 }
 
 /// Fills a store: the secrets are in plain and compressed segments, in the active one, in torn bytes, in a mirror that was set
-/// aside, in rows that were written anew, and in the mirror's WAL, which stays.
+/// aside, in rows that were written anew, and in the mirror's WAL, which stays. And in an entity's snapshot, and the WAL of that.
 pub fn filled(dir: &Path, options: &Options) {
     let (mut store, _) = Store::open(dir, options).unwrap();
     for seq in 1..=EVENTS {
@@ -102,6 +102,21 @@ pub fn filled(dir: &Path, options: &Options) {
          INSERT OR IGNORE INTO events SELECT * FROM kept ORDER BY seq DESC",
     )
     .unwrap();
+    snapshot(dir, &format!("\"{}\"", "nothing to hide ".repeat(300)), 2);
+    snapshot(dir, &payload(4), 3);
+}
+
+/// Keeps the state of an entity that has folded the secrets' stream; the WAL is left there as a process that is killed leaves it.
+pub fn snapshot(dir: &Path, state: &str, session_seq: u64) {
+    let ledger_id = LedgerReader::open(dir, &Options::default()).unwrap().manifest().ledger_id;
+    let mut snapshots = entity::Snapshots::open(dir, ledger_id, std::time::Duration::from_secs(5)).unwrap();
+    let (entity, session_id, state) = ("a test".to_owned(), SESSION.to_owned(), state.to_owned());
+    let (seq, event_hash) = (Seq::new(4), EventHash::from_bytes([4; 32]));
+    snapshots.save(&entity::Snapshot { entity, state_version: 1, session_id, session_seq, seq, event_hash, state }).unwrap();
+    let wal = dir.join("entities.sqlite3-wal");
+    let bytes = fs::read(&wal).unwrap();
+    drop(snapshots);
+    fs::write(wal, bytes).unwrap();
 }
 
 /// Bytes in torn/ as recovery and repair leave them there.

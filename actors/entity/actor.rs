@@ -1,0 +1,375 @@
+//! EntityActor: the one live entity of a stream.
+//!
+//! ```text
+//! command ──► known by its key? ──► the first answer again
+//!                │ no
+//!                ▼
+//!             decide ──► append, if the stream is where the state is ──► acknowledged ──► apply ──► answer
+//!                ▲                        │ it is not
+//!                └── read what came, apply ┘  (a bounded number of times)
+//! ```
+//!
+//! It folds its stream when the first message comes, and not before: an actor that is spawned costs nothing. One command is under way
+//! at a time. What is applied is what reading the stream back would give, so the state is always a fold of what is recorded.
+
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::claims::Claim;
+use super::desk::Page;
+use super::kind::{Alive, Kind};
+use super::{EntityError, Outcome};
+use crate::entity::{Entity, Live, PoisonEvent, command_id, panic_message};
+use crate::{AppendError, CheckedDraft, Conditions, EventId, EventType, Receipt, Seq, StreamQuery};
+
+/// How long an event that is not durable yet is waited for, before the command is decided again without it: it may have been left out
+/// after all. 250 ms: an fsync takes a hundredth of that, and one that is slow is waited for again.
+const OVERTAKEN_WAIT: Duration = Duration::from_millis(250);
+
+type Answer<E> = Result<Outcome<<E as Entity>::Event>, EntityError<<E as Entity>::Error>>;
+
+/// A command on its way.
+pub(crate) struct Ask<E: Entity> {
+    pub command: Arc<E::Command>,
+    pub key: Option<Arc<str>>,
+    pub reply: oneshot::Sender<Answer<E>>,
+    pub _permit: OwnedSemaphorePermit,
+}
+
+/// Something that looks at the state, or at why there is none.
+pub(crate) type Look<E> = Box<dyn FnOnce(Result<(&<E as Entity>::State, u64), EntityError<<E as Entity>::Error>>) + Send>;
+
+pub(crate) enum EntityMsg<E: Entity> {
+    /// Decide this.
+    Command(Ask<E>),
+    /// Show the state.
+    Look(Look<E>, OwnedSemaphorePermit),
+    /// The last message: the registry sends nothing after it.
+    Stop,
+}
+
+pub(crate) struct EntityActor<E>(PhantomData<fn() -> E>);
+
+impl<E> Default for EntityActor<E> {
+    fn default() -> EntityActor<E> {
+        EntityActor(PhantomData)
+    }
+}
+
+/// What the actor has.
+pub(crate) struct Seat<E: Entity> {
+    kind: Arc<Kind<E>>,
+    session_id: Arc<str>,
+    /// Dropped before the claim, and so before another one lives.
+    live: Option<Live<E>>,
+    claim: Option<Claim>,
+    poison: Option<PoisonEvent>,
+    /// Erasures that were recorded when it was folded; nothing while one is carried out.
+    erasures: Option<u64>,
+    _alive: Alive,
+}
+
+pub(crate) struct EntityArgs<E: Entity> {
+    pub kind: Arc<Kind<E>>,
+    pub session_id: Arc<str>,
+    pub alive: Alive,
+}
+
+impl<E: Entity> Actor for EntityActor<E> {
+    type Msg = EntityMsg<E>;
+    type State = Seat<E>;
+    type Arguments = EntityArgs<E>;
+
+    async fn pre_start(&self, _: ActorRef<EntityMsg<E>>, args: EntityArgs<E>) -> Result<Seat<E>, ActorProcessingErr> {
+        let EntityArgs { kind, session_id, alive } = args;
+        Ok(Seat { kind, session_id, claim: None, live: None, poison: None, erasures: None, _alive: alive })
+    }
+
+    async fn handle(&self, me: ActorRef<EntityMsg<E>>, message: EntityMsg<E>, seat: &mut Seat<E>) -> Result<(), ActorProcessingErr> {
+        let was_poisoned = seat.poison.is_some();
+        match message {
+            EntityMsg::Command(ask) => seat.command(ask).await,
+            EntityMsg::Look(look, _permit) => seat.look(look).await,
+            EntityMsg::Stop => me.stop(None),
+        }
+        if let Some(poison) = seat.poison.as_ref().filter(|_| !was_poisoned) {
+            seat.kind.poisoned(&me, &seat.session_id, poison);
+        }
+        Ok(())
+    }
+}
+
+impl<E: Entity> Seat<E> {
+    async fn command(&mut self, ask: Ask<E>) {
+        let answer = self.answer(&ask.command, ask.key.as_deref()).await;
+        self.keep_poison(answer.as_ref().err());
+        // A caller that has gone away is no error.
+        let _ = ask.reply.send(answer);
+    }
+
+    async fn look(&mut self, look: Look<E>) {
+        let live = match self.take_live().await {
+            Ok(mut live) => self.catch_up(&mut live).await.map(|_| live),
+            Err(error) => Err(error),
+        };
+        self.keep_poison(live.as_ref().err());
+        match live {
+            Ok(live) => {
+                let live = self.live.insert(live);
+                look(Ok((&live.folded.state, live.folded.position)));
+            }
+            Err(error) => look(Err(error)),
+        }
+    }
+
+    fn keep_poison(&mut self, error: Option<&EntityError<E::Error>>) {
+        if let Some(EntityError::Poisoned(poison)) = error {
+            (self.live, self.poison) = (None, Some(poison.clone()));
+        }
+    }
+
+    /// The state, folded from the stream unless that is done. It has to be put back: where it is lost, it is folded anew.
+    async fn take_live(&mut self) -> Result<Live<E>, EntityError<E::Error>> {
+        if let Some(poison) = &self.poison {
+            return Err(poison.clone().into());
+        }
+        let erasures = self.kind.ledger.shared().erasures();
+        // A state that was folded before something of its stream was erased may hold it.
+        if let Some(live) = self.live.take().filter(|_| self.erasures == erasures) {
+            return Ok(live);
+        }
+        if self.claim.is_none() {
+            let taken = self.kind.claims.take(&self.session_id, self.kind.owner).await;
+            let taken = taken.map_err(|other| EntityError::Taken { session_id: self.session_id.clone(), by: other.name });
+            self.claim = Some(taken?);
+        }
+        let mut live = self.from_snapshot().await?;
+        self.catch_up(&mut live).await?;
+        self.erasures = erasures;
+        // That it is only looked at must not mean that all of it is read each time.
+        self.keep_snapshot(&mut live);
+        Ok(live)
+    }
+
+    /// What its snapshot has, or nothing yet.
+    async fn from_snapshot(&self) -> Result<Live<E>, EntityError<E::Error>> {
+        let nothing = || self.caught("State::default", 0, || Ok(Live::default()));
+        if self.kind.options.snapshot_every == 0 {
+            return nothing();
+        }
+        let session_id = self.session_id.clone();
+        let found = self.kind.desk.run(move |desk| Ok(desk.opening(E::NAME, E::STATE_VERSION, &session_id))).await;
+        let Ok(Some(snapshot)) = found else {
+            return nothing();
+        };
+        Live::of_snapshot(&snapshot).or_else(|problem| {
+            tracing::warn!(entity = E::NAME, position = snapshot.session_seq, problem, "a snapshot does not fit the state; it is dropped");
+            let session_id = self.session_id.clone();
+            self.kind.desk.cast(move |desk| desk.drop_snapshot(&session_id));
+            nothing()
+        })
+    }
+
+    /// Reads and applies what the stream has behind the state; answers whether that was anything.
+    async fn catch_up(&self, live: &mut Live<E>) -> Result<bool, EntityError<E::Error>> {
+        let Kind { entity, codec, ledger, options, .. } = &*self.kind;
+        let (before, durable) = (live.folded.position, ledger.shared().durable.borrow().seq);
+        if live.synced >= durable {
+            return Ok(false);
+        }
+        loop {
+            let page = self.page(live.folded.position + 1, options.page_events_max).await?;
+            for (event, payload) in &page.events {
+                live.absorb(entity, codec, event, payload.as_ref().map(|payload| payload.get()))?;
+            }
+            live.recent.forget(*ledger.shared().mirrored.borrow());
+            if page.next.is_none() {
+                live.synced = live.synced.max(durable);
+                return Ok(live.folded.position > before);
+            }
+        }
+    }
+
+    /// The same, where the ledger says that the stream has moved on: what it was may not be durable yet.
+    async fn overtaken(&self, live: &mut Live<E>) -> Result<(), EntityError<E::Error>> {
+        let mut durable = self.kind.ledger.shared().durable.subscribe();
+        let deadline = tokio::time::Instant::now() + OVERTAKEN_WAIT;
+        loop {
+            durable.mark_unchanged();
+            if self.catch_up(live).await? || !matches!(tokio::time::timeout_at(deadline, durable.changed()).await, Ok(Ok(()))) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn page(&self, from: u64, events_max: usize) -> Result<Page, EntityError<E::Error>> {
+        let query = StreamQuery::new(&*self.session_id).from(from).events_max(events_max);
+        self.kind.desk.run(move |desk| desk.page(&query)).await.map_err(EntityError::Read)
+    }
+
+    async fn answer(&mut self, command: &E::Command, key: Option<&str>) -> Answer<E> {
+        for _ in 0..=self.kind.options.redecisions_max {
+            // Where this is dropped half-way, the state is gone, and folded anew.
+            let mut live = self.take_live().await?;
+            let attempt = self.attempt(&mut live, command, key).await;
+            let is_overtaken = match &attempt {
+                Ok(None) => self.overtaken(&mut live).await.map(|()| true)?,
+                // What was recorded rests on the position that it expected. This does on nothing yet.
+                Ok(Some(outcome)) if outcome.receipts.is_empty() => self.catch_up(&mut live).await?,
+                Err(EntityError::Rejected(_)) => self.catch_up(&mut live).await?,
+                _ => false,
+            };
+            let is_lost = matches!(&attempt, Err(EntityError::Panicked { .. } | EntityError::Poisoned(_)))
+                || attempt.as_ref().is_err_and(EntityError::is_outcome_unknown);
+            if !is_lost {
+                self.keep_snapshot(&mut live);
+                self.live = Some(live);
+            }
+            match attempt {
+                Ok(Some(outcome)) if !is_overtaken => return Ok(outcome),
+                Err(error) if !is_overtaken => return Err(error),
+                _ => {}
+            }
+        }
+        let attempts = self.kind.options.redecisions_max + 1;
+        Err(EntityError::Contended { session_id: self.session_id.clone(), attempts })
+    }
+
+    /// One decision; nothing where the stream has moved on meanwhile.
+    async fn attempt(
+        &self,
+        live: &mut Live<E>,
+        command: &E::Command,
+        key: Option<&str>,
+    ) -> Result<Option<Outcome<E::Event>>, EntityError<E::Error>> {
+        let Kind { entity, ledger, options, .. } = &*self.kind;
+        let position = live.folded.position;
+        let id = key.map(|key| command_id(&self.session_id, key));
+        if let Some(id) = id
+            && let Some(first) = self.find(live, id).await?
+        {
+            return self.first_answer(first).await.map(Some);
+        }
+        let decided = self.caught("decide", position, || {
+            let events = entity.decide(&live.folded.state, command).map_err(EntityError::Rejected)?;
+            self.prepare(&events, key)
+        });
+        let (drafts, events) = decided?;
+        if events.is_empty() {
+            return Ok(Some(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
+        }
+        let types: Vec<EventType> = drafts.iter().map(|draft| draft.draft().event_type().clone()).collect();
+        let conditions = Conditions::none().session(&*self.session_id, position);
+        let appended = match ledger.submit(drafts, conditions, options.durability).await {
+            Ok(answer) => answer.await,
+            Err(error) => Err(error),
+        };
+        match appended {
+            // Recorded by an earlier life of this entity, whose answer was lost: what it was is read back.
+            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => Ok(None),
+            Ok(receipts) => {
+                for ((receipt, event), event_type) in receipts.iter().zip(&events).zip(&types) {
+                    let event = (event_type.as_str(), event);
+                    live.appended(entity, &self.session_id, event, receipt, id == Some(receipt.id))?;
+                }
+                live.recent.forget(*ledger.shared().mirrored.borrow());
+                Ok(Some(Outcome { events, receipts, position: live.folded.position, duplicate: false }))
+            }
+            Err(AppendError::WrongSessionSeq { .. }) => Ok(None),
+            // The key's event has come into the stream, caused by another decision than this one.
+            Err(AppendError::Conflict { id: known, .. } | AppendError::BatchConflict { id: known }) if id == Some(known) => Ok(None),
+            Err(error) => Err(EntityError::Append(error)),
+        }
+    }
+
+    /// Drafts of these events, and the events as they will read back: those are applied.
+    fn prepare(&self, events: &[E::Event], key: Option<&str>) -> Result<(Vec<CheckedDraft>, Vec<E::Event>), EntityError<E::Error>> {
+        let Kind { entity, codec, ledger, .. } = &*self.kind;
+        let prepared = events.iter().enumerate().map(|(at, event)| {
+            let draft = codec.draft(entity, &self.session_id, key, at == 0, event)?;
+            let draft = ledger.check(draft).map_err(EntityError::Append)?;
+            if draft.session_id() != Some(&*self.session_id) {
+                return Err(EntityError::StreamRedacted);
+            }
+            let event = codec.read_back(entity, draft.draft())?;
+            Ok((draft, event))
+        });
+        prepared.collect()
+    }
+
+    /// Runs code of the entity's.
+    fn caught<T>(
+        &self,
+        part: &'static str,
+        position: u64,
+        run: impl FnOnce() -> Result<T, EntityError<E::Error>>,
+    ) -> Result<T, EntityError<E::Error>> {
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let (session_id, message) = (self.session_id.clone(), panic_message(panic.as_ref()));
+            Err(EntityError::Panicked { session_id, position, part, message })
+        })
+    }
+
+    /// The position of the first event that a command with this id has caused.
+    async fn find(&self, live: &Live<E>, id: EventId) -> Result<Option<u64>, EntityError<E::Error>> {
+        let forgotten = live.recent.forgotten();
+        match live.recent.find(id) {
+            Some(position) => return Ok(Some(position)),
+            None if forgotten == Seq::ZERO => return Ok(None),
+            None => {}
+        }
+        loop {
+            let (found, through) = self.kind.desk.run(move |desk| desk.find(id)).await.map_err(EntityError::Read)?;
+            if found.is_some() || through >= forgotten {
+                return Ok(found);
+            }
+            // A mirror that is written anew: what is remembered no more must be in it first.
+            let mirrored =
+                tokio::time::timeout(self.kind.ledger.shared().options.mirrored_deadline, self.kind.ledger.mirrored(forgotten)).await;
+            mirrored
+                .unwrap_or(Err(AppendError::Rebuilding { done: through.get(), total: forgotten.get() }))
+                .map_err(EntityError::Append)?;
+        }
+    }
+
+    /// The answer to a command whose first event stands at this position.
+    async fn first_answer(&self, first: u64) -> Answer<E> {
+        let mut outcome = Outcome { events: Vec::new(), receipts: Vec::new(), position: first, duplicate: true };
+        let (mut from, mut left) = (first, 1);
+        while left > 0 {
+            let page = self.page(from, left).await?;
+            for (event, payload) in &page.events {
+                if from == first && outcome.receipts.is_empty() {
+                    left = event.batch.map_or(1, |(_, events)| events as usize);
+                }
+                if let Some(payload) = payload {
+                    outcome.events.push(self.kind.codec.decode(&event.event_type, payload.get())?);
+                }
+                outcome.receipts.push(Receipt::again(event));
+                outcome.position = event.session_seq.unwrap_or(from);
+                from += 1;
+                left -= 1;
+            }
+            if page.events.is_empty() {
+                break;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Has a snapshot taken, where it is time for one.
+    fn keep_snapshot(&self, live: &mut Live<E>) {
+        let every = self.kind.options.snapshot_every;
+        let Some(erasures) = self.erasures.filter(|_| every > 0 && live.folded.position - live.kept_at >= every) else { return };
+        live.kept_at = live.folded.position;
+        match live.snapshot(&self.session_id) {
+            Ok(snapshot) => self.kind.desk.cast(move |desk| desk.keep(&snapshot, erasures)),
+            Err(problem) => tracing::warn!(entity = E::NAME, position = live.folded.position, problem, "no snapshot could be taken"),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Streams, read through the handle: off the async threads, and up to what was durable when it was asked for.
+//!
+//! Called by callers of [`Ledger`] and by entities. No actor is asked: readers need no lock.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::stream::{BoxStream, Stream};
+use serde_json::value::RawValue;
+
+use super::handle::{Ledger, blocking};
+use super::shared::MirrorHealth;
+use crate::{Error, EventId, EventRecord, Seq, StreamPage, StreamQuery, StreamReader};
+
+impl Ledger {
+    /// A page of a stream, with every event that was durable when it was asked for. Rows that wait for more to be committed together
+    /// are committed at once, and awaited for `mirror_busy_timeout` at most; what the mirror has not got then is read from the ledger's
+    /// lines.
+    ///
+    /// # Errors
+    /// As [`StreamReader::page`].
+    pub async fn stream_page(&self, query: StreamQuery) -> Result<StreamPage, Error> {
+        self.with_streams(move |reader, through| reader.page(&query, through)).await
+    }
+
+    /// The events of a stream, of which a page is loaded when the consumer asks for its first event, and none ahead. It ends behind
+    /// the last event that was durable when its last page was loaded, and after an error; dropped, it stops, and what is being
+    /// loaded is thrown away. The store stays open for as long as it lives.
+    ///
+    /// # Errors
+    /// An item is an error as of [`StreamReader::page`].
+    pub fn stream(&self, query: StreamQuery) -> BoxStream<'static, Result<EventRecord, Error>> {
+        let reading = Reading { ledger: self.clone(), reader: None, query };
+        Box::pin(Events { page: Vec::new().into_iter(), rest: Rest::Idle(Box::new(reading)) })
+    }
+
+    /// An event by its id; see [`StreamReader::find`].
+    ///
+    /// # Errors
+    /// As [`StreamReader::page`].
+    pub async fn find(&self, id: EventId) -> Result<Option<EventRecord>, Error> {
+        self.with_streams(move |reader, through| reader.find(id, through)).await
+    }
+
+    /// The payload's exact JSON, read from blobs/ where it is out of line; None where it is erased.
+    ///
+    /// # Errors
+    /// As [`StreamReader::payload`].
+    pub async fn payload(&self, event: &EventRecord) -> Result<Option<Box<RawValue>>, Error> {
+        if event.erased || event.payload.is_some() {
+            return Ok(event.payload.clone());
+        }
+        let (dir, options, event) = (self.inner.dir.clone(), self.inner.shared.options.store.clone(), event.clone());
+        blocking(move || StreamReader::open(dir, &options)?.payload(&event)).await
+    }
+
+    async fn with_streams<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut StreamReader, Seq) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let through = self.readable().await;
+        let (dir, options) = (self.inner.dir.clone(), self.inner.shared.options.store.clone());
+        blocking(move || read(&mut StreamReader::open(dir, &options)?, through)).await
+    }
+
+    /// What is durable now, once the mirror has it, or has been waited for long enough.
+    async fn readable(&self) -> Seq {
+        let shared = &self.inner.shared;
+        let durable = shared.durable.borrow().seq;
+        let is_well = matches!(shared.live.borrow().mirror, MirrorHealth::Live | MirrorHealth::CatchingUp);
+        if is_well {
+            // Where it does not come about, the ledger's lines have it.
+            let _ = tokio::time::timeout(shared.options.store.mirror_busy_timeout, self.mirrored(durable)).await;
+        }
+        durable
+    }
+}
+
+/// A stream that is being read.
+struct Events {
+    /// What has been loaded.
+    page: std::vec::IntoIter<EventRecord>,
+    rest: Rest,
+}
+
+/// What is behind the events that have been loaded.
+enum Rest {
+    /// Pages that nobody has asked for yet.
+    Idle(Box<Reading>),
+    /// A page is being loaded.
+    Loading(Pin<Box<dyn Future<Output = Result<(Reading, StreamPage), Error>> + Send>>),
+    /// Nothing.
+    Over,
+}
+
+struct Reading {
+    ledger: Ledger,
+    /// Kept open from page to page.
+    reader: Option<StreamReader>,
+    /// The next page.
+    query: StreamQuery,
+}
+
+impl Reading {
+    async fn load(mut self) -> Result<(Reading, StreamPage), Error> {
+        let through = self.ledger.readable().await;
+        blocking(move || {
+            let mut reader = match self.reader.take() {
+                Some(reader) => reader,
+                None => StreamReader::open(&self.ledger.inner.dir, &self.ledger.inner.shared.options.store)?,
+            };
+            let page = reader.page(&self.query, through)?;
+            self.reader = Some(reader);
+            Ok((self, page))
+        })
+        .await
+    }
+}
+
+impl Stream for Events {
+    type Item = Result<EventRecord, Error>;
+
+    fn poll_next(mut self: Pin<&mut Events>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(event) = self.page.next() {
+                return Poll::Ready(Some(Ok(event)));
+            }
+            match std::mem::replace(&mut self.rest, Rest::Over) {
+                Rest::Over => return Poll::Ready(None),
+                Rest::Idle(reading) => self.rest = Rest::Loading(Box::pin(reading.load())),
+                Rest::Loading(mut loading) => {
+                    let Poll::Ready(loaded) = loading.as_mut().poll(cx) else {
+                        self.rest = Rest::Loading(loading);
+                        return Poll::Pending;
+                    };
+                    match loaded {
+                        Ok((mut reading, page)) => {
+                            self.page = page.events.into_iter();
+                            if let Some(next) = page.next {
+                                reading.query = reading.query.from(next);
+                                self.rest = Rest::Idle(Box::new(reading));
+                            }
+                        }
+                        Err(error) => return Poll::Ready(Some(Err(error))),
+                    }
+                }
+            }
+        }
+    }
+}

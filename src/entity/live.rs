@@ -1,0 +1,90 @@
+//! An entity that lives: its state, the commands that it has seen lately, and when its snapshot is due. No I/O; EntityActor does that.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::recent::Recent;
+use super::{Codec, Entity, Folded, PoisonEvent, Snapshot, command_tag};
+use crate::event::{EventRecord, Seq};
+use crate::ledger::Receipt;
+
+/// An entity that lives.
+pub(crate) struct Live<E: Entity> {
+    /// Its state, and up to where it was folded.
+    pub folded: Folded<E>,
+    /// Commands by the ids of their first events.
+    pub recent: Recent,
+    /// The position of its last snapshot; 0 where it has none.
+    pub kept_at: u64,
+    /// All that the stream has up to this seq of the ledger is folded.
+    pub synced: Seq,
+}
+
+impl<E: Entity> Default for Live<E> {
+    fn default() -> Live<E> {
+        Live { folded: Folded::default(), recent: Recent::default(), kept_at: 0, synced: Seq::ZERO }
+    }
+}
+
+impl<E: Entity> Live<E> {
+    /// What a snapshot has.
+    ///
+    /// # Errors
+    /// Why it does not fit the state: the snapshot is of no use then.
+    pub(crate) fn of_snapshot(snapshot: &Snapshot) -> Result<Live<E>, String> {
+        let read = catch_unwind(AssertUnwindSafe(|| serde_json::from_str(&snapshot.state)));
+        let state: E::State = read.map_err(|_| "reading it has panicked".to_owned())?.map_err(|error| error.to_string())?;
+        let folded = Folded { state, position: snapshot.session_seq, seq: snapshot.seq, event_hash: snapshot.event_hash };
+        Ok(Live { recent: Recent::behind(folded.seq), kept_at: folded.position, synced: folded.seq, folded })
+    }
+
+    /// A snapshot of it as it is.
+    ///
+    /// # Errors
+    /// Why serde can't write the state.
+    pub(crate) fn snapshot(&self, session_id: &str) -> Result<Snapshot, String> {
+        let written = catch_unwind(AssertUnwindSafe(|| serde_json::to_string(&self.folded.state)));
+        let state = written.map_err(|_| "writing it has panicked".to_owned())?.map_err(|error| error.to_string())?;
+        Ok(Snapshot {
+            entity: E::NAME.to_owned(),
+            state_version: E::STATE_VERSION,
+            session_id: session_id.to_owned(),
+            session_seq: self.folded.position,
+            seq: self.folded.seq,
+            event_hash: self.folded.event_hash,
+            state,
+        })
+    }
+
+    /// Folds a recorded event.
+    ///
+    /// # Errors
+    /// [`PoisonEvent`]; then this must not be used any more.
+    pub(crate) fn absorb(&mut self, entity: &E, codec: &Codec<E>, event: &EventRecord, payload: Option<&str>) -> Result<(), PoisonEvent> {
+        self.folded.absorb(entity, codec, event, payload)?;
+        let is_first = event.batch.is_none_or(|(at, _)| at == 1);
+        if is_first && event.domain_tags.iter().any(|tag| tag.starts_with(command_tag("").as_str())) {
+            self.recent.note(event.id, self.folded.position, event.seq);
+        }
+        Ok(())
+    }
+
+    /// Folds an event that was appended just now.
+    ///
+    /// # Errors
+    /// As [`Live::absorb`].
+    pub(crate) fn appended(
+        &mut self,
+        entity: &E,
+        session_id: &str,
+        (event_type, event): (&str, &E::Event),
+        receipt: &Receipt,
+        is_first_of_key: bool,
+    ) -> Result<(), PoisonEvent> {
+        self.folded.appended(entity, session_id, event_type, event, receipt)?;
+        self.synced = receipt.seq;
+        if is_first_of_key {
+            self.recent.note(receipt.id, self.folded.position, receipt.seq);
+        }
+        Ok(())
+    }
+}
