@@ -1,8 +1,9 @@
 //! Event-sourced entities: state that is a fold of one stream, and commands that add events to it.
 //!
 //! This is the half without actors: what an entity is ([`Entity`]), how its events are recorded and read ([`Codec`], [`Upcasts`]), how
-//! a stream is folded ([`fold`], [`Folded`]), and a test kit ([`kit`]). Called by the actors that keep entities alive, by synchronous
-//! programs, and by tests. It never appends, and knows no clock: what it says depends on the entity and the events alone.
+//! a stream is folded ([`fold`], [`Folded`]), where states are kept so that not every event is read again ([`Snapshots`]), and a test
+//! kit ([`kit`]). Called by the actors that keep entities alive, by synchronous programs, and by tests. It never appends, and knows no
+//! clock: a state depends on the entity and its events alone.
 //!
 //! # An entity
 //! A bank account. Its first release recorded whole euros; since then amounts are cents, and events of the first release are upcast
