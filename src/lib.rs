@@ -46,6 +46,7 @@ ledger.close().await?;
 //! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
 //! - [`policy`]: who may append what. [`attest`], [`keys`]: who signs, and who may. [`checkpoint`]: what others can hold against the
 //!   ledger later. [`Erasure`]: what is forgotten. [`mod@threats`]: what all of that is good for, and what not.
+//! - [`entity`]: event-sourced entities, whose state is a fold of their stream; with a test kit.
 //! - [`mod@import`]: transcripts of agents. [`Redactor`], [`Secrets`]: what must not be recorded, replaced before hashing.
 //! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
 //!
