@@ -36,6 +36,7 @@ pub(crate) use aside::{Aside, asides};
 pub(crate) use checked::{Checked, keep_checked};
 pub(crate) use erase::{Rows, each_mirrored_erasure, last_erasure};
 pub use error::{MirrorError, MirrorFault};
+pub(crate) use error::{fault_of, is_unwritable};
 pub(crate) use positions::bounded_positions;
 pub use query::{QueryError, Table};
 pub(crate) use row::{Row, RowError, SELECT};
@@ -411,6 +412,11 @@ impl MirrorReader {
         self.sqlite("reading", self.conn.execute_batch("COMMIT"))
     }
 
+    /// Which file it is.
+    pub(crate) fn file_id(&self) -> FileId {
+        self.file
+    }
+
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -558,6 +564,11 @@ pub(crate) fn create_private(path: &Path) -> Result<(), MirrorError> {
 
 /// Device and inode of a file, where there are such.
 pub(crate) type FileId = Option<(u64, u64)>;
+
+/// Which file is at this path.
+pub(crate) fn file_id(path: &Path) -> Result<FileId, MirrorError> {
+    inode(path)
+}
 
 /// Nothing where there are no such numbers.
 #[cfg(not(unix))]
