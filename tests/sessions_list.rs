@@ -101,7 +101,7 @@ fn it_is_what_grouping_all_rows_gives() {
     let mut steps = [0u64; 8];
     for seed in 0..campaign("COUNTERFOIL_SESSION_HISTORIES", 24) {
         let mut random = Random::new(seed);
-        let temp = tempfile::tempdir().unwrap();
+        let temp = common::damage::in_memory();
         let dir = temp.path().join("store");
         let mut options = options();
         options.segment_bytes_max = 4_000;
