@@ -436,6 +436,12 @@ impl MirrorReader {
         }
     }
 
+    /// The connection, for tests that count its steps.
+    #[cfg(test)]
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.conn
+    }
+
     /// The connection, to read with. It is opened read-only.
     pub fn connection(&self) -> &Connection {
         &self.conn

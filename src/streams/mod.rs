@@ -16,6 +16,9 @@ mod reader;
 mod rows;
 mod scan;
 mod sessions;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;
 
 pub use error::{RowFault, StreamError};
 pub use query::{Direction, StreamPage, StreamQuery};

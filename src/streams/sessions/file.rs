@@ -35,7 +35,7 @@ CREATE TABLE counted_through (
 
 /// The database.
 #[derive(Debug)]
-pub(super) struct IndexFile {
+pub(in crate::streams) struct IndexFile {
     conn: Connection,
     path: PathBuf,
     /// Which file it is; None for a temporary database.
@@ -116,7 +116,7 @@ impl IndexFile {
     }
 
     /// The connection.
-    pub(super) fn conn(&mut self) -> &mut Connection {
+    pub(in crate::streams) fn conn(&mut self) -> &mut Connection {
         &mut self.conn
     }
 }

@@ -54,8 +54,8 @@ pub struct SessionIndex {
     dir: PathBuf,
     ledger_id: LedgerId,
     busy_timeout: Duration,
-    mirror: Option<MirrorReader>,
-    file: IndexFile,
+    pub(super) mirror: Option<MirrorReader>,
+    pub(super) file: IndexFile,
 }
 
 /// How often a page is begun again, since the mirror or the list was replaced meanwhile: each time once, and once more.
