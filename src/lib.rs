@@ -40,7 +40,7 @@ ledger.close().await?;
 //! - [`Draft`], [`Event`], [`mod@line`]: what is recorded, and the line that holds it; [`format`](mod@format) is the
 //!   normative page about bytes on disk.
 //! - [`Writer`], [`LedgerReader`]: the ledger. [`Mirror`], [`MirrorReader`]: the mirror.
-//! - [`StreamReader`]: the events of one session, a page at a time, whatever state the mirror is in.
+//! - [`StreamReader`]: the events of one session, a page at a time, whatever state the mirror is in. [`SessionIndex`]: the list of sessions.
 //! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
 //!   and makes them equal.
 //! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
@@ -59,6 +59,7 @@ pub mod attest;
 mod canary;
 pub mod chain;
 pub mod checkpoint;
+mod derived;
 pub mod entity;
 mod erase;
 mod error;
@@ -108,7 +109,10 @@ pub use parity::{
 pub use redact::{Redacted, Redactor, Replaced, Secrets, mark};
 pub use rusqlite;
 pub use store::{FullReplay, OpenReport, Store, erase, forecast, replay_store};
-pub use streams::{Direction, RowFault, StreamError, StreamPage, StreamQuery, StreamReader};
+pub use streams::{
+    Direction, RowFault, SessionIndex, SessionSummary, SessionsCursor, SessionsCursorError, SessionsError, SessionsOrder, SessionsPage,
+    SessionsQuery, StreamError, StreamPage, StreamQuery, StreamReader,
+};
 pub use verify::{Failure, KeyUse, SignatureReport, SignatureRules, Unfinished, VerifyReport, verify, verify_signed};
 #[doc(hidden)]
 pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};
