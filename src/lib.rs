@@ -92,9 +92,9 @@ pub use event::{
 };
 pub use ledger::{
     AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FileIdentity, Flight, FsStorage, Group, Head, LedgerError, LedgerLine,
-    LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, NotSigned, RawLine, Receipt, RecoveryReport,
-    Reformed, Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, TornErased,
-    Watermark, Writer, claim, compress, decompress, io_advice, writer_of,
+    LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MemoryStorage, MirrorAck, NotSigned, RawLine, Receipt,
+    RecoveryReport, Reformed, Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored,
+    Torn, TornErased, Watermark, Writer, claim, compress, decompress, io_advice, writer_of,
 };
 pub use migration::{Boundary, SchemaMigration};
 pub use mirror::{
