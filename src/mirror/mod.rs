@@ -35,7 +35,6 @@ pub use apply::{Insertion, insert_event};
 pub(crate) use aside::{Aside, asides};
 pub(crate) use checked::{Checked, keep_checked};
 pub(crate) use erase::{Rows, each_mirrored_erasure, last_erasure};
-pub(crate) use error::fault_of;
 pub use error::{MirrorError, MirrorFault};
 pub(crate) use error::{fault_of, is_unwritable};
 pub(crate) use positions::bounded_positions;
