@@ -163,6 +163,13 @@ impl Draft {
         }
     }
 
+    /// Who or what it comes from, instead of the source that it has: for drafts that another has begun, as in
+    /// [`Entity::draft`](crate::entity::Entity::draft).
+    pub fn by(mut self, source: Source<'static>) -> Draft {
+        self.source = source;
+        self
+    }
+
     /// Gives it an identity of the caller's own: appending it twice then records it once.
     pub fn id(mut self, id: EventId) -> Draft {
         self.id = Some(id);
@@ -220,6 +227,12 @@ impl Draft {
     /// Sets a payload that was made before.
     pub fn with_payload(mut self, payload: Payload) -> Draft {
         self.payload = payload;
+        self
+    }
+
+    /// The same with another type and payload.
+    pub(crate) fn recording(mut self, event_type: EventType, payload: Payload) -> Draft {
+        (self.event_type, self.payload) = (event_type, payload);
         self
     }
 
