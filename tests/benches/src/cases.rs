@@ -30,6 +30,8 @@ pub fn run(spec: &Spec) -> Result<Outcome> {
         "entity-open" => streams::open(spec, has),
         "stream-middle" => streams::middle(spec),
         "stream-backwards" => streams::backwards(spec),
+        "sessions" => streams::sessions(spec),
+        "sessions-first" => streams::first_list(spec),
         "soak" => soak::run(spec),
         other => Err(format!("there is no system {other:?}").into()),
     }

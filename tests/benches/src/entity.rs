@@ -47,7 +47,12 @@ impl Load {
             self.entities.send(stream, command).await?
         };
         if outcome.duplicate || outcome.events.len() != 1 {
-            return Err(format!("command {n} was answered with {} events, and as a duplicate: {}", outcome.events.len(), outcome.duplicate).into());
+            return Err(format!(
+                "command {n} was answered with {} events, and as a duplicate: {}",
+                outcome.events.len(),
+                outcome.duplicate
+            )
+            .into());
         }
         self.pacer.done(caller, from, 1);
         Ok(())

@@ -2,13 +2,13 @@
 
 use bench_load::Outcome;
 
-use crate::plan::{COMMANDS, SMALL, STREAMS};
+use crate::plan::{COMMANDS, FIRST_LIST, SMALL, STREAMS};
 use crate::report::{Sheet, short, spread};
 use crate::results::{Results, Spread, append_key};
 
-/// Both tables, and that of keys.
+/// All of them.
 pub fn sheets(results: &Results) -> Vec<Sheet> {
-    vec![commands(results), keys(results), growth(results)]
+    vec![commands(results), keys(results), growth(results), first_lists(results)]
 }
 
 fn named<'n>(name: &'n str) -> impl Fn(&Outcome) -> f64 + 'n {
@@ -99,6 +99,23 @@ fn growth(results: &Results) -> Sheet {
     sheet
 }
 
+/// The first list of a store's sessions.
+fn first_lists(results: &Results) -> Sheet {
+    let head = ["events", "ms", "worst", "µs an event", "MiB, what memory grows by"];
+    let mut sheet = Sheet::new("The first list of sessions, which reads all of the mirror", &head);
+    for (key, events) in sizes(results, FIRST_LIST) {
+        let cell = |of: &dyn Fn(&Outcome) -> f64| spread(results.spread(&key, of));
+        sheet.rows.push(vec![
+            events.to_string(),
+            cell(&|outcome| outcome.p50 / 1e3),
+            cell(&|outcome| outcome.max / 1e3),
+            cell(&|outcome| outcome.p50 / events as f64),
+            cell(&|outcome| named("grown_kib")(outcome) / 1024.0),
+        ]);
+    }
+    sheet
+}
+
 fn growth_row(
     results: &Results,
     name: &str,
@@ -124,9 +141,9 @@ fn growth_row(
         row.extend(vec![String::new(); sizes.len() + 1]);
         return row;
     }
-    row.extend(sizes.iter().map(|(key, _)| {
-        format!("{} ({})", middle(key, &grown), middle(key, &|outcome| outcome.peak_kib as f64 / 1024.0))
-    }));
+    row.extend(
+        sizes.iter().map(|(key, _)| format!("{} ({})", middle(key, &grown), middle(key, &|outcome| outcome.peak_kib as f64 / 1024.0))),
+    );
     row.push(ratio(&grown));
     row
 }

@@ -92,16 +92,12 @@ pub const IMPORT_BESIDE: (&str, usize, usize) = ("actors+mirrored", 256, LARGE);
 
 /// Commands to entities, with as many plain appends in flight beside them: as they are elsewhere here, and (`+own`) each caller in a
 /// stream of its own, as an entity is.
-pub const COMMANDS: &[(&str, usize)] = &[
-    ("entity", 1),
-    ("entity+keyed", 1),
-    ("actors", 1000),
-    ("actors+own", 1000),
-    ("entity", 1000),
-    ("entity+keyed", 1000),
-];
+pub const COMMANDS: &[(&str, usize)] =
+    &[("entity", 1), ("entity+keyed", 1), ("actors", 1000), ("actors+own", 1000), ("entity", 1000), ("entity+keyed", 1000)];
 /// What is done with one stream, in stores of growing size.
-pub const STREAMS: &[&str] = &["entity-open", "entity-open+folded", "stream-middle", "stream-backwards"];
+pub const STREAMS: &[&str] = &["entity-open", "entity-open+folded", "stream-middle", "stream-backwards", "sessions"];
+/// What is done with all of a store's events: it may grow with them.
+pub const FIRST_LIST: &str = "sessions-first";
 /// How many keys a stream has had, of which those of a new command are told.
 const KEYS: [u64; 2] = [1_000, 100_000];
 
@@ -185,7 +181,7 @@ fn entities(wanted: &Wanted) -> Vec<Case> {
     };
     let keys = if wanted.quick { &KEYS[..1] } else { &KEYS[..] };
     cases.extend(keys.iter().map(|keys| of("entity-keys", *keys)));
-    for system in STREAMS {
+    for system in STREAMS.iter().chain([&FIRST_LIST]) {
         cases.extend(wanted.sizes.map(|events| Case { store: Needs::Streams(events), ..of(system, events) }));
     }
     cases

@@ -94,7 +94,8 @@ impl Runner {
         if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
             return Ok(false);
         }
-        for case in cases.iter().filter(|case| case.store == Needs::Nothing && case.spec.rate.is_none() && case.spec.events_max == u64::MAX) {
+        for case in cases.iter().filter(|case| case.store == Needs::Nothing && case.spec.rate.is_none() && case.spec.events_max == u64::MAX)
+        {
             let counted = self.in_fresh_dir(&case.spec, |spec| {
                 let counts = self.work.join("strace");
                 let mut strace = Command::new("strace");

@@ -1,4 +1,5 @@
-//! What is done with one stream of a store of many: opening its entity, reading a page in its middle, a page backwards from its end.
+//! What is done with one stream of a store of many: opening its entity, reading a page in its middle, a page backwards from its end;
+//! and the list of the store's sessions.
 //!
 //! Each is done several times by a process of its own, each time through what was opened for that, and timed one by one; what the
 //! process's memory grows by meanwhile is measured too. Files are in the page cache.
@@ -11,7 +12,9 @@ use bench_load::{Error, Meter, Outcome, Payloads, Result, Spec, forget_peak, pea
 use counterfoil::actors::entity::EntityOptions;
 use counterfoil::actors::{Durability, Ledger};
 use counterfoil::entity::{Codec, Folded, Snapshot, Snapshots};
-use counterfoil::{Expect, LedgerReader, Options, Seq, StreamPage, StreamQuery, StreamReader};
+use counterfoil::{
+    Expect, LedgerReader, Options, Seq, SessionIndex, SessionsOrder, SessionsPage, SessionsQuery, StreamPage, StreamQuery, StreamReader,
+};
 use tokio::task::JoinSet;
 
 use crate::actors::runtime;
@@ -21,7 +24,9 @@ use crate::settings::settings;
 use crate::tools::Tools;
 
 /// How often each is done; median and worst count.
-pub const TIMES: usize = 15;
+const TIMES: usize = 15;
+/// How often the list of sessions is made from nothing.
+const FIRST_TIMES: usize = 3;
 /// Events of a page, as they are where nobody says anything.
 const PAGE: u64 = 256;
 /// Events of the streams beside the long one.
@@ -103,14 +108,14 @@ fn keep_snapshot(dir: &Path, options: &Options, at: u64) -> Result<()> {
     Ok(())
 }
 
-/// Does something [`TIMES`] times. What is timed it says itself, in seconds.
-pub fn several(mut once: impl FnMut() -> Result<f64>) -> Result<Outcome> {
+/// Does something so many times. What is timed it says itself, in seconds.
+fn several(times: usize, mut once: impl FnMut() -> Result<f64>) -> Result<Outcome> {
     let (resident, meter) = (forget_peak(), Meter::start());
-    let mut times = (0..TIMES).map(|_| once()).collect::<Result<Vec<_>>>()?;
-    let mut outcome = meter.stop(Outcome { events: TIMES as u64, seconds: times.iter().sum(), ..Outcome::default() });
+    let mut took = (0..times).map(|_| once()).collect::<Result<Vec<_>>>()?;
+    let mut outcome = meter.stop(Outcome { events: times as u64, seconds: took.iter().sum(), ..Outcome::default() });
     outcome.more.insert("grown_kib".to_owned(), peak_kib().saturating_sub(resident) as f64);
-    times.sort_by(f64::total_cmp);
-    (outcome.p50, outcome.max) = (times[TIMES / 2] * 1e6, times[TIMES - 1] * 1e6);
+    took.sort_by(f64::total_cmp);
+    (outcome.p50, outcome.max) = (took[times / 2] * 1e6, took[times - 1] * 1e6);
     Ok(outcome)
 }
 
@@ -127,7 +132,7 @@ pub fn open(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
         options.snapshot_every = 0;
     }
     let ledger = runtime.block_on(Ledger::open_with(dir, settings(has).ledger))?;
-    let outcome = several(|| {
+    let outcome = several(TIMES, || {
         let start = Instant::now();
         let entities = runtime.block_on(ledger.entities(Tools, options.clone()))?;
         let known = runtime.block_on(entities.read(long(), |known| known.clone()))?;
@@ -152,6 +157,55 @@ pub fn backwards(spec: &Spec) -> Result<Outcome> {
     page(spec, &StreamQuery::new(long()).backwards(), is_right)
 }
 
+/// A page of the list of sessions, those with the latest events, by a list that is there; one that was just opened, and one that was
+/// kept open.
+pub fn sessions(spec: &Spec) -> Result<Outcome> {
+    let (dir, options) = (store_of(spec)?, Options::default());
+    let timed = |index: Option<&mut SessionIndex>| -> Result<f64> {
+        let (query, start) = (SessionsQuery::new().order(SessionsOrder::Last), Instant::now());
+        let page = match index {
+            Some(index) => index.page(&query)?,
+            None => SessionIndex::open(dir, &options)?.page(&query)?,
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        listed(&page, spec.events_max)?;
+        Ok(seconds)
+    };
+    timed(None)?;
+    let mut outcome = several(TIMES, || timed(None))?;
+    let mut index = SessionIndex::open(dir, &options)?;
+    index.page(&SessionsQuery::new())?;
+    let kept = several(TIMES, || timed(Some(&mut index)))?;
+    outcome.more.extend([("kept_p50".to_owned(), kept.p50), ("kept_max".to_owned(), kept.max)]);
+    Ok(outcome)
+}
+
+/// The first page of the list where there is no list yet: all of the mirror is read for it.
+pub fn first_list(spec: &Spec) -> Result<Outcome> {
+    let (dir, options) = (store_of(spec)?, Options::default());
+    let outcome = several(FIRST_TIMES, || {
+        for file in ["sessions.sqlite3", "sessions.sqlite3-wal", "sessions.sqlite3-shm"] {
+            match std::fs::remove_file(dir.join(file)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        let start = Instant::now();
+        let page = SessionIndex::open(dir, &options)?.page(&SessionsQuery::new())?;
+        let seconds = start.elapsed().as_secs_f64();
+        listed(&page, spec.events_max)?;
+        Ok(seconds)
+    })?;
+    Ok(Outcome { events: spec.events_max * FIRST_TIMES as u64, ..outcome })
+}
+
+fn listed(page: &SessionsPage, events: u64) -> Result<()> {
+    if page.as_of.get() >= events && !page.sessions.is_empty() && page.sessions[0].last_seq.get() >= events {
+        return Ok(());
+    }
+    Err(format!("{} sessions as of {}", page.sessions.len(), page.as_of).into())
+}
+
 /// A page by a reader that was just opened; and once more by one that was kept open.
 fn page(spec: &Spec, query: &StreamQuery, is_right: impl Fn(&StreamPage) -> bool) -> Result<Outcome> {
     let (dir, options) = (store_of(spec)?, Options::default());
@@ -168,10 +222,10 @@ fn page(spec: &Spec, query: &StreamQuery, is_right: impl Fn(&StreamPage) -> bool
         }
         Ok(seconds)
     };
-    let mut outcome = several(|| timed(None))?;
+    let mut outcome = several(TIMES, || timed(None))?;
     let mut reader = StreamReader::open(dir, &options)?;
     reader.page(query, Seq::MAX)?;
-    let kept = several(|| timed(Some(&mut reader)))?;
+    let kept = several(TIMES, || timed(Some(&mut reader)))?;
     outcome.more.extend([("kept_p50".to_owned(), kept.p50), ("kept_max".to_owned(), kept.max)]);
     Ok(outcome)
 }
