@@ -12,7 +12,7 @@ use counterfoil::entity::Codec;
 use counterfoil::{Expect, LedgerReader};
 use tokio::task::JoinSet;
 
-use crate::actors::runtime;
+use crate::actors::{self, runtime};
 use crate::settings::{Settings, settings};
 use crate::tools::{Happened, Tools, command};
 
@@ -20,6 +20,8 @@ use crate::tools::{Happened, Tools, command};
 const READY: Duration = Duration::from_millis(50);
 /// Appends in flight while keys are written that are to be old.
 const WRITING: usize = 256;
+/// Events of an entity that is looked at.
+const READ: u64 = 10;
 /// How often an old key is sent again.
 const AGAIN: u64 = 2000;
 /// The stream that has had many keys.
@@ -117,6 +119,38 @@ async fn closed(load: &Arc<Load>, streams: &[String]) -> Result<Meter> {
         done??;
     }
     Ok(meter)
+}
+
+/// Looks at an entity's state, one after the other, while as many plain appends are in flight to other streams.
+pub fn reads(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
+    let (runtime, options) = (runtime()?, settings(has).ledger);
+    runtime.block_on(async {
+        let ledger = Ledger::open_with(&spec.dir, options).await?;
+        let (payloads, durability) = (Payloads::new(spec.payload), Durability::Ledger);
+        let entities = ledger.entities(Tools, EntityOptions::default()).await?;
+        for n in 0..READ {
+            entities.send(OLD, command(&payloads, n)?).await?;
+        }
+        let (pacer, reads) = (Pacer::new(spec, READY), Pacer::new(spec, READY));
+        let beside = Arc::new(actors::Load { ledger: ledger.clone(), payloads, durability, own: false, pacer });
+        let (appending, meter) = (beside.clone(), Meter::start());
+        let callers = spec.in_flight;
+        let appends = tokio::spawn(async move { actors::closed(&appending, callers).await.map(drop) });
+        tokio::time::sleep_until(reads.start().into()).await;
+        while let Some((_, from)) = reads.next(1) {
+            let calls = entities.read(OLD, |known| known.calls).await?;
+            if calls != READ {
+                return Err(format!("{calls} of {READ} calls are in the state").into());
+            }
+            reads.done(0, from, 1);
+        }
+        appends.await??;
+        let mut outcome = meter.stop(reads.outcome());
+        outcome.more.insert("appends_a_second".to_owned(), beside.pacer.outcome().rate());
+        entities.close().await;
+        ledger.close().await?;
+        Ok(outcome)
+    })
 }
 
 /// Commands with new keys, then old keys again, on a stream that has had `events_max` commands with keys.

@@ -2,13 +2,13 @@
 
 use bench_load::Outcome;
 
-use crate::plan::{COMMANDS, FIRST_LIST, SMALL, STREAMS};
+use crate::plan::{COMMANDS, FIRST_LIST, READS, SMALL, STREAMS};
 use crate::report::{Sheet, short, spread};
 use crate::results::{Results, Spread, append_key};
 
 /// All of them.
 pub fn sheets(results: &Results) -> Vec<Sheet> {
-    vec![commands(results), keys(results), growth(results), first_lists(results)]
+    vec![commands(results), keys(results), reads(results), growth(results), first_lists(results)]
 }
 
 fn named<'n>(name: &'n str) -> impl Fn(&Outcome) -> f64 + 'n {
@@ -62,6 +62,27 @@ fn keys(results: &Results) -> Sheet {
             cell(&named("again_p50")),
             cell(&named("again_max")),
         ]);
+    }
+    sheet
+}
+
+/// Looks at states.
+fn reads(results: &Results) -> Sheet {
+    let head = ["appends in flight", "looks a second", "p50 µs", "p99", "p99.9", "appends a second"];
+    let mut sheet = Sheet::new("Looks at an entity's state, one at a time, beside plain appends to other streams", &head);
+    for in_flight in READS.1 {
+        let key = append_key(READS.0, in_flight, SMALL);
+        let cell = |of: &dyn Fn(&Outcome) -> f64| spread(results.spread(&key, of));
+        if results.spread(&key, Outcome::rate).is_some() {
+            sheet.rows.push(vec![
+                in_flight.to_string(),
+                cell(&Outcome::rate),
+                cell(&|outcome| outcome.p50),
+                cell(&|outcome| outcome.p99),
+                cell(&|outcome| outcome.p999),
+                cell(&named("appends_a_second")),
+            ]);
+        }
     }
     sheet
 }

@@ -25,8 +25,8 @@ pub enum Needs {
     Nothing,
     /// Our store of so many events.
     Ours(u64),
-    /// Ours, with a long stream among others; see `streams`.
-    Streams(u64),
+    /// Ours, with a long stream among others, or (the second) with its events together; see `streams`.
+    Streams(u64, bool),
     /// crtx-store's.
     Crtx(u64),
 }
@@ -94,8 +94,20 @@ pub const IMPORT_BESIDE: (&str, usize, usize) = ("actors+mirrored", 256, LARGE);
 /// stream of its own, as an entity is.
 pub const COMMANDS: &[(&str, usize)] =
     &[("entity", 1), ("entity+keyed", 1), ("actors", 1000), ("actors+own", 1000), ("entity", 1000), ("entity+keyed", 1000)];
+/// Looks at an entity's state, beside so many plain appends.
+pub const READS: (&str, [usize; 2]) = ("entity-read", [1, 256]);
 /// What is done with one stream, in stores of growing size.
-pub const STREAMS: &[&str] = &["entity-open", "entity-open+folded", "stream-middle", "stream-backwards", "sessions"];
+pub const STREAMS: &[&str] = &[
+    "entity-open",
+    "entity-open+together",
+    "entity-open+folded",
+    "entity-open+folded+together",
+    "stream-middle",
+    "stream-middle+together",
+    "stream-backwards",
+    "stream-backwards+together",
+    "sessions",
+];
 /// What is done with all of a store's events: it may grow with them.
 pub const FIRST_LIST: &str = "sessions-first";
 /// How many keys a stream has had, of which those of a new command are told.
@@ -180,9 +192,11 @@ fn entities(wanted: &Wanted) -> Vec<Case> {
         Case { spec: Spec { events_max, ..case.spec }, ..case }
     };
     let keys = if wanted.quick { &KEYS[..1] } else { &KEYS[..] };
+    cases.extend(READS.1.map(|in_flight| ours(READS.0, in_flight)));
     cases.extend(keys.iter().map(|keys| of("entity-keys", *keys)));
     for system in STREAMS.iter().chain([&FIRST_LIST]) {
-        cases.extend(wanted.sizes.map(|events| Case { store: Needs::Streams(events), ..of(system, events) }));
+        let together = system.contains("+together");
+        cases.extend(wanted.sizes.map(|events| Case { store: Needs::Streams(events, together), ..of(system, events) }));
     }
     cases
 }

@@ -44,7 +44,7 @@ impl Runner {
             let (name, program, system, events) = match case.store {
                 Needs::Nothing => continue,
                 Needs::Ours(events) => (format!("ours-{events}"), Program::Ours, "actors", events),
-                Needs::Streams(events) => (format!("streams-{events}"), Program::Ours, "streams-make", events),
+                Needs::Streams(events, together) => (streams_name(events, together), Program::Ours, streams_make(together), events),
                 Needs::Crtx(events) => (format!("crtx-{events}"), Program::Peers, "crtx-make", events),
             };
             if self.stores.contains_key(&name) {
@@ -122,7 +122,7 @@ impl Runner {
         let store = match case.store {
             Needs::Nothing => None,
             Needs::Ours(events) => self.stores.get(&format!("ours-{events}")),
-            Needs::Streams(events) => self.stores.get(&format!("streams-{events}")),
+            Needs::Streams(events, together) => self.stores.get(&streams_name(events, together)),
             Needs::Crtx(events) => self.stores.get(&format!("crtx-{events}")),
         };
         let program = self.program(case.program)?;
@@ -159,7 +159,7 @@ impl Runner {
                 // It is compared with both legs at 256 in flight, and writes as they do.
                 _ if case.spec.system == "import" => "256/1140".to_owned(),
                 // The sizes of one thing beside each other.
-                _ if matches!(case.store, Needs::Streams(_)) => case.spec.system.clone(),
+                _ if matches!(case.store, Needs::Streams(..)) => case.spec.system.clone(),
                 _ => "#".to_owned(),
             };
             blocks.entry(block).or_default().push(index);
@@ -184,6 +184,14 @@ impl Drop for Runner {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.work);
     }
+}
+
+fn streams_make(together: bool) -> &'static str {
+    if together { "streams-make+together" } else { "streams-make" }
+}
+
+fn streams_name(events: u64, together: bool) -> String {
+    format!("{}-{events}", streams_make(together))
 }
 
 /// Runs a case in a process of its own.

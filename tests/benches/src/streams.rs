@@ -45,18 +45,35 @@ fn long() -> String {
     session(0)
 }
 
+/// Which event is of which stream.
+#[derive(Clone, Copy)]
+struct Layout {
+    events: u64,
+    long: u64,
+    together: bool,
+}
+
+impl Layout {
+    fn stream(&self, n: u64) -> String {
+        let (every, first) = (self.events / self.long, (self.events - self.long) / 2);
+        // How many events of others come before it, where it is of another one.
+        let others = match self.together {
+            true if n < first => n,
+            true if n < first + self.long => return long(),
+            true => n - self.long,
+            false if n.is_multiple_of(every) => return long(),
+            false => n - n / every - 1,
+        };
+        own_stream(others / (EVENTS_EACH * AT_A_TIME) * AT_A_TIME + others % AT_A_TIME)
+    }
+}
+
 /// Makes a store of `events_max` events: one long stream, whose events are spread evenly over the whole store, so that each row of it
-/// stands among those of others; and streams of 1,000 events, 64 of them at a time. And a snapshot of the long one's entity.
-pub fn make(spec: &Spec) -> Result<Outcome> {
-    let (options, runtime) = (settings(|_| false).ledger, runtime()?);
-    let (events, every) = (spec.events_max, spec.events_max / long_stream(spec.events_max));
-    let stream = move |n: u64| match n % every {
-        0 => long(),
-        _ => {
-            let other = n - n / every - 1;
-            own_stream(other / (EVENTS_EACH * AT_A_TIME) * AT_A_TIME + other % AT_A_TIME)
-        }
-    };
+/// stands among those of others, or (`+together`) in its middle, one behind the other; and streams of 1,000 events, 64 of them at a
+/// time. And a snapshot of the long one's entity.
+pub fn make(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
+    let (options, runtime, events) = (settings(|_| false).ledger, runtime()?, spec.events_max);
+    let layout = Layout { events, long: long_stream(events), together: has("together") };
     let store = options.store.clone();
     let start = Instant::now();
     runtime.block_on(async {
@@ -67,7 +84,7 @@ pub fn make(spec: &Spec) -> Result<Outcome> {
             let (ledger, payloads, step) = (ledger.clone(), payloads.clone(), spec.in_flight);
             tasks.spawn(async move {
                 for n in (first..events).step_by(step) {
-                    let draft = draft(&payloads, n, 0)?.session(stream(n));
+                    let draft = draft(&payloads, n, 0)?.session(layout.stream(n));
                     ledger.append_with(draft, Expect::Any, Durability::Ledger).await?;
                 }
                 Ok::<_, Error>(())
@@ -228,4 +245,25 @@ fn page(spec: &Spec, query: &StreamQuery, is_right: impl Fn(&StreamPage) -> bool
     let kept = several(TIMES, || timed(Some(&mut reader)))?;
     outcome.more.extend([("kept_p50".to_owned(), kept.p50), ("kept_max".to_owned(), kept.max)]);
     Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn one_stream_is_long_and_the_others_are_not() {
+        for (events, together) in [(200, false), (200, true), (3200, false), (10_000, true), (200_000, false), (200_000, true)] {
+            let layout = Layout { events, long: long_stream(events), together };
+            let mut streams = BTreeMap::<String, u64>::new();
+            for n in 0..events {
+                *streams.entry(layout.stream(n)).or_default() += 1;
+            }
+            assert_eq!(streams.remove(&long()), Some(layout.long));
+            assert!(streams.values().all(|events| *events <= EVENTS_EACH));
+            assert_eq!(streams.values().sum::<u64>(), events - layout.long);
+        }
+    }
 }

@@ -78,8 +78,8 @@ mod tests {
         let payloads = Payloads::new(395);
         let codec = Codec::new(&Tools).unwrap();
         for n in [0, 7, 4_000_000] {
-            let (event_type, payload) = codec.encode(&Happened::Printed(command(&payloads, n).unwrap())).unwrap();
-            assert_eq!((event_type.as_str(), payload.get()), ("tool_result.v1", payloads.get(n).as_str()));
+            let draft = codec.draft(&Tools, "s", None, true, &Happened::Printed(command(&payloads, n).unwrap())).unwrap();
+            assert_eq!((draft.event_type().as_str(), draft.payload_bytes()), ("tool_result.v1", payloads.get(n).as_str()));
         }
     }
 }
