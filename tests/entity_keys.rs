@@ -66,6 +66,10 @@ async fn the_same_key_gets_the_first_answer_in_every_life() {
     is_the_first(&accounts, "swap", Do::Exchange { cents: 50 }, &batch).await;
     accounts.passivate("a");
     is_the_first(&accounts, "pay-in", deposit(50), &first).await;
+    // Whatever `decide` would make of it by now.
+    for command in [Do::Withdraw { cents: 1_000_000 }, Do::Nothing, Do::Panic, Do::Exchange { cents: 1 }] {
+        is_the_first(&accounts, "pay-in", command, &first).await;
+    }
     accounts.close().await;
     ledger.close().await.unwrap();
     // When everything that is derived is gone.

@@ -120,9 +120,10 @@ impl<E: Entity> Entities<E> {
         self.ask(session_id.as_ref(), None, command).await
     }
 
-    /// The same, once for each key of a stream: sent again, in this life of the process or a later one, the command is not decided again,
-    /// and gets the first answer. (One that was refused, or has caused nothing, has left nothing behind, and is decided again.) The key is kept in the
-    /// events, as the tag `command:<key>` and in the first one's id. What the command says is not compared.
+    /// The same, once for each key of a stream: sent again, in this life of the process or a later one, the command causes nothing more,
+    /// and gets the first answer; where `decide` is asked again, what it says is dropped. (One that was refused, or has caused nothing,
+    /// has left nothing behind, and is decided again.) The key is kept in the events, as the tag `command:<key>` and in the first one's
+    /// id. What the command says is not compared.
     ///
     /// # Errors
     /// [`EntityError`].

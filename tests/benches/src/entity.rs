@@ -22,6 +22,8 @@ const READY: Duration = Duration::from_millis(50);
 const WRITING: usize = 256;
 /// Events of an entity that is looked at.
 const READ: u64 = 10;
+/// Between two looks.
+const BETWEEN: Duration = Duration::from_millis(1);
 /// How often an old key is sent again.
 const AGAIN: u64 = 2000;
 /// The stream that has had many keys.
@@ -121,7 +123,8 @@ async fn closed(load: &Arc<Load>, streams: &[String]) -> Result<Meter> {
     Ok(meter)
 }
 
-/// Looks at an entity's state, one after the other, while as many plain appends are in flight to other streams.
+/// Looks at an entity's state while as many plain appends are in flight to other streams: a look a millisecond, so that by each the
+/// ledger has moved on since the last.
 pub fn reads(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
     let (runtime, options) = (runtime()?, settings(has).ledger);
     runtime.block_on(async {
@@ -137,7 +140,9 @@ pub fn reads(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
         let callers = spec.in_flight;
         let appends = tokio::spawn(async move { actors::closed(&appending, callers).await.map(drop) });
         tokio::time::sleep_until(reads.start().into()).await;
-        while let Some((_, from)) = reads.next(1) {
+        while reads.next(1).is_some() {
+            tokio::time::sleep(BETWEEN).await;
+            let from = Instant::now();
             let calls = entities.read(OLD, |known| known.calls).await?;
             if calls != READ {
                 return Err(format!("{calls} of {READ} calls are in the state").into());
