@@ -90,7 +90,7 @@ pub fn make(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
         for first in 0..spec.in_flight as u64 {
             let (ledger, payloads, step) = (ledger.clone(), payloads.clone(), spec.in_flight);
             tasks.spawn(async move {
-                for n in (first..events + SINGLE).step_by(step) {
+                for n in (first..events).step_by(step) {
                     let draft = draft(&payloads, n, 0)?.session(layout.stream(n));
                     ledger.append_with(draft, Expect::Any, Durability::Ledger).await?;
                 }
@@ -99,6 +99,9 @@ pub fn make(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
         }
         while let Some(done) = tasks.join_next().await {
             done??;
+        }
+        for n in events..events + SINGLE {
+            ledger.append(draft(&payloads, n, 0)?.session(layout.stream(n))).await?;
         }
         ledger.mirrored(ledger.status().durable.seq).await?;
         ledger.close().await?;
