@@ -170,15 +170,15 @@ fn stream_errors() -> Vec<StreamError> {
         session_seq: session.map(|(_, at)| at),
         reason,
     };
-    let position = |path, found, seq| StreamError::Position { path, session_id: "s-1".into(), expected: 7, found, seq };
+    let position = |path, found| StreamError::Position { path, session_id: "s-1".into(), expected: 7, found };
     vec![
         row(Some(("s-1", 7)), RowFault::Payload),
         row(Some(("s-1", 7)), RowFault::Line(line::decode(b"{\"seq\":0").unwrap_err())),
         row(None, RowFault::Column("observed_at")),
         row(None, RowFault::Index),
-        position(mirror(), 8, Some(seq(9))),
-        position(mirror(), 0, None),
-        position(segment(), 5, Some(seq(13))),
+        position(mirror(), Some((8, seq(9)))),
+        position(mirror(), None),
+        position(segment(), Some((5, seq(13)))),
         StreamError::NotInLedger { path: mirror(), seq: seq(13) },
         StreamError::Short { path: "/store".into(), end: seq(12), through: seq(13) },
         StreamError::Payload {
