@@ -233,6 +233,35 @@ fn a_list_that_is_of_no_use_is_made_anew() {
     check(&mut index, &dir, 3, "replayed");
 }
 
+#[test]
+fn it_is_of_this_mirror_and_of_this_history() {
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let options = small(&dir);
+    let mut index = SessionIndex::open(&dir, &options).unwrap();
+    // A row was wrong when it was counted, and the mirror is made anew: the rows have other files, and the same hashes.
+    execute(&mirror_path(&dir), "UPDATE events SET session_id = 's-9' WHERE seq = 5");
+    check(&mut index, &dir, 3, "a wrong row");
+    remove(&mirror_path(&dir));
+    Store::open(&dir, &options).unwrap().0.close().unwrap();
+    check(&mut index, &dir, 3, "made anew");
+    // Another future in the same files: what was counted is of one that is gone.
+    let append = |session: &str| {
+        let (mut store, _) = Store::open(&dir, &options).unwrap();
+        store.append(note(session).session(session)).unwrap();
+        store.close().unwrap();
+    };
+    let kept = common::files(&dir);
+    append("one future");
+    check(&mut index, &dir, 3, "one future");
+    drop(index);
+    for (name, bytes) in kept.iter().filter(|(name, _)| !name.starts_with("sessions.sqlite3")) {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+    append("another");
+    check(&mut SessionIndex::open(&dir, &options).unwrap(), &dir, 3, "another");
+}
+
 fn execute(path: &Path, sql: &str) {
     rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
 }
