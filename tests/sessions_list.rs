@@ -99,7 +99,7 @@ fn remove(path: &Path) {
 #[test]
 fn it_is_what_grouping_all_rows_gives() {
     let mut steps = [0u64; 8];
-    for seed in 0..campaign("COUNTERFOIL_SESSION_HISTORIES", 24) {
+    for seed in 0..campaign("COUNTERFOIL_SESSION_HISTORIES", 14) {
         let mut random = Random::new(seed);
         let temp = common::damage::in_memory();
         let dir = temp.path().join("store");
@@ -255,7 +255,7 @@ fn it_is_of_this_mirror_and_of_this_history() {
     append("one future");
     check(&mut index, &dir, 3, "one future");
     drop(index);
-    for (name, bytes) in kept.iter().filter(|(name, _)| !name.starts_with("sessions.sqlite3")) {
+    for (name, bytes) in kept.iter().filter(|(name, _)| !name.to_string_lossy().starts_with("sessions.")) {
         fs::write(dir.join(name), bytes).unwrap();
     }
     append("another");

@@ -433,6 +433,35 @@ fn lines_are_read_for_what_the_mirror_lacks_and_once() {
 }
 
 #[test]
+fn where_a_page_ended_is_of_no_matter_to_another_one() {
+    let (_temp, dir, options) = of_one_stream();
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    store.append_batch((1..=5u64).map(|n| note(&n.to_string()).session("s-2")).collect(), &Conditions::none()).unwrap();
+    store.close().unwrap();
+    fs::remove_file(mirror_path(&dir)).unwrap();
+    let mut reader = StreamReader::open(&dir, &options).unwrap();
+    let mut page = |session: &str, from: u64, through: u64| -> Vec<u64> {
+        let query = StreamQuery::new(session).from(from).events_max(3);
+        reader.page(&query, Seq::new(through)).unwrap().events.iter().filter_map(|event| event.session_seq).collect()
+    };
+    for (session, from, through, expected) in [
+        ("s-1", 1, 25, &[1, 2, 3][..]),
+        ("s-1", 4, 25, &[4, 5, 6]),
+        ("s-1", 2, 25, &[2, 3, 4]),
+        ("s-1", 9, 25, &[9, 10, 11]),
+        ("s-2", 4, 25, &[4, 5]),
+        ("s-1", 1, 25, &[1, 2, 3]),
+        ("s-2", 4, 25, &[4, 5]),
+        ("s-1", 1, 25, &[1, 2, 3]),
+        ("s-1", 4, 2, &[]),
+        ("s-1", 4, 5, &[4, 5]),
+        ("s-1", 6, 25, &[6, 7, 8]),
+    ] {
+        assert_eq!(page(session, from, through), expected, "{session} from {from} through {through}");
+    }
+}
+
+#[test]
 fn a_reader_sees_what_is_written_meanwhile_and_a_mirror_that_was_replaced() {
     let (_temp, dir, options) = of_one_stream();
     let mut reader = StreamReader::open(&dir, &options).unwrap();
