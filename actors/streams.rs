@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::handle::{Ledger, blocking};
 use super::shared::MirrorHealth;
-use crate::{Error, EventId, EventRecord, Seq, StreamPage, StreamQuery, StreamReader};
+use crate::{Error, EventId, EventRecord, Seq, SessionIndex, SessionsPage, SessionsQuery, StreamPage, StreamQuery, StreamReader};
 
 impl Ledger {
     /// A page of a stream, with every event that was durable when it was asked for. Rows that wait for more to be committed together
@@ -53,6 +53,17 @@ impl Ledger {
         }
         let (dir, options, event) = (self.inner.dir.clone(), self.inner.shared.options.store.clone(), event.clone());
         blocking(move || StreamReader::open(dir, &options)?.payload(&event)).await
+    }
+
+    /// A page of the list of sessions, once the mirror has every event that was durable when it was asked for, or has been waited for
+    /// as with [`Ledger::stream_page`]. Up to which event they are counted stands in the page.
+    ///
+    /// # Errors
+    /// As [`SessionIndex::page`].
+    pub async fn sessions(&self, query: SessionsQuery) -> Result<SessionsPage, Error> {
+        self.readable().await;
+        let (dir, options) = (self.inner.dir.clone(), self.inner.shared.options.store.clone());
+        blocking(move || SessionIndex::open(dir, &options)?.page(&query)).await
     }
 
     async fn with_streams<T: Send + 'static>(

@@ -6,7 +6,7 @@ use crate::event::DraftError;
 use crate::ledger::{AppendError, LedgerError};
 use crate::mirror::{MirrorError, QueryError};
 use crate::parity::{RepairError, ReplayError};
-use crate::streams::StreamError;
+use crate::streams::{SessionsError, StreamError};
 
 /// Anything that can go wrong with a store. Its text ends with what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,9 @@ pub enum Error {
     /// Events of a stream can't be handed out.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// Sessions can't be listed.
+    #[error(transparent)]
+    Sessions(#[from] SessionsError),
 }
 
 impl Error {

@@ -40,12 +40,13 @@ ledger.close().await?;
 //! - [`Draft`], [`Event`], [`mod@line`]: what is recorded, and the line that holds it; [`format`](mod@format) is the
 //!   normative page about bytes on disk.
 //! - [`Writer`], [`LedgerReader`]: the ledger. [`Mirror`], [`MirrorReader`]: the mirror.
-//! - [`StreamReader`]: the events of one session, a page at a time, whatever state the mirror is in.
+//! - [`StreamReader`]: the events of one session, a page at a time, whatever state the mirror is in. [`SessionIndex`]: the list of sessions.
 //! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
 //!   and makes them equal.
 //! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
 //! - [`policy`]: who may append what. [`attest`], [`keys`]: who signs, and who may. [`checkpoint`]: what others can hold against the
 //!   ledger later. [`Erasure`]: what is forgotten. [`mod@threats`]: what all of that is good for, and what not.
+//! - [`entity`]: event-sourced entities, whose state is a fold of their stream; with a test kit.
 //! - [`mod@import`]: transcripts of agents. [`Redactor`], [`Secrets`]: what must not be recorded, replaced before hashing.
 //! - [`Options`]: every bound, with its reason. [`Error`]: what can go wrong, and what to do next.
 //!
@@ -58,6 +59,7 @@ pub mod attest;
 mod canary;
 pub mod chain;
 pub mod checkpoint;
+mod derived;
 pub mod entity;
 mod erase;
 mod error;
@@ -90,9 +92,9 @@ pub use event::{
 };
 pub use ledger::{
     AppendError, Claim, Conditions, Expect, FORMAT_VERSION, FileIdentity, Flight, FsStorage, Group, Head, LedgerError, LedgerLine,
-    LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MirrorAck, NotSigned, RawLine, Receipt, RecoveryReport,
-    Reformed, Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored, Torn, TornErased,
-    Watermark, Writer, claim, compress, decompress, io_advice, writer_of,
+    LedgerReader, LedgerSize, LineFault, Lines, Lookup, LookupError, Manifest, MemoryStorage, MirrorAck, NotSigned, RawLine, Receipt,
+    RecoveryReport, Reformed, Refusal, Sealed, SealedEnds, Segment, Stage, Staged, Storage, StorageFile, StorageLock, StoreLock, Stored,
+    Torn, TornErased, Watermark, Writer, claim, compress, decompress, io_advice, writer_of,
 };
 pub use migration::{Boundary, SchemaMigration};
 pub use mirror::{
@@ -107,7 +109,10 @@ pub use parity::{
 pub use redact::{Redacted, Redactor, Replaced, Secrets, mark};
 pub use rusqlite;
 pub use store::{FullReplay, OpenReport, Store, erase, forecast, replay_store};
-pub use streams::{Direction, RowFault, StreamError, StreamPage, StreamQuery, StreamReader};
+pub use streams::{
+    Direction, RowFault, SessionIndex, SessionSummary, SessionsCursor, SessionsCursorError, SessionsError, SessionsOrder, SessionsPage,
+    SessionsQuery, StreamError, StreamPage, StreamQuery, StreamReader,
+};
 pub use verify::{Failure, KeyUse, SignatureReport, SignatureRules, Unfinished, VerifyReport, verify, verify_signed};
 #[doc(hidden)]
 pub use {ledger::Plan, parity::full_by as parity_full_by, verify::verify_by};

@@ -188,6 +188,10 @@ pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn
         }
         done => done?,
     };
+    if replay.replayed > 0 {
+        // Rows may have come below the watermark.
+        crate::derived::forget_sessions(dir);
+    }
     writer.trim()?;
     mirror.checkpoint()?;
     let parity = crate::parity::full(&reader, &options, None, &mut |_| ())?;

@@ -19,6 +19,7 @@ fn help_texts() {
         "tail",
         "show",
         "sessions",
+        "stream",
         "query",
         "stats",
         "verify",

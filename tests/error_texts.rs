@@ -162,6 +162,25 @@ fn mirror_errors() -> Vec<MirrorError> {
     list
 }
 
+fn snapshot_errors() -> Vec<entity::SnapshotError> {
+    use entity::SnapshotError;
+    let path: PathBuf = "/store/entities.sqlite3".into();
+    vec![
+        SnapshotError::Sqlite { action: "reading", path: path.clone(), source: sqlite(rusqlite::ffi::SQLITE_BUSY) },
+        SnapshotError::Io { action: "creating", path: path.clone(), source: io_error(io::ErrorKind::PermissionDenied) },
+        SnapshotError::SymbolicLink { path: path.clone() },
+        SnapshotError::Gone { path, session_id: "s-1".into() },
+        SnapshotError::TooLarge {
+            entity: "account".into(),
+            session_id: "s-1".into(),
+            session_seq: 7,
+            bytes: 16_777_217,
+            bytes_max: 16_777_216,
+        },
+        SnapshotError::OldSqlite { found: "3.51.2" },
+    ]
+}
+
 #[test]
 fn each_says_what_to_do() {
     let mut errors: Vec<(&str, Box<dyn std::error::Error>)> = Vec::new();
@@ -169,6 +188,7 @@ fn each_says_what_to_do() {
     errors.extend(draft_errors().into_iter().map(|error| ("draft", error.into())));
     errors.extend(append_errors().into_iter().map(|error| ("append", error.into())));
     errors.extend(mirror_errors().into_iter().map(|error| ("mirror", error.into())));
+    errors.extend(snapshot_errors().into_iter().map(|error| ("snapshots", error.into())));
     errors.push(("query", QueryError::Refused(sqlite(rusqlite::ffi::SQLITE_AUTH)).into()));
     errors.push(("repair", RepairError::LedgerDamaged { failures: 3 }.into()));
     errors.push(("repair", RepairError::Unrecoverable { seq: seq(13), reason: "the mirror has no row".into() }.into()));
@@ -199,6 +219,9 @@ fn each_says_what_to_do() {
         "replay ",
         "build ",
         "only reading",
+        "open them again",
+        "remove it",
+        "keep less",
         "rebuilt",
         "rebuilds it",
     ];

@@ -92,9 +92,9 @@ fn rebuild(dir: &Path, options: &Options) {
 #[test]
 fn pages_are_what_a_filter_over_all_lines_gives() {
     let mut pages_at = [0u64; 7];
-    for seed in 0..campaign("COUNTERFOIL_STREAM_STORES", 42) {
+    for seed in 0..campaign("COUNTERFOIL_STREAM_STORES", 28) {
         let mut random = Random::new(seed);
-        let temp = tempfile::tempdir().unwrap();
+        let temp = common::damage::in_memory();
         let dir = temp.path().join("store");
         let mut options = filled(&dir, &mut random);
         options.mirror_busy_timeout = Duration::from_millis(1);
@@ -123,7 +123,8 @@ fn pages_are_what_a_filter_over_all_lines_gives() {
         }
         let all = all(&dir);
         let mut reader = StreamReader::open(&dir, &options).unwrap();
-        for round in 0..30 {
+        // All lines are looked through again and again where there is no mirror to read from.
+        for round in 0..if matches!(state, Missing | NoDatabase | Locked | Empty) { 6 } else { 30 } {
             let session = STREAMS[random.below(5) as usize];
             let through = if random.chance(3) { Seq::new(random.below(all.len() as u64 + 1)) } else { Seq::MAX };
             let stream = of_stream(&all, session, through);

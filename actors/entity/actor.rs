@@ -65,8 +65,9 @@ impl<E> Default for EntityActor<E> {
 pub(crate) struct Seat<E: Entity> {
     kind: Arc<Kind<E>>,
     session_id: Arc<str>,
-    claim: Option<Claim>,
+    /// Dropped before the claim, and so before another one lives.
     live: Option<Live<E>>,
+    claim: Option<Claim>,
     poison: Option<PoisonEvent>,
     /// Erasures that were recorded when it was folded; nothing while one is carried out.
     erasures: Option<u64>,
@@ -147,27 +148,30 @@ impl<E: Entity> Seat<E> {
             let taken = taken.map_err(|other| EntityError::Taken { session_id: self.session_id.clone(), by: other.name });
             self.claim = Some(taken?);
         }
-        let mut live = self.from_snapshot().await;
+        let mut live = self.from_snapshot().await?;
         self.catch_up(&mut live).await?;
         self.erasures = erasures;
+        // That it is only looked at must not mean that all of it is read each time.
+        self.keep_snapshot(&mut live);
         Ok(live)
     }
 
     /// What its snapshot has, or nothing yet.
-    async fn from_snapshot(&self) -> Live<E> {
+    async fn from_snapshot(&self) -> Result<Live<E>, EntityError<E::Error>> {
+        let nothing = || self.caught("State::default", 0, || Ok(Live::default()));
         if self.kind.options.snapshot_every == 0 {
-            return Live::default();
+            return nothing();
         }
         let session_id = self.session_id.clone();
         let found = self.kind.desk.run(move |desk| Ok(desk.opening(E::NAME, E::STATE_VERSION, &session_id))).await;
         let Ok(Some(snapshot)) = found else {
-            return Live::default();
+            return nothing();
         };
-        Live::of_snapshot(&snapshot).unwrap_or_else(|problem| {
+        Live::of_snapshot(&snapshot).or_else(|problem| {
             tracing::warn!(entity = E::NAME, position = snapshot.session_seq, problem, "a snapshot does not fit the state; it is dropped");
             let session_id = self.session_id.clone();
             self.kind.desk.cast(move |desk| desk.drop_snapshot(&session_id));
-            Live::default()
+            nothing()
         })
     }
 
@@ -220,7 +224,7 @@ impl<E: Entity> Seat<E> {
                 Err(EntityError::Rejected(_)) => self.catch_up(&mut live).await?,
                 _ => false,
             };
-            let is_lost = matches!(&attempt, Err(EntityError::DecidePanicked { .. } | EntityError::Poisoned(_)))
+            let is_lost = matches!(&attempt, Err(EntityError::Panicked { .. } | EntityError::Poisoned(_)))
                 || attempt.as_ref().is_err_and(EntityError::is_outcome_unknown);
             if !is_lost {
                 self.keep_snapshot(&mut live);
@@ -251,7 +255,7 @@ impl<E: Entity> Seat<E> {
         {
             return self.first_answer(first).await.map(Some);
         }
-        let decided = self.caught(position, || {
+        let decided = self.caught("decide", position, || {
             let events = entity.decide(&live.folded.state, command).map_err(EntityError::Rejected)?;
             self.prepare(&events, key)
         });
@@ -299,10 +303,15 @@ impl<E: Entity> Seat<E> {
     }
 
     /// Runs code of the entity's.
-    fn caught<T>(&self, position: u64, run: impl FnOnce() -> Result<T, EntityError<E::Error>>) -> Result<T, EntityError<E::Error>> {
+    fn caught<T>(
+        &self,
+        part: &'static str,
+        position: u64,
+        run: impl FnOnce() -> Result<T, EntityError<E::Error>>,
+    ) -> Result<T, EntityError<E::Error>> {
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             let (session_id, message) = (self.session_id.clone(), panic_message(panic.as_ref()));
-            Err(EntityError::DecidePanicked { session_id, position, message })
+            Err(EntityError::Panicked { session_id, position, part, message })
         })
     }
 

@@ -19,15 +19,15 @@ pub enum EntityError<E> {
     /// An event can't be written so that it can be read back.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// `decide` has panicked. The entity is folded anew before its next command.
-    #[error(
-        "deciding a command of `{session_id}` at position {position} has panicked: {message}; mend `decide`, and send the command again"
-    )]
-    DecidePanicked {
+    /// The entity's code has panicked over the command. Its state is folded anew before its next one.
+    #[error("`{part}` of the entity of `{session_id}` has panicked at position {position}: {message}; mend it, and send the command again")]
+    Panicked {
         /// The stream.
         session_id: Arc<str>,
         /// Its last position that was folded.
         position: u64,
+        /// What panicked: `decide` (with what writes its events and reads them back), or `State::default`.
+        part: &'static str,
         /// What the panic said.
         message: String,
     },

@@ -151,7 +151,13 @@ impl<E: Entity> Kind<E> {
 
     /// Takes note that this entity's stream can't be folded, and lets go of it.
     pub(crate) fn poisoned(&self, actor: &ActorRef<EntityMsg<E>>, session_id: &Arc<str>, poison: &PoisonEvent) {
-        tracing::error!(entity = E::NAME, seq = poison.seq.get(), error = %poison, "an entity is stopped");
+        // What is wrong with it may quote its payload, so that is for the caller alone.
+        tracing::error!(
+            entity = E::NAME,
+            seq = poison.seq.get(),
+            event_type = poison.event_type,
+            "an entity can't fold an event, and is stopped"
+        );
         let mut table = self.table();
         let is_it = |slot: &Slot<E>| slot.actor.get_id() == actor.get_id();
         if table.slots.get(session_id).is_some_and(is_it) {

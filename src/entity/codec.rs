@@ -1,5 +1,6 @@
 //! The codec: what turns an entity's events into drafts, and records back into events. Pure; it knows no ledger.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -63,7 +64,7 @@ pub enum CodecError {
         to: &'static str,
     },
     /// What was written can't be read again, so it must not be recorded.
-    #[error("an event `{event_type}` would be recorded that can't be read again: {problem}; nothing was recorded")]
+    #[error("the event was not recorded, since it could not be read again (JSON has no NaN and no infinity, for one): {problem}")]
     ReadBack {
         /// The type.
         event_type: String,
@@ -126,6 +127,12 @@ impl CodecError {
     }
 }
 
+impl<E: Entity> fmt::Debug for Codec<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Codec").field("entity", &E::NAME).finish_non_exhaustive()
+    }
+}
+
 impl<E: Entity> Codec<E> {
     /// The codec of this entity.
     ///
@@ -174,20 +181,20 @@ impl<E: Entity> Codec<E> {
         })
     }
 
-    /// The draft of an event that a command causes in this stream. What [`Entity::draft`] does to its stream, and to the tag of the
-    /// command's key, is undone. The first event of a command with a key must be given [`command_id`] besides: `is_first`.
+    /// The draft of an event that a command causes in this stream. What [`Entity::draft`] does to its stream, its type, its payload and
+    /// the tag of the command's key is undone. The first event of a command with a key must be given [`command_id`] besides: `is_first`.
     ///
     /// # Errors
     /// As [`Codec::encode`].
     pub fn draft(&self, entity: &E, session_id: &str, key: Option<&str>, is_first: bool, event: &E::Event) -> Result<Draft, CodecError> {
         let (event_type, payload) = self.encode(event)?;
         let tag = key.map(command_tag);
-        let draft = Draft::new(event_type, Source::Runtime).session(session_id).with_payload(payload);
+        let draft = Draft::new(event_type.clone(), Source::Runtime).session(session_id).with_payload(payload.clone());
         let draft = match &tag {
             Some(tag) => draft.tag(tag),
             None => draft,
         };
-        let mut draft = entity.draft(event, draft).session(session_id);
+        let mut draft = entity.draft(event, draft).session(session_id).recording(event_type, payload);
         if let Some(tag) = tag.filter(|tag| !draft.tags().contains(tag)) {
             draft = draft.tag(tag);
         }

@@ -1,10 +1,11 @@
 //! Folding a stream, event by event: state at a position, and the event at which it can go no further. No I/O.
 
 use std::any::Any;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Codec, CodecError, Entity};
-use crate::event::{EventHash, EventId, EventRecord, EventType, Seq};
+use crate::event::{EventHash, EventId, EventRecord, Seq};
 use crate::ledger::Receipt;
 
 /// Characters that are kept of what a panic says: enough for an `assert_eq!` of two lines, and no more than a log can take, since a
@@ -65,7 +66,7 @@ pub enum PoisonProblem {
         message: String,
     },
     /// It is not the one after the last that was folded.
-    #[error("event {expected} of its stream should come here; run `counterfoil parity --full` on the store")]
+    #[error("event {expected} of its stream should come here; run `counterfoil verify` and `counterfoil parity --full` on the store")]
     Gap {
         /// The position that should come.
         expected: u64,
@@ -75,6 +76,13 @@ pub enum PoisonProblem {
 impl<E: Entity> Default for Folded<E> {
     fn default() -> Self {
         Folded { state: E::State::default(), position: 0, seq: Seq::ZERO, event_hash: EventHash::from_bytes([0; 32]) }
+    }
+}
+
+impl<E: Entity> fmt::Debug for Folded<E> {
+    /// Where it is. What the state is, only the entity can show.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(E::NAME).field("position", &self.position).field("seq", &self.seq).finish_non_exhaustive()
     }
 }
 
@@ -100,7 +108,7 @@ impl<E: Entity> Folded<E> {
     fn step(&mut self, entity: &E, codec: &Codec<E>, at: u64, event: &EventRecord, payload: Option<&str>) -> Result<(), PoisonProblem> {
         self.is_next(at)?;
         let event_type = event.event_type.as_str();
-        if event_type.starts_with(EventType::RESERVED) || caught("passes_over", || entity.passes_over(event_type))? {
+        if caught("passes_over", || entity.passes_over(event_type))? {
             return Ok(());
         }
         let Some(payload) = payload else {

@@ -1,7 +1,132 @@
 //! Event-sourced entities: state that is a fold of one stream, and commands that add events to it.
+//!
+//! This is the half without actors: what an entity is ([`Entity`]), how its events are recorded and read ([`Codec`], [`Upcasts`]), how
+//! a stream is folded ([`fold`], [`Folded`]), where states are kept so that not every event is read again ([`Snapshots`]), and a test
+//! kit ([`kit`]). Called by the actors that keep entities alive, by synchronous programs, and by tests. It never appends, and knows no
+//! clock: a state depends on the entity and its events alone.
+//!
+//! # An entity
+//! A bank account. Its first release recorded whole euros; since then amounts are cents, and events of the first release are upcast
+//! when they are read.
+//!
+//! ```
+//! use counterfoil::entity::kit::Kit;
+//! use counterfoil::entity::{Entity, Upcasts};
+//! use serde::{Deserialize, Serialize};
+//!
+//! struct Account {
+//!     overdraft_cents: u64,
+//! }
+//!
+//! #[derive(Default, Serialize, Deserialize)]
+//! struct State {
+//!     cents: i64,
+//! }
+//!
+//! enum Command {
+//!     Deposit { cents: u32 },
+//!     Withdraw { cents: u32 },
+//! }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! #[serde(tag = "event_type", content = "payload")]
+//! enum Event {
+//!     #[serde(rename = "deposited.v2")]
+//!     Deposited { cents: u32 },
+//!     #[serde(rename = "withdrawn.v1")]
+//!     Withdrawn { cents: u32 },
+//! }
+//!
+//! #[derive(Debug, PartialEq, thiserror::Error)]
+//! #[error("the account has {cents} cents; withdraw less")]
+//! struct Overdrawn {
+//!     cents: i64,
+//! }
+//!
+//! impl Entity for Account {
+//!     type State = State;
+//!     type Command = Command;
+//!     type Event = Event;
+//!     type Error = Overdrawn;
+//!     const NAME: &'static str = "account";
+//!     const STATE_VERSION: u32 = 1;
+//!
+//!     fn decide(&self, state: &State, command: &Command) -> Result<Vec<Event>, Overdrawn> {
+//!         match *command {
+//!             Command::Deposit { cents } => Ok(vec![Event::Deposited { cents }]),
+//!             Command::Withdraw { cents } if state.cents + self.overdraft_cents as i64 >= i64::from(cents) => {
+//!                 Ok(vec![Event::Withdrawn { cents }])
+//!             }
+//!             Command::Withdraw { .. } => Err(Overdrawn { cents: state.cents }),
+//!         }
+//!     }
+//!
+//!     fn apply(&self, state: &mut State, event: &Event) {
+//!         match *event {
+//!             Event::Deposited { cents } => state.cents += i64::from(cents),
+//!             Event::Withdrawn { cents } => state.cents -= i64::from(cents),
+//!         }
+//!     }
+//!
+//!     fn upcasts(&self) -> Upcasts {
+//!         Upcasts::none().upcast("deposited.v1", "deposited.v2", |payload| {
+//!             let euros = payload["euros"].as_u64().ok_or("`euros` is no number")?;
+//!             Ok(serde_json::json!({ "cents": euros * 100 }))
+//!         })
+//!     }
+//! }
+//!
+//! // Tested without actors and without a disk.
+//! Kit::of(Account { overdraft_cents: 0 })
+//!     .given_json(&[("deposited.v1", r#"{"euros":3}"#)])
+//!     .when(Command::Withdraw { cents: 250 })
+//!     .then([Event::Withdrawn { cents: 250 }])
+//!     .when(Command::Withdraw { cents: 100 })
+//!     .then_error_eq(Overdrawn { cents: 50 })
+//!     .then_state(|state| state.cents == 50);
+//!
+//! // And on a ledger, by a synchronous program.
+//! use counterfoil::entity::{Codec, fold};
+//! use counterfoil::{Conditions, Options, Seq, Store, StreamReader};
+//! # let temp = tempfile::tempdir()?;
+//! # let dir = temp.path().join("store");
+//! # let options = Options::default();
+//! let account = Account { overdraft_cents: 0 };
+//! let (mut store, _) = Store::open(&dir, &options)?;
+//! let (mut reader, codec) = (StreamReader::open(&dir, &options)?, Codec::new(&account)?);
+//!
+//! let folded = fold(&account, &mut reader, "account-7", Seq::MAX)?;
+//! let mut drafts = Vec::new();
+//! for event in account.decide(&folded.state, &Command::Deposit { cents: 500 })? {
+//!     drafts.push(codec.draft(&account, "account-7", Some("transfer-1"), drafts.is_empty(), &event)?);
+//! }
+//! store.append_batch(drafts, &Conditions::none().session("account-7", folded.position))?;
+//! assert_eq!(fold(&account, &mut reader, "account-7", Seq::MAX)?.state.cents, 500);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How events are recorded
+//! serde's adjacently tagged enums are an event's type and its payload: `Event::Withdrawn` above is recorded with the `event_type`
+//! `withdrawn.v1` and the payload `{"cents":250}`. So entities' events are events like any other: found by type in SQL, with `jq`, and
+//! by programs that know nothing of the entity. A variant without fields has the payload `null`.
+//!
+//! What changes with time:
+//! - A field is added: `#[serde(default)]`.
+//! - A payload changes otherwise: a new version of the type, and an [upcast](Upcasts::upcast) from the old one.
+//! - An event is not written any more: its variant stays, or an upcast leads from it to another.
+//! - `State` or `apply` changes: raise [`Entity::STATE_VERSION`].
+//!
+//! # When an event can't be read
+//! An entity is the fold of *all* its events, so one that can't be read or applied is no gap to be jumped over: the stream ends there in a
+//! [`PoisonEvent`], which names the event and what to do. What must not be part of the entity, [`Entity::passes_over`] says; what was
+//! erased, [`Entity::apply_erased`] answers for. To keep such an event from being recorded at all, whoever appends asks
+//! [`Codec::read_back`] first.
+//!
+//! Panics are caught where the program unwinds; with `panic = "abort"` one in an entity's code ends the program, as it does anywhere.
 
 mod codec;
 mod command;
+mod fold;
 mod folded;
 pub mod kit;
 #[cfg(feature = "actors")]
@@ -17,6 +142,7 @@ use serde::de::DeserializeOwned;
 
 pub use codec::{Codec, CodecError};
 pub use command::{KEY_BYTES_MAX, KeyError, check_key, command_id, command_tag};
+pub use fold::{EntityReadError, fold};
 pub use folded::{Folded, PoisonEvent, PoisonProblem};
 pub use snapshots::{STATE_BYTES_MAX, Snapshot, SnapshotError, Snapshots};
 pub(crate) use snapshots::{are_begun_after, note_erased, snapshots_path};
@@ -76,8 +202,7 @@ pub trait Entity: Send + Sync + 'static {
         draft
     }
 
-    /// Whether events of this type stand in the stream and are none of this entity's: they are passed over. Types that the ledger
-    /// itself writes (`counterfoil.`) are passed over without asking.
+    /// Whether events of this type stand in the stream and are none of this entity's: they are passed over.
     fn passes_over(&self, event_type: &str) -> bool {
         let _ = event_type;
         false

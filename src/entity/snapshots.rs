@@ -136,7 +136,7 @@ pub enum SnapshotError {
     /// Their file was removed or replaced while it was open: an erasure does that, and a file that is found damaged is removed.
     /// Nothing was read or written.
     #[error(
-        "the entities' snapshots {path} were removed or replaced while they were open, as an erasure does it; open them again, then fold the stream {session_id:?} anew and keep that state"
+        "the entities' snapshots {path} were removed or replaced while they were open, as an erasure does it; open them again, then fold the stream `{session_id}` anew and keep that state"
     )]
     Gone {
         /// Their file.
@@ -146,7 +146,7 @@ pub enum SnapshotError {
     },
     /// The state is larger than [`STATE_BYTES_MAX`].
     #[error(
-        "the state of {entity} {session_id:?} at {session_seq} has {bytes} bytes, and a snapshot at most {bytes_max}; keep less in the state, or do without snapshots of it: its stream is folded from the start"
+        "the state of {entity} `{session_id}` at {session_seq} has {bytes} bytes, and a snapshot at most {bytes_max}; keep less in the state, or do without snapshots of it: its stream is folded from the start"
     )]
     TooLarge {
         /// Which kind of entity it is.

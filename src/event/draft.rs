@@ -230,6 +230,12 @@ impl Draft {
         self
     }
 
+    /// The same with another type and payload.
+    pub(crate) fn recording(mut self, event_type: EventType, payload: Payload) -> Draft {
+        (self.event_type, self.payload) = (event_type, payload);
+        self
+    }
+
     /// Has it signed with this key, rather than with that of the store ([`Options::attestor`](crate::Options::attestor)). A
     /// signature that fails, or comes too late, leaves the event out.
     pub fn sign_with(mut self, signer: impl Into<Signer>) -> Draft {

@@ -59,7 +59,8 @@ pub fn writer_of(dir: &Path, options: &Options) -> Option<String> {
 /// Whether some process writes to the store right now.
 pub(crate) fn is_held(storage: &dyn Storage, dir: &Path) -> bool {
     let path = dir.join("LOCK");
-    path.exists() && matches!(storage.try_lock(&path), Ok(None))
+    // Looked for first: where there is none, taking it would make one.
+    storage.open_read(&path).is_ok() && matches!(storage.try_lock(&path), Ok(None))
 }
 
 /// What a store writes to by its name in the store's directory.

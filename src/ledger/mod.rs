@@ -4,7 +4,7 @@
 //! its own memory it asks for through [`Lookup`], which the mirror implements. All file I/O goes through
 //! [`storage::Storage`].
 //!
-//! - `storage` the seam to the disk · `claim` the first part of every open: `lock` one writer, `manifest` ledger.json
+//! - `storage` the seam to the disk, `memory_storage` a disk for tests · `claim` the first part of every open: `lock` one writer, `manifest` ledger.json
 //! - `zst` what is in a compressed segment · `compress` sealed segments into that form and back
 //! - `segment` names and lines of files · `reader` streaming reads beside a live writer
 //! - `stream` the same, decoded on other threads · `place` whether a line is right where it stands (`positions` of streams) · `tail`, `recovery` what open does after a crash
@@ -26,6 +26,7 @@ mod keys;
 pub(crate) mod lock;
 mod manifest;
 mod memory;
+mod memory_storage;
 mod needles;
 pub(crate) mod notes;
 pub(crate) mod place;
@@ -54,6 +55,7 @@ pub use lock::{StoreLock, writer_of};
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub(crate) use memory::NoMirror;
 pub use memory::{Lookup, LookupError, Stored};
+pub use memory_storage::MemoryStorage;
 pub(crate) use needles::Needles;
 pub use reader::{LedgerLine, LedgerReader, LedgerSize, Lines};
 pub use recovery::{RecoveryReport, Refusal, Torn, Watermark};

@@ -232,7 +232,7 @@ impl MirrorError {
 }
 
 /// Whether SQLite could not write what it needs to read with.
-pub(super) fn is_unwritable(error: &rusqlite::Error) -> bool {
+pub(crate) fn is_unwritable(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode;
     matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied))
 }

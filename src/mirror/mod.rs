@@ -35,8 +35,8 @@ pub use apply::{Insertion, insert_event};
 pub(crate) use aside::{Aside, asides};
 pub(crate) use checked::{Checked, keep_checked};
 pub(crate) use erase::{Rows, each_mirrored_erasure, last_erasure};
-pub(crate) use error::fault_of;
 pub use error::{MirrorError, MirrorFault};
+pub(crate) use error::{fault_of, is_unwritable};
 pub(crate) use positions::bounded_positions;
 pub use query::{QueryError, Table};
 pub(crate) use row::{Row, RowError, SELECT};
@@ -412,6 +412,11 @@ impl MirrorReader {
         self.sqlite("reading", self.conn.execute_batch("COMMIT"))
     }
 
+    /// Which file it is.
+    pub(crate) fn file_id(&self) -> FileId {
+        self.file
+    }
+
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -429,6 +434,12 @@ impl MirrorReader {
         if let Err(error) = self.conn.progress_handler(STEPS, Some(is_over)) {
             tracing::debug!(%error, "this check can be cancelled between rows only");
         }
+    }
+
+    /// The connection, for tests that count its steps.
+    #[cfg(test)]
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.conn
     }
 
     /// The connection, to read with. It is opened read-only.
@@ -559,6 +570,11 @@ pub(crate) fn create_private(path: &Path) -> Result<(), MirrorError> {
 
 /// Device and inode of a file, where there are such.
 pub(crate) type FileId = Option<(u64, u64)>;
+
+/// Which file is at this path.
+pub(crate) fn file_id(path: &Path) -> Result<FileId, MirrorError> {
+    inode(path)
+}
 
 /// Nothing where there are no such numbers.
 #[cfg(not(unix))]

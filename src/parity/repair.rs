@@ -139,6 +139,9 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
                 Some("a reader holds the mirror's WAL, which may hold erased payloads; end it, and repair again".to_owned());
         }
     }
+    if report.rows_written + report.rows_removed > 0 {
+        crate::derived::forget_sessions(dir);
+    }
     report.set_aside.retain(|aside| !report.erased.has_removed(aside));
     Ok(report)
 }

@@ -4,6 +4,7 @@
 //!
 //! - `query` what to read, and a page of it · `reader` [`StreamReader`] · `rows` of the mirror · `scan` the ledger's lines, for what
 //!   the mirror has not got · `error`
+//! - `sessions` [`SessionIndex`], the list of sessions
 //!
 //! A page costs what it has and nothing that grows with the store: rows come by the index over stream and position, and lines of
 //! the ledger are read only behind the mirror's watermark. Without a mirror that can be read, lines have to be looked through from
@@ -14,7 +15,14 @@ mod query;
 mod reader;
 mod rows;
 mod scan;
+mod sessions;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;
 
 pub use error::{RowFault, StreamError};
 pub use query::{Direction, StreamPage, StreamQuery};
 pub use reader::StreamReader;
+pub use sessions::{
+    SessionIndex, SessionSummary, SessionsCursor, SessionsCursorError, SessionsError, SessionsOrder, SessionsPage, SessionsQuery,
+};

@@ -51,7 +51,7 @@ use crate::options::Options;
 pub struct StreamReader {
     ledger: LedgerReader,
     busy_timeout: Duration,
-    mirror: Option<MirrorReader>,
+    pub(super) mirror: Option<MirrorReader>,
     /// The mirror's watermark, as it was seen last: it never goes back.
     seen: Seq,
     resume: Option<Resume>,

@@ -78,6 +78,8 @@ fn out_of_line(dir: &Path, random: &mut Random) {
 
 /// Appends so many events that the mirror does not get.
 pub fn unmirrored(dir: &Path, options: &Options, random: &mut Random, events: u64) {
+    // The writer alone knows positions of the active segment's streams only: whatever is behind is brought up first.
+    Store::open(dir, options).unwrap().0.close().unwrap();
     let (mut writer, mut mirror) = writer(dir, options);
     for n in 0..events {
         let draft = checked(draft(random, 1_000 + n));

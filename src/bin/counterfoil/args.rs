@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use counterfoil::import::Format;
-use counterfoil::{EventId, EventType, Seq, Source, Timestamp, TraceId};
+use counterfoil::{EventId, EventType, Seq, SessionsCursor, SessionsOrder, Source, Timestamp, TraceId};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -16,9 +16,10 @@ Exit codes:
   3  locked: another process writes to the store
   4  refused, or any other failure
 
-Commands that only read (export, tail, show, sessions, query, stats, verify, parity, doctor, prove)
-work beside a live writer. `parity --since-clean` keeps in the mirror what it found right, where
-nobody holds the lock; the others never write.
+Commands that only read (export, tail, show, sessions, stream, query, stats, verify, parity, doctor,
+prove) work beside a live writer. `sessions` keeps its list in sessions.sqlite3, `parity
+--since-clean` in the mirror what it found right, where nobody holds the lock; the others never
+write.
 COUNTERFOIL_LOG=info (or debug, trace) logs to standard error.
 New here? Run `counterfoil demo`.";
 
@@ -53,8 +54,10 @@ pub enum Command {
     Tail(TailArgs),
     /// Show one event
     Show(ShowArgs),
-    /// List sessions, the latest first
+    /// List sessions: how many events, how large, since when
     Sessions(SessionsArgs),
+    /// Show the events of a session
+    Stream(StreamArgs),
     /// Query the mirror with SQL, read-only
     Query(QueryArgs),
     /// Count events and bytes
@@ -221,8 +224,47 @@ pub struct ShowArgs {
 
 #[derive(Debug, Args)]
 pub struct SessionsArgs {
+    /// By their last event or their first, the latest first, or by id [default: last]
+    #[arg(long, value_enum)]
+    pub order: Option<OrderArg>,
     /// How many sessions at most; 0 shows all
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 50)]
+    pub limit: u64,
+    /// Go on behind a page, in its order: what it says under `next`
+    #[arg(long, value_name = "CURSOR")]
+    pub after: Option<SessionsCursor>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum OrderArg {
+    #[default]
+    Last,
+    First,
+    Id,
+}
+
+impl From<OrderArg> for SessionsOrder {
+    fn from(order: OrderArg) -> SessionsOrder {
+        match order {
+            OrderArg::Last => SessionsOrder::Last,
+            OrderArg::First => SessionsOrder::First,
+            OrderArg::Id => SessionsOrder::Id,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct StreamArgs {
+    /// The session's id
+    pub session: String,
+    /// Position in the session to begin with; else its first event, or its last
+    #[arg(long, value_name = "N")]
+    pub from: Option<u64>,
+    /// From newer events to older ones
+    #[arg(long)]
+    pub backwards: bool,
+    /// How many events at most; 0 shows all
+    #[arg(long, default_value_t = 50)]
     pub limit: u64,
 }
 

@@ -18,11 +18,13 @@ mod failure;
 mod import;
 mod init;
 mod keys;
+mod line;
 mod mend;
 mod out;
 mod progress;
 mod prove;
 mod query;
+mod sessions;
 mod show;
 mod stats;
 mod tail;
@@ -63,7 +65,8 @@ fn run(command: Command, context: &Context, out: &mut Out) -> Result<Exit, Failu
         Command::Export(args) => export::run(&args, context, out),
         Command::Tail(args) => tail::run(&args, context, out),
         Command::Show(args) => show::run(&args, context, out),
-        Command::Sessions(args) => query::sessions(&args, context, out),
+        Command::Sessions(args) => sessions::sessions(&args, context, out),
+        Command::Stream(args) => sessions::stream(&args, context, out),
         Command::Query(args) => query::query(&args, context, out),
         Command::Stats => stats::run(context, out),
         Command::Verify(args) => check::verify(&args, context, out),

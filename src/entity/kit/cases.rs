@@ -20,7 +20,7 @@ pub struct Case<E: Entity> {
     pub then: Then<E>,
 }
 
-/// What a command leads to.
+/// What a command leads to. Closures need the type of what they look at: `Then::state(|state: &State| state.total == 7)`.
 pub struct Then<E: Entity>(Check<E>);
 
 type Check<E> = Box<dyn FnOnce(&mut Trial<E>, &Answer<E>) -> Result<(), String>>;
@@ -64,22 +64,21 @@ impl<E: Entity> Then<E> {
 /// # Panics
 /// Where cases fail: with the name of each, and what was wrong. Also where there is no case.
 #[track_caller]
-pub fn cases<E: Entity>(entity: E, cases: impl IntoIterator<Item = Case<E>>) {
+pub fn cases<E: Entity, const COUNT: usize>(entity: E, cases: [Case<E>; COUNT]) {
     let entity = Arc::new(entity);
-    let (mut count, mut failed) = (0, Vec::new());
+    let mut failed = Vec::new();
     for case in cases {
-        count += 1;
         let (name, entity) = (case.name, Arc::clone(&entity));
         // A panic of one case must not hide the others.
         let result = catch_unwind(AssertUnwindSafe(|| run(entity, case)));
         let result = result.unwrap_or_else(|panic| Err(format!("it panicked: {}", message(panic.as_ref()))));
         failed.extend(result.err().map(|found| format!("`{name}`\n{}", indented(&found))));
     }
-    if count == 0 {
+    if COUNT == 0 {
         panic!("there is no case");
     }
     if !failed.is_empty() {
-        panic!("{} of {count} cases failed\n{}", failed.len(), failed.join("\n"));
+        panic!("{} of {COUNT} cases failed\n{}", failed.len(), failed.join("\n"));
     }
 }
 

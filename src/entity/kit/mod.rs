@@ -37,7 +37,7 @@
 //!     Counter,
 //!     [
 //!         Case { name: "up to ten", given: nine(), when: 1, then: Then::events([Counted::Counted { by: 1 }]) },
-//!         Case { name: "no further", given: nine(), when: 2, then: Then::error(|error| *error == TooMuch) },
+//!         Case { name: "no further", given: nine(), when: 2, then: Then::error(|error: &TooMuch| *error == TooMuch) },
 //!     ],
 //! );
 //! ```
@@ -47,14 +47,15 @@
 //! hold:
 //!
 //! - an event has a type and a payload that can be recorded, and reads back as what it was;
-//! - `decide` is pure: the same state and command give the same answer, and the same bytes (a `HashMap` in an event does not: take
-//!   a `BTreeMap`);
+//! - `decide` is pure: the same state and command give the same answer, and the same bytes (a `HashMap` or `HashSet` in an event
+//!   gives others: take a `BTreeMap`, a `BTreeSet`);
 //! - `apply` is pure, and so are upcasts;
 //! - a state loses nothing in a snapshot: beside the state itself goes one that is written to JSON and read again after *each*
 //!   event, and `decide` and `apply` must make the same of both. What `#[serde(skip)]` leaves out comes to light as soon as
-//!   anything depends on it. (The order of a map's keys does not count; that of a `HashSet` does: take a `BTreeSet`.)
+//!   anything depends on it.
 //!
-//! Events and states are compared by their JSON, so neither needs `PartialEq` or `Debug`.
+//! Events and states are compared by their JSON, so neither needs `PartialEq` or `Debug`. The order of keys does not count, nor in a
+//! state that of a list's items: a `HashSet` has none.
 
 #![allow(clippy::panic)] // it is for tests: what it finds must fail them
 

@@ -4,35 +4,33 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-/// What comes before the JSON stays, and the JSON gets its keys in order at every depth. Numbers stay as they are written.
+/// A line of an event (its type, its payload) with the payload's keys in order at every depth. Numbers stay as they are written.
 pub(super) fn canonical(line: &str) -> String {
-    // An event's line has its type in front, and no type has one of these.
+    // No type has one of these.
     let start = line.find(['{', '[']).unwrap_or(line.len());
     let (before, json) = line.split_at_checked(start).unwrap_or((line, ""));
-    let mut out = before.to_owned();
-    push(json, &mut out);
-    out
+    format!("{before}{}", ordered(json, false))
 }
 
-fn push(json: &str, out: &mut String) {
-    let push_list = |items: Vec<(String, &RawValue)>, ends: [char; 2], out: &mut String| {
-        out.push(ends[0]);
-        for (at, (key, value)) in items.into_iter().enumerate() {
-            if at > 0 {
-                out.push(',');
-            }
-            out.push_str(&key);
-            push(value.get(), out);
-        }
-        out.push(ends[1]);
-    };
+/// A state's JSON with its keys in order, and the items of its lists as well: a `HashSet` is written in another order by each
+/// instance, which is no difference.
+pub(super) fn canonical_state(json: &str) -> String {
+    ordered(json, true)
+}
+
+fn ordered(json: &str, lists_too: bool) -> String {
     if let Ok(map) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) {
-        let quoted = |key: String| serde_json::to_string(&key).unwrap_or(key) + ":";
-        push_list(map.into_iter().map(|(key, value)| (quoted(key), value)).collect(), ['{', '}'], out);
+        let quoted = |key: &String| serde_json::to_string(key).unwrap_or_default();
+        let fields = map.iter().map(|(key, value)| format!("{}:{}", quoted(key), ordered(value.get(), lists_too)));
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
     } else if let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(json) {
-        push_list(items.into_iter().map(|value| (String::new(), value)).collect(), ['[', ']'], out);
+        let mut items: Vec<String> = items.iter().map(|value| ordered(value.get(), lists_too)).collect();
+        if lists_too {
+            items.sort_unstable();
+        }
+        format!("[{}]", items.join(","))
     } else {
-        out.push_str(json);
+        json.to_owned()
     }
 }
 
@@ -68,6 +66,7 @@ mod tests {
         for same in ["a.v1 null", "a.v1 \"x\"", "[]", "{}", "7", "a.v1 [3,2]"] {
             assert_eq!(canonical(same), same);
         }
+        assert_eq!(canonical_state(r#"{"b":[3,[2,1]],"a":1.0}"#), r#"{"a":1.0,"b":[3,[1,2]]}"#);
     }
 
     #[test]

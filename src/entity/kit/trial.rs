@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::text::{canonical, differing, indented};
+use super::text::{canonical, canonical_state, differing, indented};
 use crate::entity::{Codec, Entity};
 use crate::event::Payload;
 use crate::options::Options;
 
 /// What `decide` made of a command.
 pub(super) type Answer<E> = Result<Vec<<E as Entity>::Event>, <E as Entity>::Error>;
+
+/// What makes `decide` answer differently of two states that should be one.
+const HINT: &str = "does serde leave out a field, or do events come in the order of a HashMap?";
 
 /// The stream that the drafts of a trial are for.
 const STREAM: &str = "kit";
@@ -52,6 +55,7 @@ impl<E: Entity> Trial<E> {
         self.entity.apply(&mut self.live, event);
         self.entity.apply(&mut self.replayed, &read);
         self.entity.apply(&mut self.restored, &read);
+        json::<E>(&self.live).map_err(|found| format!("{at}: {found}"))?;
         same_state::<E>(&self.live, &self.replayed).map_err(|difference| {
             format!(
                 "{at}: it does something else to the state once it was recorded and read again; a field that serde leaves out, or an \
@@ -76,7 +80,9 @@ impl<E: Entity> Trial<E> {
         let read = self.codec.read_back(&self.entity, &draft).map_err(|error| format!("`{line}`: {error}"))?;
         let again = self.line(&read)?;
         if canonical(&line) != canonical(&again) {
-            return Err(format!("it does not read back as what it was; its Serialize and Deserialize don't fit\n  - {line}\n  + {again}"));
+            return Err(format!(
+                "it does not read back as what it was; its Serialize and Deserialize don't fit (or is it the order of a HashSet?)\n  - {line}\n  + {again}"
+            ));
         }
         Ok((line, read))
     }
@@ -111,8 +117,8 @@ impl<E: Entity> Trial<E> {
             other => Err(format!("`decide` {what}\n{}", differing(&text, &other))),
         };
         compare(&self.live, "is not pure: asked twice of one state, it answered differently")?;
-        compare(&self.replayed, "answers differently once the events before were recorded and read again; does serde leave out a field?")?;
-        compare(&self.restored, "answers differently of a state that was in a snapshot; does serde leave out a field of the state?")?;
+        compare(&self.replayed, &format!("answers differently once the events before were recorded and read again; {HINT}"))?;
+        compare(&self.restored, &format!("answers differently of a state that was in a snapshot; {HINT}"))?;
         Ok(answer)
     }
 
@@ -198,7 +204,7 @@ fn restored<E: Entity>(state: &E::State) -> Result<E::State, String> {
     let restored: E::State =
         serde_json::from_str(&before).map_err(|error| format!("the state can't be read from its snapshot: {error}\n  {before}"))?;
     let after = json::<E>(&restored)?;
-    if canonical(&before) == canonical(&after) {
+    if canonical_state(&before) == canonical_state(&after) {
         return Ok(restored);
     }
     Err(format!("the state is another one after it was in a snapshot (- before, + after)\n{}", differing(&before, &after)))
@@ -206,5 +212,5 @@ fn restored<E: Entity>(state: &E::State) -> Result<E::State, String> {
 
 fn same_state<E: Entity>(one: &E::State, other: &E::State) -> Result<(), String> {
     let (one, other) = (json::<E>(one)?, json::<E>(other)?);
-    if canonical(&one) == canonical(&other) { Ok(()) } else { Err(differing(&one, &other)) }
+    if canonical_state(&one) == canonical_state(&other) { Ok(()) } else { Err(differing(&one, &other)) }
 }

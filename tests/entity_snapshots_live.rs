@@ -1,0 +1,196 @@
+//! Goal: snapshots spare reading, and change nothing: they are taken every so many events, used when an entity is folded again, and
+//! dropped where the state's version, the state's shape or the stream is another; without the file all is as before.
+//!
+//! Method: how many events an entity has applied since it was spawned is counted by the entity.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+#![cfg(feature = "actors")]
+
+mod entity_support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use counterfoil::actors::Ledger;
+use counterfoil::actors::entity::{Entities, EntityOptions};
+use counterfoil::entity::{Entity, Snapshot, Snapshots};
+use counterfoil::*;
+use entity_support::*;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// A sum, in a state of any shape and version.
+struct Sum<S, const VERSION: u32> {
+    applied: Arc<AtomicU64>,
+    shape: std::marker::PhantomData<fn() -> S>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "event_type", content = "payload")]
+enum Added {
+    #[serde(rename = "added.v1")]
+    Added(u64),
+}
+
+trait Shape: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
+    fn add(&mut self, n: u64);
+    fn sum(&self) -> u64;
+}
+
+impl Shape for u64 {
+    fn add(&mut self, n: u64) {
+        *self += n;
+    }
+    fn sum(&self) -> u64 {
+        *self
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Named {
+    sum: u64,
+}
+
+impl Shape for Named {
+    fn add(&mut self, n: u64) {
+        self.sum += n;
+    }
+    fn sum(&self) -> u64 {
+        self.sum
+    }
+}
+
+impl<S: Shape, const VERSION: u32> Entity for Sum<S, VERSION> {
+    type State = S;
+    type Command = u64;
+    type Event = Added;
+    type Error = std::convert::Infallible;
+    const NAME: &'static str = "sum";
+    const STATE_VERSION: u32 = VERSION;
+
+    fn decide(&self, _: &S, n: &u64) -> Result<Vec<Added>, Self::Error> {
+        Ok(vec![Added::Added(*n)])
+    }
+
+    fn apply(&self, state: &mut S, event: &Added) {
+        let Added::Added(n) = event;
+        state.add(*n);
+        self.applied.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Opened<S: Shape, const VERSION: u32> {
+    sums: Entities<Sum<S, VERSION>>,
+    applied: Arc<AtomicU64>,
+}
+
+impl<S: Shape, const VERSION: u32> Opened<S, VERSION> {
+    async fn new(ledger: &Ledger, snapshot_every: u64) -> Self {
+        let applied = Arc::<AtomicU64>::default();
+        let mut options = EntityOptions::default();
+        options.snapshot_every = snapshot_every;
+        let sum = Sum { applied: applied.clone(), shape: std::marker::PhantomData };
+        Opened { sums: ledger.entities(sum, options).await.unwrap(), applied }
+    }
+
+    async fn add(&self, times: u64) {
+        for _ in 0..times {
+            self.sums.send("s", 1).await.unwrap();
+        }
+    }
+
+    /// The sum of an entity that is folded anew, and how many events that took.
+    async fn folded_anew(&self) -> (u64, u64) {
+        self.sums.passivate("s");
+        self.applied.store(0, Ordering::Relaxed);
+        let sum = self.sums.read("s", Shape::sum).await.unwrap();
+        (sum, self.applied.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test]
+async fn what_a_snapshot_has_is_not_read_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let opened = Opened::<u64, 1>::new(&ledger, 10).await;
+    opened.add(9).await;
+    assert_eq!(opened.folded_anew().await, (9, 9));
+    opened.add(1).await;
+    assert_eq!(opened.folded_anew().await, (10, 0));
+    opened.add(17).await;
+    assert_eq!(opened.folded_anew().await, (27, 7));
+    opened.sums.close().await;
+    // Without snapshots, and in another version of the state.
+    let plain = Opened::<u64, 1>::new(&ledger, 0).await;
+    assert_eq!(plain.folded_anew().await, (27, 27));
+    plain.sums.close().await;
+    let newer = Opened::<u64, 2>::new(&ledger, 10).await;
+    assert_eq!(newer.folded_anew().await, (27, 27));
+    // All of it was read, so that is not done twice.
+    assert_eq!(newer.folded_anew().await, (27, 0));
+    newer.add(3).await;
+    assert_eq!(newer.folded_anew().await, (30, 3));
+    newer.sums.close().await;
+    // The old version finds a newer one's, drops it and begins anew.
+    let older = Opened::<u64, 1>::new(&ledger, 10).await;
+    assert_eq!(older.folded_anew().await, (30, 30));
+    older.sums.close().await;
+    // A shape that is another although the version is the same.
+    let shaped = Opened::<u64, 3>::new(&ledger, 10).await;
+    assert_eq!(shaped.folded_anew().await, (30, 30));
+    shaped.add(1).await;
+    assert_eq!(shaped.folded_anew().await, (31, 1));
+    shaped.sums.close().await;
+    let misshaped = Opened::<Named, 3>::new(&ledger, 10).await;
+    assert_eq!(misshaped.folded_anew().await, (31, 31));
+}
+
+#[tokio::test]
+async fn one_that_is_of_another_history_is_dropped() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let opened = Opened::<u64, 1>::new(&ledger, 10).await;
+    opened.add(10).await;
+    opened.sums.close().await;
+    let ledger_id = ledger.manifest().ledger_id;
+    let timeout = Options::default().mirror_busy_timeout;
+    let mut snapshots = Snapshots::open(temp.path(), ledger_id, timeout).unwrap();
+    let kept = snapshots.load("sum", 1, "s").unwrap().unwrap();
+    assert_eq!((kept.session_seq, kept.state.as_str()), (10, "10"));
+    // Of an event that is another, and of one that the stream does not have: as in a store that was brought back from a backup.
+    let other = EventHash::from_bytes([7; 32]);
+    for wrong in
+        [Snapshot { event_hash: other, state: "999".into(), ..kept.clone() }, Snapshot { session_seq: 11, state: "999".into(), ..kept }]
+    {
+        snapshots.drop_stream("s").unwrap();
+        snapshots.save(&wrong).unwrap();
+        let opened = Opened::<u64, 1>::new(&ledger, 10).await;
+        assert_eq!(opened.folded_anew().await, (10, 10));
+        opened.sums.close().await;
+        assert!(snapshots.load("sum", 1, "s").unwrap().is_none_or(|kept| kept.state == "10"));
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_goes_or_is_rubbish_changes_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let opened = Opened::<u64, 1>::new(&ledger, 10).await;
+    opened.add(10).await;
+    assert_eq!(opened.folded_anew().await, (10, 0));
+    let path = temp.path().join("entities.sqlite3");
+    // While it is open.
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(opened.folded_anew().await, (10, 10));
+    opened.add(10).await;
+    assert_eq!(opened.folded_anew().await, (20, 0));
+    opened.sums.close().await;
+    for name in ["entities.sqlite3-wal", "entities.sqlite3-shm"] {
+        let _ = std::fs::remove_file(temp.path().join(name));
+    }
+    std::fs::write(&path, b"no database at all, but long enough to be looked at as one").unwrap();
+    let opened = Opened::<u64, 1>::new(&ledger, 10).await;
+    assert_eq!(opened.folded_anew().await, (20, 20));
+    opened.add(10).await;
+    assert_eq!(opened.folded_anew().await, (30, 0));
+}

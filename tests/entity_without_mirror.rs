@@ -1,0 +1,79 @@
+//! Goal: entities need the ledger alone: while the mirror is locked, removed or rebuilt, and while the store's actors die and come back,
+//! commands are decided on all that is recorded, and keys stay exact.
+//!
+//! Method: another connection holds SQLite's write lock; the mirror's file is removed under the store; LedgerActor and SqliteActor are
+//! killed between and during commands. Entities are let go of each time, so that they are folded from what there is.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
+#![cfg(feature = "actors")]
+
+mod entity_support;
+
+use counterfoil::actors::entity::EntityOptions;
+use counterfoil::actors::{Ledger, MirrorHealth};
+use counterfoil::*;
+use entity_support::*;
+
+/// Commands of which each needs the one before, on an entity that is folded anew each time; one key is sent twice.
+async fn exchange(ledger: &Ledger, round: u64) {
+    let accounts = ledger.entities(Account, EntityOptions::default()).await.unwrap();
+    let before = accounts.read("a", |state| state.cents).await.unwrap();
+    for n in 0..5 {
+        let key = format!("{round}-{n}");
+        let first = accounts.send_keyed("a", &key, deposit(10)).await.unwrap();
+        assert!(!first.duplicate);
+        accounts.passivate("a");
+        let again = accounts.send_keyed("a", &key, deposit(10)).await.unwrap();
+        assert!(again.duplicate && again.receipts[0].seq == first.receipts[0].seq);
+        accounts.send("a", Do::Withdraw { cents: 9 }).await.unwrap();
+        accounts.passivate("a");
+    }
+    // Keys of all rounds before.
+    for old in 0..round {
+        assert!(accounts.send_keyed("a", format!("{old}-3"), deposit(10)).await.unwrap().duplicate);
+    }
+    assert_eq!(accounts.read("a", |state| state.cents).await.unwrap(), before + 5);
+    accounts.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_go_on_whatever_becomes_of_the_mirror() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    exchange(&ledger, 0).await;
+    let locked = rusqlite::Connection::open(temp.path().join("mirror.sqlite3")).unwrap();
+    locked.execute_batch("BEGIN IMMEDIATE").unwrap();
+    exchange(&ledger, 1).await;
+    until("Blocked", || matches!(ledger.status().mirror, MirrorHealth::Blocked { .. })).await;
+    exchange(&ledger, 2).await;
+    drop(locked);
+    exchange(&ledger, 3).await;
+    for name in ["mirror.sqlite3", "mirror.sqlite3-wal", "mirror.sqlite3-shm"] {
+        let _ = std::fs::remove_file(temp.path().join(name));
+    }
+    exchange(&ledger, 4).await;
+    exchange(&ledger, 5).await;
+    ledger.close().await.unwrap();
+    let ledger = open(temp.path()).await;
+    exchange(&ledger, 6).await;
+    ledger.close().await.unwrap();
+    assert_eq!(balance_by_hand(temp.path(), "a"), 35);
+    assert!(common::parity(temp.path()).is_consistent());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_go_on_while_the_stores_actors_die() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    for round in 0..4 {
+        let children = ledger.children().await.unwrap();
+        let victim = if round % 2 == 0 { children.ledger } else { children.sqlite };
+        let exchanging = exchange(&ledger, round);
+        let killing = async {
+            tokio::task::yield_now().await;
+            victim.inspect(|actor| actor.kill());
+        };
+        tokio::join!(exchanging, killing);
+    }
+    assert_eq!(balance_by_hand(temp.path(), "a"), 20);
+}
