@@ -264,19 +264,26 @@ impl<E: Entity> Seat<E> {
         let Kind { entity, ledger, options, .. } = &*self.kind;
         let position = live.folded.position;
         let id = key.map(|key| command_id(&self.session_id, key));
-        if let Some(id) = id
-            && let Some(first) = self.find(live, id).await?
-        {
+        if let Some(first) = id.and_then(|id| live.recent.find(id)) {
             return self.first_answer(first).await.map(Some);
         }
+        // One with a key that is not remembered may have been answered long ago. The ledger looks its id up anyway when it is appended,
+        // so nobody else does before that; `decide` is pure, and what it says of a command that was answered is dropped.
         let decided = self.caught("decide", position, || {
             let events = entity.decide(&live.folded.state, command).map_err(EntityError::Rejected)?;
             self.prepare(&events, key)
         });
-        let (drafts, events) = decided?;
-        if events.is_empty() {
-            return Ok(Some(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
-        }
+        let (drafts, events) = match decided {
+            Ok((drafts, events)) if !events.is_empty() => (drafts, events),
+            // Nothing goes to the ledger, so it does not say.
+            nothing => {
+                if let Some(first) = self.find_by_key(live, id).await? {
+                    return self.first_answer(first).await.map(Some);
+                }
+                let (_, events) = nothing?;
+                return Ok(Some(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
+            }
+        };
         let types: Vec<EventType> = drafts.iter().map(|draft| draft.draft().event_type().clone()).collect();
         let conditions = Conditions::none().session(&*self.session_id, position);
         let appended = match ledger.submit(drafts, conditions, options.durability).await {
@@ -284,8 +291,8 @@ impl<E: Entity> Seat<E> {
             Err(error) => Err(error),
         };
         match appended {
-            // Recorded by an earlier life of this entity, whose answer was lost: what it was is read back.
-            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => Ok(None),
+            // Answered before, or recorded by an earlier life of this entity whose answer was lost: what it was is read back.
+            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => self.answered_before(live, id).await,
             Ok(receipts) => {
                 for ((receipt, event), event_type) in receipts.iter().zip(&events).zip(&types) {
                     let event = (event_type.as_str(), event);
@@ -295,8 +302,10 @@ impl<E: Entity> Seat<E> {
                 Ok(Some(Outcome { events, receipts, position: live.folded.position, duplicate: false }))
             }
             Err(AppendError::WrongSessionSeq { .. }) => Ok(None),
-            // The key's event has come into the stream, caused by another decision than this one.
-            Err(AppendError::Conflict { id: known, .. } | AppendError::BatchConflict { id: known }) if id == Some(known) => Ok(None),
+            // The same, and it was another decision than this one.
+            Err(AppendError::Conflict { id: known, .. } | AppendError::BatchConflict { id: known }) if id == Some(known) => {
+                self.answered_before(live, id).await
+            }
             Err(error) => Err(EntityError::Append(error)),
         }
     }
@@ -304,16 +313,17 @@ impl<E: Entity> Seat<E> {
     /// Drafts of these events, and the events as they will read back: those are applied.
     fn prepare(&self, events: &[E::Event], key: Option<&str>) -> Result<(Vec<CheckedDraft>, Vec<E::Event>), EntityError<E::Error>> {
         let Kind { entity, codec, ledger, .. } = &*self.kind;
-        let prepared = events.iter().enumerate().map(|(at, event)| {
+        let (mut drafts, mut read_back) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
+        for (at, event) in events.iter().enumerate() {
             let draft = codec.draft(entity, &self.session_id, key, at == 0, event)?;
             let draft = ledger.check(draft).map_err(EntityError::Append)?;
             if draft.session_id() != Some(&*self.session_id) {
                 return Err(EntityError::StreamRedacted);
             }
-            let event = codec.read_back(entity, draft.draft())?;
-            Ok((draft, event))
-        });
-        prepared.collect()
+            read_back.push(codec.read_back(entity, draft.draft())?);
+            drafts.push(draft);
+        }
+        Ok((drafts, read_back))
     }
 
     /// Runs code of the entity's.
@@ -327,6 +337,21 @@ impl<E: Entity> Seat<E> {
             let (session_id, message) = (self.session_id.clone(), panic_message(panic.as_ref()));
             Err(EntityError::Panicked { session_id, position, part, message })
         })
+    }
+
+    /// The first answer to a command whose first event the ledger has; nothing where that can't be read yet.
+    async fn answered_before(&self, live: &Live<E>, id: Option<EventId>) -> Result<Option<Outcome<E::Event>>, EntityError<E::Error>> {
+        match self.find_by_key(live, id).await? {
+            Some(first) => self.first_answer(first).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn find_by_key(&self, live: &Live<E>, id: Option<EventId>) -> Result<Option<u64>, EntityError<E::Error>> {
+        match id {
+            Some(id) => self.find(live, id).await,
+            None => Ok(None),
+        }
     }
 
     /// The position of the first event that a command with this id has caused.
