@@ -195,7 +195,8 @@ fn a_list_that_is_of_no_use_is_made_anew() {
         SessionIndex::open(&dir, &options).unwrap().page(&SessionsQuery::new()).unwrap();
         fs::read(index_path(&dir)).unwrap()
     };
-    let damages: [(&str, Box<dyn Fn(&Path)>); 8] = [
+    type Damage<'d> = Box<dyn Fn(&Path) + 'd>;
+    let damages: [(&str, Damage<'_>); 8] = [
         ("empty", Box::new(|path| fs::write(path, "").unwrap())),
         ("no database", Box::new(|path| fs::write(path, "a text that is longer than a header ".repeat(20)).unwrap())),
         ("cut", Box::new(|path| fs::write(path, &whole[..whole.len() / 2]).unwrap())),
@@ -362,10 +363,8 @@ fn it_is_its_owners_alone_and_not_written_through_a_link() {
     let options = small(&dir);
     let mut index = SessionIndex::open(&dir, &options).unwrap();
     index.page(&SessionsQuery::new()).unwrap();
-    for suffix in ["", "-wal", "-shm"] {
-        let mode = fs::metadata(format!("{}{suffix}", index_path(&dir).display())).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o600, "{suffix}");
-    }
+    assert_eq!(fs::metadata(index_path(&dir)).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!dir.join("sessions.sqlite3-wal").exists());
     drop(index);
     let elsewhere = temp.path().join("elsewhere");
     for suffix in ["", "-wal", "-shm", "-journal"] {
