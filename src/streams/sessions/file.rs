@@ -51,12 +51,12 @@ impl IndexFile {
         for _ in 1..TRIES {
             match IndexFile::open_at(&path) {
                 Err(error) if error.is_damage() => IndexFile::remove(&path, &error)?,
-                Err(SessionsError::Gone { .. }) => {}
+                Err(error) if error.may_be_removed() => {}
                 opened => return opened,
             }
         }
         match IndexFile::open_at(&path) {
-            Err(SessionsError::Gone { .. }) => IndexFile::temporary(),
+            Err(error) if error.may_be_removed() => IndexFile::temporary(),
             opened => opened,
         }
     }

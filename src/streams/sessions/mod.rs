@@ -83,7 +83,7 @@ impl SessionIndex {
             match self.try_page(query) {
                 Ok(Some(page)) => return Ok(page),
                 Err(Error::Mirror(error)) if matches!(error, MirrorError::Gone { .. }) || error.may_be_unread() => self.mirror = None,
-                Err(Error::Sessions(error)) if self.file.is_in_place() => {
+                Err(Error::Sessions(error)) if self.file.is_in_place() && !error.may_be_removed() => {
                     if !error.is_damage() {
                         return Err(error.into());
                     }
