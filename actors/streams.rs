@@ -97,12 +97,15 @@ struct Events {
     rest: Rest,
 }
 
+/// A page, and what is to go on from there.
+type Loaded = Result<(Reading, StreamPage), Error>;
+
 /// What is behind the events that have been loaded.
 enum Rest {
     /// Pages that nobody has asked for yet.
     Idle(Box<Reading>),
     /// A page is being loaded.
-    Loading(Pin<Box<dyn Future<Output = Result<(Reading, StreamPage), Error>> + Send>>),
+    Loading(Pin<Box<dyn Future<Output = Loaded> + Send>>),
     /// Nothing.
     Over,
 }
@@ -116,7 +119,7 @@ struct Reading {
 }
 
 impl Reading {
-    async fn load(mut self) -> Result<(Reading, StreamPage), Error> {
+    async fn load(mut self) -> Loaded {
         let through = self.ledger.readable().await;
         blocking(move || {
             let mut reader = match self.reader.take() {

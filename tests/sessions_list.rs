@@ -91,7 +91,7 @@ fn index_path(dir: &Path) -> PathBuf {
 }
 
 fn remove(path: &Path) {
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
         let _ = fs::remove_file(format!("{}{suffix}", path.display()));
     }
 }
@@ -195,7 +195,8 @@ fn a_list_that_is_of_no_use_is_made_anew() {
         SessionIndex::open(&dir, &options).unwrap().page(&SessionsQuery::new()).unwrap();
         fs::read(index_path(&dir)).unwrap()
     };
-    let damages: [(&str, Box<dyn Fn(&Path)>); 8] = [
+    type Damage<'d> = Box<dyn Fn(&Path) + 'd>;
+    let damages: [(&str, Damage<'_>); 8] = [
         ("empty", Box::new(|path| fs::write(path, "").unwrap())),
         ("no database", Box::new(|path| fs::write(path, "a text that is longer than a header ".repeat(20)).unwrap())),
         ("cut", Box::new(|path| fs::write(path, &whole[..whole.len() / 2]).unwrap())),
@@ -274,7 +275,7 @@ fn several_who_list_at_once_do_not_disturb_each_other() {
     disk::without_sync(&mut options);
     // More than one transaction counts.
     let (mut store, _) = Store::open(&dir, &options).unwrap();
-    for from in (0..24_000u64).step_by(4_000) {
+    for from in (0..12_000u64).step_by(4_000) {
         store
             .append_batch((from..from + 4_000).map(|n| note("x").session(format!("s-{}", n % 501))).collect(), &Conditions::none())
             .unwrap();
@@ -299,7 +300,7 @@ fn several_who_list_at_once_do_not_disturb_each_other() {
                 scope.spawn(move || {
                     let mut index = SessionIndex::open(dir, options).unwrap();
                     let mut seen = 0;
-                    for round in 0..30 {
+                    for round in 0..15 {
                         let page = index.page(&SessionsQuery::new().limit(1000)).unwrap_or_else(|error| panic!("{error}"));
                         let counted: u64 = page.sessions.iter().map(|session| session.events).sum();
                         assert_eq!(counted, page.as_of.get(), "each event once");
@@ -362,10 +363,8 @@ fn it_is_its_owners_alone_and_not_written_through_a_link() {
     let options = small(&dir);
     let mut index = SessionIndex::open(&dir, &options).unwrap();
     index.page(&SessionsQuery::new()).unwrap();
-    for suffix in ["", "-wal", "-shm"] {
-        let mode = fs::metadata(format!("{}{suffix}", index_path(&dir).display())).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o600, "{suffix}");
-    }
+    assert_eq!(fs::metadata(index_path(&dir)).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!dir.join("sessions.sqlite3-wal").exists());
     drop(index);
     let elsewhere = temp.path().join("elsewhere");
     for suffix in ["", "-wal", "-shm", "-journal"] {
