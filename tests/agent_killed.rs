@@ -285,10 +285,10 @@ fn a_killed_agent_does_everything_once() {
             }
         };
         for life_of_round in 0..KILLS_A_ROUND {
-            let moment = match random.below(3) {
-                0 => Moment::Steps(random.below(160)),
-                1 => Moment::Time(Duration::from_micros(random.below(60_000))),
-                _ => Moment::Time(Duration::from_micros(random.below(250_000))),
+            let moment = match random.below(6) {
+                0 => Moment::Time(Duration::from_micros(random.below(60_000))), // about as long as it takes to open
+                1 | 2 => Moment::Time(Duration::from_micros(random.below(400_000))),
+                _ => Moment::Steps(random.below(160)),
             };
             let what = format!("COUNTERFOIL_AGENT_SEED={seed}, life {life_of_round}, {moment:?}");
             let (steps, is_finished) = life(&dir, &moment, &what);

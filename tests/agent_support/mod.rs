@@ -54,6 +54,15 @@ impl Model for Script {
     }
 }
 
+/// Leaves its text under its key, and a line in the log where the same command is running already.
+const KEYED: &str = r#"
+f="keyed/$COUNTERFOIL_CALL_ID"
+mkdir "$f.running" || echo "twice at once: $1" >> log.txt
+[ -e "$f" ] || { sleep 0.01; echo "$1" > "$f.draft" && mv "$f.draft" "$f"; }
+rmdir "$f.running"
+read -r it < "$f"; echo "$it"
+"#;
+
 /// A tool that leaves this text somewhere, or none.
 fn tool(random: &mut Random, mark: &str) -> Tool {
     let shell = |command: &str, keyed| Tool::Shell { command: command.to_owned(), args: vec![mark.to_owned()], keyed };
@@ -61,10 +70,7 @@ fn tool(random: &mut Random, mark: &str) -> Tool {
         0 => Tool::ReadFile { path: "facts.txt".to_owned() },
         1 => Tool::ReadFile { path: "../store/ledger.json".to_owned() },
         2..=4 => Tool::Pay { to: mark.to_owned(), cents: random.below(100_000) },
-        5..=6 => shell(
-            "f=\"keyed/$COUNTERFOIL_CALL_ID\"; [ -e \"$f\" ] || { echo \"$1\" > \"$f.draft\" && mv \"$f.draft\" \"$f\"; }; read -r it < \"$f\"; echo \"$it\"",
-            true,
-        ),
+        5..=6 => shell(KEYED, true),
         7 => shell("echo \"$1\" >> log.txt; exit 3", false),
         _ => shell("echo \"$1\" >> log.txt", false),
     }

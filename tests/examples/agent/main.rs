@@ -24,20 +24,30 @@ mod tools;
 use std::path::Path;
 use std::process::Command;
 
-use crate::agent::Error;
+use crate::agent::{Error, Step};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => tokio::task::block_in_place(demonstrate),
-        ["run", dir] => run::run(Path::new(dir), run::tell).await,
+        ["run", dir] => {
+            run::run(Path::new(dir), tell).await?;
+            println!("Done. What was said: cargo run --example agent -- show {dir}");
+            Ok(())
+        }
         ["run", dir, "--steps"] => run::run(Path::new(dir), run::step).await,
         ["show", dir] => {
             show::conversation(Path::new(dir), &mut std::io::stdout())?;
             show::checks(Path::new(dir), &mut std::io::stdout())
         }
         _ => Err("use `agent`, `agent run DIR` or `agent show DIR`".into()),
+    }
+}
+
+fn tell(_: &str, step: Step) {
+    if let Some(line) = run::line(&step) {
+        println!("{line}");
     }
 }
 

@@ -32,13 +32,6 @@ pub async fn run(dir: &Path, watch: impl Fn(&str, Step) + Send + Sync + 'static)
     Ok(())
 }
 
-/// Prints what is found and what is recorded, for people.
-pub fn tell(_stream: &str, step: Step) {
-    if let Some(line) = line(&step) {
-        println!("  {line}");
-    }
-}
-
 /// Prints each step as JSON, and waits for a line before it goes on: so whoever has started this process can kill it at one.
 pub fn step(_stream: &str, step: Step) {
     let json = serde_json::to_string(&step).unwrap_or_default();
