@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::LedgerOptions;
 use super::checks::Check;
+use super::ledger::LedgerMsg;
 use super::message::{Append, AppendReply, Durability, Message, Reply};
 use super::parity::Doubt;
 use super::shared::{Phase, Shared, Status};
@@ -310,6 +311,14 @@ impl Ledger {
 
     async fn answer(&self, answer: oneshot::Receiver<AppendReply>) -> AppendReply {
         answer.await.unwrap_or(Err(AppendError::OutcomeUnknown { drafts: Vec::new() }))
+    }
+
+    /// Position of the last event of a stream, 0 where it has none: of every event that is durable, and of some that will be. None where
+    /// that can't be told just now.
+    pub(crate) async fn stream_position(&self, session_id: Arc<str>) -> Option<u64> {
+        let (reply, position) = oneshot::channel();
+        self.inner.shared.inbox.owner()?.cast(LedgerMsg::Position { session_id, reply }).ok()?;
+        position.await.ok()
     }
 
     /// Waits until appends are taken again; false where they never will be.
