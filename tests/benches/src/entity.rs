@@ -127,14 +127,16 @@ async fn closed(load: &Arc<Load>, streams: &[String]) -> Result<Meter> {
 /// ledger has moved on since the last.
 pub fn reads(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
     let (runtime, options) = (runtime()?, settings(has).ledger);
-    runtime.block_on(async {
+    let spec = spec.clone();
+    // On a worker, as a runtime's own tasks are: from another thread each answer would have further to go.
+    let running = runtime.spawn(async move {
         let ledger = Ledger::open_with(&spec.dir, options).await?;
         let (payloads, durability) = (Payloads::new(spec.payload), Durability::Ledger);
         let entities = ledger.entities(Tools, EntityOptions::default()).await?;
         for n in 0..READ {
             entities.send(OLD, command(&payloads, n)?).await?;
         }
-        let (pacer, reads) = (Pacer::new(spec, READY), Pacer::new(spec, READY));
+        let (pacer, reads) = (Pacer::new(&spec, READY), Pacer::new(&spec, READY));
         let beside = Arc::new(actors::Load { ledger: ledger.clone(), payloads, durability, own: false, pacer });
         let (appending, meter) = (beside.clone(), Meter::start());
         let callers = spec.in_flight;
@@ -155,13 +157,16 @@ pub fn reads(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
         entities.close().await;
         ledger.close().await?;
         Ok(outcome)
-    })
+    });
+    runtime.block_on(running)?
 }
 
 /// Commands with new keys, then old keys again, on a stream that has had `events_max` commands with keys.
 pub fn keys(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
     let (runtime, options) = (runtime()?, settings(has).ledger);
-    runtime.block_on(async {
+    let spec = spec.clone();
+    // On a worker, as a runtime's own tasks are: from another thread each answer would have further to go.
+    let running = runtime.spawn(async move {
         let ledger = Ledger::open_with(&spec.dir, options).await?;
         let payloads = Payloads::new(spec.payload);
         write_keys(&ledger, &payloads, spec.events_max).await?;
@@ -194,7 +199,8 @@ pub fn keys(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
         load.entities.close().await;
         ledger.close().await?;
         Ok(outcome)
-    })
+    });
+    runtime.block_on(running)?
 }
 
 /// Writes what commands with these keys would have caused, without an entity, many at once; until the mirror has them.
