@@ -316,8 +316,13 @@ fn a_killed_agent_does_everything_once() {
     }
     assert!(moments.in_effect + moments.before_effect + moments.before_result > 0, "{moments:?}");
     eprintln!(
-        "{} kills in {rounds} rounds of {CONVERSATIONS} conversations: {calls} calls, {found_open} found open, {interrupted} of them interrupted; every effect once, no call lost, none open",
-        moments.kills
+        "{} kills ({} before the first step) in {rounds} rounds of {CONVERSATIONS} conversations: {calls} calls, {found_open} found open, \
+         {interrupted} of them interrupted; every effect once, no call lost, none open",
+        moments.kills, moments.unbegun
     );
-    eprintln!("{moments:?}");
+    eprintln!(
+        "conversations at the kills: {} before an intent, {} between intent and effect, {} in the effect, {} between effect and result, {} \
+         elsewhere",
+        moments.before_intent, moments.before_effect, moments.in_effect, moments.before_result, moments.elsewhere
+    );
 }
