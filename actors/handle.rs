@@ -552,3 +552,26 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T,
         Err(error) => Err(stopped(error.to_string())),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test
+mod tests {
+    use super::*;
+    use crate::{Erase, EventType, Source};
+
+    #[tokio::test]
+    async fn an_erasure_is_counted_when_it_is_recorded_and_when_it_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path()).await.unwrap();
+        let receipt = ledger.append(Draft::new(EventType::SYSTEM_NOTE, Source::Runtime).payload("x").unwrap()).await.unwrap();
+        let erasure = Erasure::new(Erase::Ids(vec![receipt.id]), "a test");
+        ledger.erase(erasure.clone().dry_run()).await.unwrap();
+        assert_eq!(ledger.erasures(), 0);
+        ledger.erase(erasure.clone()).await.unwrap();
+        assert_eq!(ledger.erasures(), 2);
+        // There is nothing left to do.
+        ledger.erase(erasure).await.unwrap();
+        assert_eq!(ledger.erasures(), 2);
+        ledger.close().await.unwrap();
+    }
+}

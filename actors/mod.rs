@@ -46,6 +46,7 @@ mod to_mirror;
 mod waiting;
 
 pub use checkpoint::{CheckpointOptions, CheckpointStatus};
+pub use futures_core::stream::BoxStream;
 pub use handle::{Children, CloseReport, Ledger};
 pub use message::{Append, AppendReply, Durability, Message};
 pub use options::LedgerOptions;

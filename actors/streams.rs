@@ -28,6 +28,8 @@ impl Ledger {
     /// the last event that was durable when its last page was loaded, and after an error; dropped, it stops, and what is being
     /// loaded is thrown away. The store stays open for as long as it lives.
     ///
+    /// `StreamExt` of futures-util or tokio-stream has `next` for it, and much else.
+    ///
     /// # Errors
     /// An item is an error as of [`StreamReader::page`].
     pub fn stream(&self, query: StreamQuery) -> BoxStream<'static, Result<EventRecord, Error>> {

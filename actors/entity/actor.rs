@@ -67,16 +67,26 @@ pub(crate) struct Seat<E: Entity> {
     session_id: Arc<str>,
     /// Dropped before the claim, and so before another one lives.
     live: Option<Live<E>>,
-    claim: Option<Claim>,
-    poison: Option<PoisonEvent>,
+    claim: Claim,
+    over: Option<Over>,
     /// Erasures that were recorded when it was folded; nothing while one is carried out.
     erasures: Option<u64>,
     _alive: Alive,
 }
 
+/// Why it can do nothing any more, and is let go of.
+#[derive(Clone)]
+enum Over {
+    /// Its stream can't be folded.
+    Poison(PoisonEvent),
+    /// Its stream is another registry's.
+    Taken(&'static str),
+}
+
 pub(crate) struct EntityArgs<E: Entity> {
     pub kind: Arc<Kind<E>>,
     pub session_id: Arc<str>,
+    pub claim: Claim,
     pub alive: Alive,
 }
 
@@ -86,19 +96,21 @@ impl<E: Entity> Actor for EntityActor<E> {
     type Arguments = EntityArgs<E>;
 
     async fn pre_start(&self, _: ActorRef<EntityMsg<E>>, args: EntityArgs<E>) -> Result<Seat<E>, ActorProcessingErr> {
-        let EntityArgs { kind, session_id, alive } = args;
-        Ok(Seat { kind, session_id, claim: None, live: None, poison: None, erasures: None, _alive: alive })
+        let EntityArgs { kind, session_id, claim, alive } = args;
+        Ok(Seat { kind, session_id, claim, live: None, over: None, erasures: None, _alive: alive })
     }
 
     async fn handle(&self, me: ActorRef<EntityMsg<E>>, message: EntityMsg<E>, seat: &mut Seat<E>) -> Result<(), ActorProcessingErr> {
-        let was_poisoned = seat.poison.is_some();
+        let was_over = seat.over.is_some();
         match message {
             EntityMsg::Command(ask) => seat.command(ask).await,
             EntityMsg::Look(look, _permit) => seat.look(look).await,
             EntityMsg::Stop => me.stop(None),
         }
-        if let Some(poison) = seat.poison.as_ref().filter(|_| !was_poisoned) {
-            seat.kind.poisoned(&me, &seat.session_id, poison);
+        if let Some(over) = seat.over.as_ref().filter(|_| !was_over) {
+            // Commands that were sent before this are answered likewise.
+            let poison = if let Over::Poison(poison) = over { Some(poison) } else { None };
+            seat.kind.let_go(&me, &seat.session_id, poison);
         }
         Ok(())
     }
@@ -107,7 +119,7 @@ impl<E: Entity> Actor for EntityActor<E> {
 impl<E: Entity> Seat<E> {
     async fn command(&mut self, ask: Ask<E>) {
         let answer = self.answer(&ask.command, ask.key.as_deref()).await;
-        self.keep_poison(answer.as_ref().err());
+        self.note_over(answer.as_ref().err());
         // A caller that has gone away is no error.
         let _ = ask.reply.send(answer);
     }
@@ -117,7 +129,7 @@ impl<E: Entity> Seat<E> {
             Ok(mut live) => self.catch_up(&mut live).await.map(|_| live),
             Err(error) => Err(error),
         };
-        self.keep_poison(live.as_ref().err());
+        self.note_over(live.as_ref().err());
         match live {
             Ok(live) => {
                 let live = self.live.insert(live);
@@ -127,27 +139,29 @@ impl<E: Entity> Seat<E> {
         }
     }
 
-    fn keep_poison(&mut self, error: Option<&EntityError<E::Error>>) {
-        if let Some(EntityError::Poisoned(poison)) = error {
-            (self.live, self.poison) = (None, Some(poison.clone()));
-        }
+    fn note_over(&mut self, error: Option<&EntityError<E::Error>>) {
+        let over = match error {
+            Some(EntityError::Poisoned(poison)) => Over::Poison(poison.clone()),
+            Some(EntityError::Taken { by, .. }) => Over::Taken(by),
+            _ => return,
+        };
+        (self.live, self.over) = (None, Some(over));
     }
 
     /// The state, folded from the stream unless that is done. It has to be put back: where it is lost, it is folded anew.
     async fn take_live(&mut self) -> Result<Live<E>, EntityError<E::Error>> {
-        if let Some(poison) = &self.poison {
-            return Err(poison.clone().into());
+        match &self.over {
+            Some(Over::Poison(poison)) => return Err(poison.clone().into()),
+            Some(Over::Taken(by)) => return Err(EntityError::Taken { session_id: self.session_id.clone(), by }),
+            None => {}
         }
         let erasures = self.kind.ledger.shared().erasures();
         // A state that was folded before something of its stream was erased may hold it.
         if let Some(live) = self.live.take().filter(|_| self.erasures == erasures) {
             return Ok(live);
         }
-        if self.claim.is_none() {
-            let taken = self.kind.claims.take(&self.session_id, self.kind.owner).await;
-            let taken = taken.map_err(|other| EntityError::Taken { session_id: self.session_id.clone(), by: other.name });
-            self.claim = Some(taken?);
-        }
+        let turn = self.claim.turn().await;
+        turn.map_err(|other| EntityError::Taken { session_id: self.session_id.clone(), by: other.name })?;
         let mut live = self.from_snapshot().await?;
         self.catch_up(&mut live).await?;
         self.erasures = erasures;
@@ -250,19 +264,26 @@ impl<E: Entity> Seat<E> {
         let Kind { entity, ledger, options, .. } = &*self.kind;
         let position = live.folded.position;
         let id = key.map(|key| command_id(&self.session_id, key));
-        if let Some(id) = id
-            && let Some(first) = self.find(live, id).await?
-        {
+        if let Some(first) = id.and_then(|id| live.recent.find(id)) {
             return self.first_answer(first).await.map(Some);
         }
+        // One with a key that is not remembered may have been answered long ago. The ledger looks its id up anyway when it is appended,
+        // so nobody else does before that; `decide` is pure, and what it says of a command that was answered is dropped.
         let decided = self.caught("decide", position, || {
             let events = entity.decide(&live.folded.state, command).map_err(EntityError::Rejected)?;
             self.prepare(&events, key)
         });
-        let (drafts, events) = decided?;
-        if events.is_empty() {
-            return Ok(Some(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
-        }
+        let (drafts, events) = match decided {
+            Ok((drafts, events)) if !events.is_empty() => (drafts, events),
+            // Nothing goes to the ledger, so it does not say.
+            nothing => {
+                if let Some(first) = self.find_by_key(live, id).await? {
+                    return self.first_answer(first).await.map(Some);
+                }
+                let (_, events) = nothing?;
+                return Ok(Some(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
+            }
+        };
         let types: Vec<EventType> = drafts.iter().map(|draft| draft.draft().event_type().clone()).collect();
         let conditions = Conditions::none().session(&*self.session_id, position);
         let appended = match ledger.submit(drafts, conditions, options.durability).await {
@@ -270,8 +291,8 @@ impl<E: Entity> Seat<E> {
             Err(error) => Err(error),
         };
         match appended {
-            // Recorded by an earlier life of this entity, whose answer was lost: what it was is read back.
-            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => Ok(None),
+            // Answered before, or recorded by an earlier life of this entity whose answer was lost: what it was is read back.
+            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => self.answered_before(live, id).await,
             Ok(receipts) => {
                 for ((receipt, event), event_type) in receipts.iter().zip(&events).zip(&types) {
                     let event = (event_type.as_str(), event);
@@ -281,8 +302,10 @@ impl<E: Entity> Seat<E> {
                 Ok(Some(Outcome { events, receipts, position: live.folded.position, duplicate: false }))
             }
             Err(AppendError::WrongSessionSeq { .. }) => Ok(None),
-            // The key's event has come into the stream, caused by another decision than this one.
-            Err(AppendError::Conflict { id: known, .. } | AppendError::BatchConflict { id: known }) if id == Some(known) => Ok(None),
+            // The same, and it was another decision than this one.
+            Err(AppendError::Conflict { id: known, .. } | AppendError::BatchConflict { id: known }) if id == Some(known) => {
+                self.answered_before(live, id).await
+            }
             Err(error) => Err(EntityError::Append(error)),
         }
     }
@@ -290,16 +313,17 @@ impl<E: Entity> Seat<E> {
     /// Drafts of these events, and the events as they will read back: those are applied.
     fn prepare(&self, events: &[E::Event], key: Option<&str>) -> Result<(Vec<CheckedDraft>, Vec<E::Event>), EntityError<E::Error>> {
         let Kind { entity, codec, ledger, .. } = &*self.kind;
-        let prepared = events.iter().enumerate().map(|(at, event)| {
+        let (mut drafts, mut read_back) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
+        for (at, event) in events.iter().enumerate() {
             let draft = codec.draft(entity, &self.session_id, key, at == 0, event)?;
             let draft = ledger.check(draft).map_err(EntityError::Append)?;
             if draft.session_id() != Some(&*self.session_id) {
                 return Err(EntityError::StreamRedacted);
             }
-            let event = codec.read_back(entity, draft.draft())?;
-            Ok((draft, event))
-        });
-        prepared.collect()
+            read_back.push(codec.read_back(entity, draft.draft())?);
+            drafts.push(draft);
+        }
+        Ok((drafts, read_back))
     }
 
     /// Runs code of the entity's.
@@ -313,6 +337,21 @@ impl<E: Entity> Seat<E> {
             let (session_id, message) = (self.session_id.clone(), panic_message(panic.as_ref()));
             Err(EntityError::Panicked { session_id, position, part, message })
         })
+    }
+
+    /// The first answer to a command whose first event the ledger has; nothing where that can't be read yet.
+    async fn answered_before(&self, live: &Live<E>, id: Option<EventId>) -> Result<Option<Outcome<E::Event>>, EntityError<E::Error>> {
+        match self.find_by_key(live, id).await? {
+            Some(first) => self.first_answer(first).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn find_by_key(&self, live: &Live<E>, id: Option<EventId>) -> Result<Option<u64>, EntityError<E::Error>> {
+        match id {
+            Some(id) => self.find(live, id).await,
+            None => Ok(None),
+        }
     }
 
     /// The position of the first event that a command with this id has caused.
@@ -348,7 +387,8 @@ impl<E: Entity> Seat<E> {
                     left = event.batch.map_or(1, |(_, events)| events as usize);
                 }
                 if let Some(payload) = payload {
-                    outcome.events.push(self.kind.codec.decode(&event.event_type, payload.get())?);
+                    let read = || Ok(self.kind.codec.decode(&event.event_type, payload.get())?);
+                    outcome.events.push(self.caught("decode", from, read)?);
                 }
                 outcome.receipts.push(Receipt::again(event));
                 outcome.position = event.session_seq.unwrap_or(from);

@@ -3,17 +3,17 @@
 //! Held by the store's shared part, since every handle of a store in this process has the same. That two entities of one stream
 //! could never record against each other is not this module's doing: each append names the position that it expects.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// The claims of a store.
+/// The claims of a store: for each stream who has it, and who is to have it next.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
-    held: Mutex<HashMap<Arc<str>, Owner>>,
-    freed: Notify,
+    queues: Mutex<HashMap<Arc<str>, VecDeque<Waiting>>>,
+    tickets: AtomicU64,
 }
 
 /// A registry, and what its entities are called.
@@ -23,39 +23,66 @@ pub(crate) struct Owner {
     pub name: &'static str,
 }
 
-/// The right to be the one entity of a stream, until it is dropped.
+#[derive(Debug)]
+struct Waiting {
+    ticket: u64,
+    owner: Owner,
+    turn: Arc<Notify>,
+}
+
+/// A place in the queue for a stream. Whoever is in front is its one entity, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Claim {
     claims: Arc<Claims>,
     session_id: Arc<str>,
+    ticket: u64,
+    owner: Owner,
+    turn: Arc<Notify>,
 }
 
 impl Claims {
-    /// Takes the stream; waits where a predecessor of the same registry is about to let go of it.
+    /// Queues for the stream. To be called where the entity is spawned: one that was spawned later and came first would have to be let go of before
+    /// the other could do what it was sent, and nobody would.
+    pub(crate) fn queue(self: &Arc<Claims>, session_id: &Arc<str>, owner: Owner) -> Claim {
+        let (ticket, turn) = (self.tickets.fetch_add(1, Ordering::Relaxed), Arc::new(Notify::new()));
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.entry(session_id.clone()).or_default().push_back(Waiting { ticket, owner, turn: turn.clone() });
+        Claim { claims: self.clone(), session_id: session_id.clone(), ticket, owner, turn }
+    }
+}
+
+impl Claim {
+    /// Waits until those before it have let go of the stream.
     ///
     /// # Errors
-    /// Who else has it.
-    pub(crate) async fn take(self: &Arc<Claims>, session_id: &Arc<str>, owner: Owner) -> Result<Claim, Owner> {
+    /// Who has it, where that is another registry's: that one may have it for ever.
+    pub(crate) async fn turn(&self) -> Result<(), Owner> {
         loop {
-            // Before it is looked at, so that no freeing in between is missed.
-            let mut freed = std::pin::pin!(self.freed.notified());
-            freed.as_mut().enable();
-            match self.held.lock().unwrap_or_else(PoisonError::into_inner).entry(session_id.clone()) {
-                Entry::Vacant(free) => {
-                    free.insert(owner);
-                    return Ok(Claim { claims: self.clone(), session_id: session_id.clone() });
+            {
+                let queues = self.claims.queues.lock().unwrap_or_else(PoisonError::into_inner);
+                let before = queues.get(&self.session_id).into_iter().flatten().take_while(|waiting| waiting.ticket != self.ticket);
+                let mut before = before.map(|waiting| waiting.owner).peekable();
+                if before.peek().is_none() {
+                    return Ok(());
                 }
-                Entry::Occupied(held) if held.get().registry != owner.registry => return Err(*held.get()),
-                Entry::Occupied(_) => {}
+                if let Some(other) = before.find(|owner| owner.registry != self.owner.registry) {
+                    return Err(other);
+                }
             }
-            freed.await;
+            // Kept for it where it comes before this is awaited.
+            self.turn.notified().await;
         }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.claims.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.session_id);
-        self.claims.freed.notify_waiters();
+        let mut queues = self.claims.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(queue) = queues.get_mut(&self.session_id) else { return };
+        queue.retain(|waiting| waiting.ticket != self.ticket);
+        match queue.front() {
+            Some(next) => next.turn.notify_one(),
+            None => drop(queues.remove(&self.session_id)),
+        }
     }
 }

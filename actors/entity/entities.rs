@@ -1,5 +1,6 @@
 //! [`Entities`], what callers hold.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +15,7 @@ use super::kind::{Kind, Posted, Table};
 use super::registry::{RegistryActor, RegistryMsg};
 use super::{EntityError, EntityOptions};
 use crate::actors::Ledger;
-use crate::entity::{Codec, Entity, PoisonEvent, check_key};
+use crate::entity::{Codec, Entity, PoisonEvent, check_key, panic_message};
 use crate::{Error, LedgerError, Receipt};
 
 /// How often a command with a key is sent again where its answer was lost with an actor that was killed.
@@ -35,7 +36,7 @@ pub struct Outcome<Event> {
 }
 
 /// The entities of one kind, on one store: at most one live entity a stream, spawned when something is sent to it. Cheap to clone;
-/// when the last clone is dropped, they end.
+/// when the last clone is dropped, they end. Until then they hold the store open.
 pub struct Entities<E: Entity> {
     handle: Arc<Handle<E>>,
 }
@@ -164,8 +165,15 @@ impl<E: Entity> Entities<E> {
     ) -> Result<T, EntityError<E::Error>> {
         let session_id = Arc::<str>::from(session_id);
         let (reply, answer) = oneshot::channel();
+        let stream = session_id.clone();
         let look = Box::new(move |state: Result<(&E::State, u64), EntityError<E::Error>>| {
-            let _ = reply.send(state.map(|(state, position)| look(state, position)));
+            let seen = state.and_then(|(state, position)| {
+                catch_unwind(AssertUnwindSafe(|| look(state, position))).map_err(|panic| {
+                    let message = panic_message(panic.as_ref());
+                    EntityError::Panicked { session_id: stream, position, part: "a look at the state", message }
+                })
+            });
+            let _ = reply.send(seen);
         });
         self.post(&session_id, move |permit| EntityMsg::Look(look, permit)).await?;
         answer.await.unwrap_or(Err(EntityError::OutcomeUnknown { session_id }))

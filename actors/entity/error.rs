@@ -26,7 +26,7 @@ pub enum EntityError<E> {
         session_id: Arc<str>,
         /// Its last position that was folded.
         position: u64,
-        /// What panicked: `decide` (with what writes its events and reads them back), or `State::default`.
+        /// What panicked: `decide` (with what writes its events and reads them back), `decode`, `State::default`, or a look at the state.
         part: &'static str,
         /// What the panic said.
         message: String,

@@ -35,7 +35,9 @@ pub(crate) struct Kind<E: Entity> {
 
 pub(crate) struct Table<E: Entity> {
     slots: HashMap<Arc<str>, Slot<E>>,
-    poisoned: VecDeque<(Arc<str>, PoisonEvent)>,
+    poisoned: HashMap<Arc<str>, PoisonEvent>,
+    /// The streams of `poisoned`, the one that was found first in front.
+    order: VecDeque<Arc<str>>,
     supervisor: Option<ActorCell>,
 }
 
@@ -63,7 +65,13 @@ pub(crate) enum Posted {
 
 impl<E: Entity> Table<E> {
     pub(crate) fn new(supervisor: ActorCell) -> Table<E> {
-        Table { slots: HashMap::new(), poisoned: VecDeque::new(), supervisor: Some(supervisor) }
+        Table { slots: HashMap::new(), poisoned: HashMap::new(), order: VecDeque::new(), supervisor: Some(supervisor) }
+    }
+
+    /// Forgets that a stream can't be folded; answers whether it was remembered.
+    fn forget(&mut self, session_id: &str) -> bool {
+        self.order.retain(|poisoned| &**poisoned != session_id);
+        self.poisoned.remove(session_id).is_some()
     }
 }
 
@@ -90,7 +98,7 @@ impl<E: Entity> Kind<E> {
         message: &mut Option<M>,
     ) -> Result<Posted, EntityError<E::Error>> {
         let mut table = self.table();
-        if let Some((_, poison)) = table.poisoned.iter().find(|(poisoned, _)| poisoned == session_id) {
+        if let Some(poison) = table.poisoned.get(session_id) {
             return Err(poison.clone().into());
         }
         if !table.slots.contains_key(session_id) {
@@ -125,7 +133,8 @@ impl<E: Entity> Kind<E> {
             stop(table.slots.remove(&longest));
         }
         self.alive.send_modify(|alive| *alive += 1);
-        let args = EntityArgs { kind: self.clone(), session_id: session_id.clone(), alive: Alive(self.alive.clone()) };
+        let claim = self.claims.queue(session_id, self.owner);
+        let args = EntityArgs { kind: self.clone(), session_id: session_id.clone(), claim, alive: Alive(self.alive.clone()) };
         // Entities outlive the caller, and so must not live on a runtime of the caller's.
         let _here = self.runtime.enter();
         let (actor, _starting) =
@@ -149,8 +158,14 @@ impl<E: Entity> Kind<E> {
         }
     }
 
-    /// Takes note that this entity's stream can't be folded, and lets go of it.
-    pub(crate) fn poisoned(&self, actor: &ActorRef<EntityMsg<E>>, session_id: &Arc<str>, poison: &PoisonEvent) {
+    /// Lets go of this entity, which can do nothing any more; takes note of the event where that is why.
+    pub(crate) fn let_go(&self, actor: &ActorRef<EntityMsg<E>>, session_id: &Arc<str>, poison: Option<&PoisonEvent>) {
+        let mut table = self.table();
+        let is_it = |slot: &Slot<E>| slot.actor.get_id() == actor.get_id();
+        if table.slots.get(session_id).is_some_and(is_it) {
+            stop(table.slots.remove(session_id));
+        }
+        let Some(poison) = poison else { return };
         // What is wrong with it may quote its payload, so that is for the caller alone.
         tracing::error!(
             entity = E::NAME,
@@ -158,29 +173,25 @@ impl<E: Entity> Kind<E> {
             event_type = poison.event_type,
             "an entity can't fold an event, and is stopped"
         );
-        let mut table = self.table();
-        let is_it = |slot: &Slot<E>| slot.actor.get_id() == actor.get_id();
-        if table.slots.get(session_id).is_some_and(is_it) {
-            stop(table.slots.remove(session_id));
+        table.forget(session_id);
+        while table.order.len() >= self.options.poisoned_max.max(1)
+            && let Some(first) = table.order.pop_front()
+        {
+            table.poisoned.remove(&first);
         }
-        table.poisoned.retain(|(poisoned, _)| poisoned != session_id);
-        while table.poisoned.len() >= self.options.poisoned_max.max(1) {
-            table.poisoned.pop_front();
-        }
-        table.poisoned.push_back((session_id.clone(), poison.clone()));
+        table.poisoned.insert(session_id.clone(), poison.clone());
+        table.order.push_back(session_id.clone());
     }
 
     /// Streams that can't be folded, as far as is remembered.
     pub(crate) fn poison(&self) -> Vec<PoisonEvent> {
-        self.table().poisoned.iter().map(|(_, poison)| poison.clone()).collect()
+        let table = self.table();
+        table.order.iter().filter_map(|session_id| table.poisoned.get(session_id).cloned()).collect()
     }
 
     /// Has the stream folded again when it is asked for. Answers whether it was remembered.
     pub(crate) fn forget_poison(&self, session_id: &str) -> bool {
-        let mut table = self.table();
-        let before = table.poisoned.len();
-        table.poisoned.retain(|(poisoned, _)| &**poisoned != session_id);
-        table.poisoned.len() < before
+        self.table().forget(session_id)
     }
 
     /// The streams that have a live entity, in no order.

@@ -29,8 +29,7 @@ CREATE TABLE session_types (
   number INTEGER NOT NULL, event_type TEXT NOT NULL, events INTEGER NOT NULL, PRIMARY KEY (number, event_type)) WITHOUT ROWID;
 CREATE TABLE named (seq INTEGER PRIMARY KEY);
 CREATE TABLE counted_through (
-  one INTEGER PRIMARY KEY CHECK (one = 1), ledger_id TEXT NOT NULL, seq INTEGER NOT NULL, event_hash BLOB NOT NULL, device INTEGER NOT NULL,
-  inode INTEGER NOT NULL);
+  one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, event_hash BLOB NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL);
 ";
 
 /// The database.
