@@ -6,6 +6,7 @@
 //! - A batch is recorded as a whole or not at all, across any crash.
 //! - After a crash, open brings both sides to the same events by itself, or refuses with the place and the command
 //!   that helps; it never guesses. What it cuts off it keeps.
+//! - The state of an [`entity`] is a fold of its stream; a command with a key takes effect once, in any life of the process.
 //! - [`verify`] finds every flipped bit of a ledger; [`parity_full`] every difference between a line and its row.
 //!
 //! # With actors (feature `actors`, on by default)
