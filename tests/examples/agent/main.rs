@@ -10,7 +10,7 @@
 //!   do · `model` what it is told to
 //! - `run` the program · `demo` kills it · `show` reads what is recorded
 
-#![allow(clippy::print_stdout)] // it is a program
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a program
 
 mod agent;
 mod conversation;
@@ -22,13 +22,23 @@ mod show;
 mod tools;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use crate::agent::{Error, Step};
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    match obey(&args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn obey(args: &[String]) -> Result<(), Error> {
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => tokio::task::block_in_place(demonstrate),
         ["run", dir] => {

@@ -23,7 +23,8 @@ pub async fn run(dir: &Path, watch: impl Fn(&str, Step) + Send + Sync + 'static)
     let work = dir.join("work");
     let tools = Tools::new(&work)?;
     if !work.join("invoice.txt").exists() {
-        fs::write(work.join("invoice.txt"), INVOICE)?;
+        fs::write(work.join("invoice.new"), INVOICE)?;
+        fs::rename(work.join("invoice.new"), work.join("invoice.txt"))?; // it may be killed here as well
     }
     let agent = Agent { conversations, model: Arc::new(Bookkeeper), tools, watch: Arc::new(watch) };
     agent.converse(STREAM, QUESTION).await?;

@@ -2,7 +2,6 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -28,7 +27,10 @@ pub fn run(dir: &Path, command: &str, args: &[String], key: Option<EventId>, run
     lock.lock_shared()?;
     let (output, writer) = io::pipe()?;
     let mut sh = Command::new("sh");
-    sh.args(["-c", command, "sh"]).args(args).current_dir(dir).process_group(0).env_remove("COUNTERFOIL_CALL_ID");
+    sh.args(["-c", command, "sh"]).args(args).current_dir(dir).env_remove("COUNTERFOIL_CALL_ID");
+    // A group of its own, so that it can be killed with all that it has started.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut sh, 0);
     // Its input is the locked file, which has nothing in it.
     sh.stdin(lock).stdout(writer.try_clone()?).stderr(writer);
     if let Some(key) = key {
@@ -38,20 +40,23 @@ pub fn run(dir: &Path, command: &str, args: &[String], key: Option<EventId>, run
     drop(sh); // and with it this process's end of the pipe and of the lock
     let output = Output::of(output);
     let deadline = Instant::now() + runs_for;
-    let status = loop {
+    let ended = loop {
         match child.try_wait()? {
-            Some(status) => break status,
+            Some(status) => break Some(status),
             None if Instant::now() < deadline => thread::sleep(POLL),
-            None => {
-                end_group(child.id())?;
-                child.wait()?;
-                let reason = format!("killed after {} ms; what it had done by then is done\n{}", runs_for.as_millis(), output.take());
-                return Ok(Outcome::Failed { reason });
-            }
+            None => break None,
         }
     };
+    if ended.is_none() {
+        end_group(child.id())?;
+        child.wait()?;
+    }
     let output = output.take();
-    Ok(if status.success() { Outcome::Done { output } } else { Outcome::Failed { reason: format!("{status}\n{output}") } })
+    Ok(match ended {
+        Some(status) if status.success() => Outcome::Done { output },
+        Some(status) => Outcome::Failed { reason: format!("{status}\n{output}") },
+        None => Outcome::Failed { reason: format!("killed after {} ms; what it had done by then is done\n{output}", runs_for.as_millis()) },
+    })
 }
 
 /// Waits, for so long at most, until no command runs that an earlier process has started: a process that is killed leaves them running.
