@@ -96,18 +96,25 @@ impl Desk {
     /// A page of what is durable of a stream.
     pub(crate) fn page(&mut self, query: &StreamQuery) -> Result<Page, Error> {
         let through = self.ledger.shared().durable.borrow().seq;
-        let reader = match self.reader.take() {
-            Some(reader) => reader,
-            None => StreamReader::open(self.ledger.dir(), self.options())?,
-        };
-        let reader = self.reader.insert(reader);
+        let reader = self.reader()?;
         let page = reader.page(query, through)?;
         let with_payload = |event: EventRecord| reader.payload(&event).map(|payload| (event, payload));
         Ok(Page { events: page.events.into_iter().map(with_payload).collect::<Result<_, _>>()?, next: page.next })
     }
 
-    /// The position of the event with this id, where the mirror has it, and how far the mirror is.
+    /// The position of the event with this id, and how far that was looked for: as far as the mirror is; where it can't be read just
+    /// now, the ledger's lines are looked through instead, which takes as long as they are many.
     pub(crate) fn find(&mut self, id: EventId) -> Result<(Option<u64>, Seq), Error> {
+        match self.find_mirrored(id) {
+            Err(error) => tracing::debug!(%error, "looking for a command in the ledger's lines, in place of the mirror's rows"),
+            Ok(found) => return Ok(found),
+        }
+        let through = self.ledger.shared().durable.borrow().seq;
+        let found = self.reader()?.find(id, through)?;
+        Ok((found.and_then(|event| event.session_seq), through))
+    }
+
+    fn find_mirrored(&mut self, id: EventId) -> Result<(Option<u64>, Seq), MirrorError> {
         let ledger_id = self.ledger.manifest().ledger_id;
         let mut mirror = match self.mirror.take() {
             // One that was replaced, or is being written anew, is opened again.
@@ -123,6 +130,14 @@ impl Desk {
         })?;
         self.mirror = Some(mirror);
         Ok((found.and_then(|stored| stored.session_seq()), through))
+    }
+
+    fn reader(&mut self) -> Result<&mut StreamReader, Error> {
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => StreamReader::open(self.ledger.dir(), self.options())?,
+        };
+        Ok(self.reader.insert(reader))
     }
 
     fn snapshots(&mut self) -> Option<&mut Snapshots> {

@@ -42,7 +42,7 @@ fn used<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 /// The digest with one more text behind it. 53 bits, so that every reader of JSON keeps it.
 pub fn mix(digest: u64, text: &str) -> u64 {
     let mixed = text.bytes().fold(digest ^ 0x1234_5678_9abc, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    mixed ^ (mixed >> 29) & ((1 << 53) - 1)
+    (mixed ^ (mixed >> 29)) & ((1 << 53) - 1)
 }
 
 /// A command, by its number in the history.

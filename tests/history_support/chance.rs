@@ -136,7 +136,7 @@ impl Chance {
         }
         let mut options = LedgerOptions::from(store);
         // Actors are killed more often than a supervisor puts up with.
-        options.restarts_max = usize::MAX;
+        options.restarts_max = 30;
         options.restart_backoff_max = Duration::from_millis(1);
         // A mirror that is locked for a while is not waited for.
         options.close_deadline = Duration::from_millis(20);

@@ -19,7 +19,10 @@ use super::model::{Answer, Fate, Model, of_version};
 use super::ops::{Done, MIRROR, Op, SNAPSHOTS, derived, remove, send};
 
 /// How long a step may take before it counts as one that hangs.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long what waits for a lock may wait before the lock is let go of.
+const PATIENCE: Duration = Duration::from_millis(40);
 
 /// How often what was done and seen.
 pub type Counts = BTreeMap<&'static str, u64>;
@@ -46,6 +49,10 @@ struct Trouble {
     closing: bool,
     power: bool,
     outside: usize,
+    /// The version and the options that it went on under.
+    version: u32,
+    redecisions_max: usize,
+    entities_max: usize,
 }
 
 pub struct World {
@@ -198,6 +205,9 @@ impl World {
             killed: has(|op| matches!(op, Op::KillEntity(_))),
             closing: has(|op| matches!(op, Op::CloseBank | Op::CloseLedger)),
             power: false,
+            version: self.version,
+            redecisions_max: self.entity_options.redecisions_max,
+            entities_max: self.entity_options.entities_max,
             outside: ops.iter().filter(|(_, op)| matches!(op, Op::Outside(_))).count(),
         }
     }
@@ -208,10 +218,19 @@ impl World {
             *self.counts.entry(op.name()).or_default() += 1;
             self.mirror_is_behind |= matches!(op, Op::KillSqlite | Op::RemoveMirror);
         }
-        let running: Vec<_> = ops.into_iter().map(|(yields, op)| tokio::spawn(op.run(yields, self.bank(), self.ledger()))).collect();
+        let run = |(yields, op): (u64, Op)| (op.text(), tokio::spawn(op.run(yields, self.bank(), self.ledger())));
+        let running: Vec<_> = ops.into_iter().map(run).collect();
         let mut done = Vec::new();
-        for running in running {
-            done.push(tokio::time::timeout(DEADLINE, running).await.expect("it hangs").unwrap());
+        for (what, mut running) in running {
+            let ended = match tokio::time::timeout(PATIENCE, &mut running).await {
+                Ok(ended) => Ok(ended),
+                Err(_) => {
+                    // An append that needs the mirror's rows waits for as long as it is locked.
+                    self.locks = [None, None];
+                    tokio::time::timeout(DEADLINE, running).await
+                }
+            };
+            done.push(ended.unwrap_or_else(|_| panic!("it hangs: {what}; {:?}", self.ledger().status())).unwrap());
         }
         done
     }
@@ -247,8 +266,8 @@ impl World {
                     *self.counts.entry("decided again").or_default() += decided.saturating_sub(1);
                     self.model.answered(by, &answer, from);
                 }
-                Done::Read { stream, state: Ok(state) } => self.is_one_of(&stream, &state, from[&stream]),
-                Done::Read { state: Err(error), .. } => assert!(self.is_expected(&error, true, trouble), "{error} {error:?} {trouble:?}"),
+                Done::Read { stream, state: Ok(state) } => self.is_one_of(&stream, &state, from[&stream], trouble.version),
+                Done::Read { state: Err(error), .. } => assert!(self.is_expected(&error, false, trouble), "{error} {error:?} {trouble:?}"),
                 Done::Appended(Err(error)) => assert!(trouble.power || trouble.closing, "{error}"),
                 Done::Erased(_) | Done::Appended(_) | Done::Nothing => {}
             }
@@ -294,22 +313,21 @@ impl World {
 
     /// Whether what goes on explains this error.
     fn is_expected(&self, error: &EntityError<Short>, is_keyed: bool, trouble: Trouble) -> bool {
-        let is_behind = self.mirror_is_behind || self.locks[0].is_some();
         trouble.power
             || match error {
-                EntityError::Contended { .. } => trouble.outside >= self.entity_options.redecisions_max,
-                EntityError::TooMany { .. } => self.entity_options.entities_max < self.chance.streams.len(),
+                EntityError::Contended { .. } => trouble.outside >= trouble.redecisions_max,
+                EntityError::TooMany { .. } => trouble.entities_max < self.chance.streams.len(),
                 EntityError::OutcomeUnknown { .. } => trouble.killed && !is_keyed || trouble.closing,
-                EntityError::Closed | EntityError::Append(AppendError::Closed) => trouble.closing,
-                EntityError::Append(AppendError::Rebuilding { .. }) => is_behind && is_keyed,
+                EntityError::Closed | EntityError::Append(AppendError::Closed | AppendError::OutcomeUnknown { .. }) => trouble.closing,
+                EntityError::Append(AppendError::Rebuilding { .. }) => self.mirror_is_behind && is_keyed,
                 _ => false,
             }
     }
 
     /// A state that was seen is one that was, since then.
-    fn is_one_of(&self, stream: &str, state: &State, from: usize) {
+    fn is_one_of(&self, stream: &str, state: &State, from: usize, version: u32) {
         let states = &self.model.streams[stream];
-        let is_there = states.states(from).any(|fold| of_version(fold, self.version) == *state);
+        let is_there = states.states(from).any(|fold| of_version(fold, version) == *state);
         assert!(is_there, "{stream}: no fold from {from} to {} is {state:?}, the last is {:?}", states.position(), states.state());
     }
 
@@ -329,7 +347,7 @@ impl World {
                     state => state.unwrap_or_else(|error| panic!("{stream}: {error}")),
                 };
                 self.read_lines(false);
-                self.is_one_of(&stream, &state, from);
+                self.is_one_of(&stream, &state, from, self.version);
                 let lines = &self.model.streams[&stream];
                 // What a caller has let go of may have come since.
                 if of_version(lines.state(), self.version) == state
@@ -354,6 +372,7 @@ impl World {
         if connection.execute_batch("BEGIN IMMEDIATE").is_ok() {
             self.say(format!("lock {which}"));
             self.locks[which] = Some(connection);
+            self.mirror_is_behind |= which == 0;
             self.count(["mirrors locked", "snapshots locked"][which]);
         }
     }
@@ -528,17 +547,20 @@ impl World {
 
     async fn close(&mut self) {
         let (bank, ledger) = (self.bank.take().unwrap(), self.ledger.take().unwrap());
+        // In either order.
         let first = self.chance.random.chance(2);
-        let closing = async {
-            if first {
-                bank.close().await;
-                drop(ledger.close().await);
-            } else {
-                drop(ledger.close().await);
-                bank.close().await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, closing).await.expect("closing hangs");
+        let (mut bank, mut ledger) = (Some(bank), Some(ledger));
+        for is_bank in [first, !first] {
+            let closing = async {
+                if is_bank {
+                    bank.take().unwrap().close().await;
+                } else {
+                    drop(ledger.take().unwrap().close().await);
+                }
+            };
+            let closed = tokio::time::timeout(DEADLINE, closing).await;
+            closed.unwrap_or_else(|_| panic!("closing hangs: of the registry {is_bank}, which comes first {first}"));
+        }
     }
 
     async fn open(&mut self) {
