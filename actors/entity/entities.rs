@@ -177,9 +177,13 @@ impl<E: Entity> Entities<E> {
         loop {
             let (reply, answer) = oneshot::channel();
             let (command, key_again) = (command.clone(), key.clone());
-            self.post(&session_id, move |permit| EntityMsg::Command(Ask { command, key: key_again, reply, _permit: permit })).await?;
-            match answer.await {
-                Ok(answer) => return answer,
+            let sent = self.post(&session_id, move |permit| EntityMsg::Command(Ask { command, key: key_again, reply, _permit: permit }));
+            let answer = match sent.await {
+                Ok(()) => answer.await,
+                Err(error) => Ok(Err(error)),
+            };
+            match answer {
+                Ok(answer) => return answer.map_err(|error| if lost > 0 { of_a_repetition(error, &session_id) } else { error }),
                 // By its key it is recorded once.
                 Err(_) if key.is_some() && lost < RETRIES_MAX => lost += 1,
                 Err(_) => return Err(EntityError::OutcomeUnknown { session_id }),
@@ -251,6 +255,15 @@ impl<E: Entity> Entities<E> {
         if let Some(end) = end {
             let _ = end.await;
         }
+    }
+}
+
+/// What the error of a command says that was sent again since its answer was lost: of the first try nothing, unless the command was
+/// decided again, on all that was recorded, and refused.
+fn of_a_repetition<R>(error: EntityError<R>, session_id: &Arc<str>) -> EntityError<R> {
+    match error {
+        EntityError::Rejected(_) | EntityError::Poisoned(_) => error,
+        _ => EntityError::OutcomeUnknown { session_id: session_id.clone() },
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a seed chooses: commands, keys, other writers' events, options.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use counterfoil::actors::entity::EntityOptions;
@@ -12,6 +12,9 @@ use super::bank::{Command, What};
 use super::common::{self, Random};
 use super::model::{Fate, Model, Sent};
 use super::ops::Op;
+
+/// Making one takes as long as some histories do.
+static SECRETS: LazyLock<Arc<Secrets>> = LazyLock::new(|| Arc::new(Secrets::new()));
 
 pub struct Chance {
     pub random: Random,
@@ -132,15 +135,15 @@ impl Chance {
         store.segment_bytes_max = [1500, 6000, 64 << 20][self.random.below(3) as usize];
         store.mirror_busy_timeout = Duration::from_millis(5);
         if self.random.chance(3) {
-            store.redactor = Some(Arc::new(Secrets::new()));
+            store.redactor = Some(SECRETS.clone());
         }
         let mut options = LedgerOptions::from(store);
         // Actors are killed more often than a supervisor puts up with.
-        options.restarts_max = 30;
+        options.restarts_max = 12;
         options.restart_backoff_max = Duration::from_millis(1);
         // A mirror that is locked for a while is not waited for.
-        options.close_deadline = Duration::from_millis(20);
-        options.mirrored_deadline = Duration::from_millis(20);
+        options.close_deadline = Duration::from_millis(5);
+        options.mirrored_deadline = Duration::from_millis(5);
         options.mirror_delay = Duration::from_millis(self.random.below(2) * 25);
         options
     }

@@ -22,7 +22,7 @@ use super::ops::{Done, MIRROR, Op, SNAPSHOTS, derived, remove, send};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long what waits for a lock may wait before the lock is let go of.
-const PATIENCE: Duration = Duration::from_millis(40);
+const PATIENCE: Duration = Duration::from_millis(15);
 
 /// How often what was done and seen.
 pub type Counts = BTreeMap<&'static str, u64>;
@@ -111,7 +111,7 @@ impl World {
         for _ in 0..10 + self.chance.random.below(51) {
             self.step().await;
             self.model.settle();
-            if self.chance.random.chance(3) {
+            if self.chance.random.chance(4) {
                 self.compare().await;
             }
         }
@@ -317,7 +317,9 @@ impl World {
             || match error {
                 EntityError::Contended { .. } => trouble.outside >= trouble.redecisions_max,
                 EntityError::TooMany { .. } => trouble.entities_max < self.chance.streams.len(),
-                EntityError::OutcomeUnknown { .. } => trouble.killed && !is_keyed || trouble.closing,
+                EntityError::OutcomeUnknown { .. } => {
+                    trouble.killed && !is_keyed || trouble.closing || trouble.killed && self.mirror_is_behind
+                }
                 EntityError::Closed | EntityError::Append(AppendError::Closed | AppendError::OutcomeUnknown { .. }) => trouble.closing,
                 EntityError::Append(AppendError::Rebuilding { .. }) => self.mirror_is_behind && is_keyed,
                 _ => false,
