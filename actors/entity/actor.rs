@@ -33,6 +33,15 @@ const OVERTAKEN_WAIT: Duration = Duration::from_millis(250);
 
 type Answer<E> = Result<Outcome<<E as Entity>::Event>, EntityError<<E as Entity>::Error>>;
 
+/// What one decision has come to.
+enum Attempt<Event> {
+    Answer(Outcome<Event>),
+    /// The stream has moved on meanwhile.
+    Overtaken,
+    /// What a command with this key has caused is recorded already, or about to be.
+    Known,
+}
+
 /// A command on its way.
 pub(crate) struct Ask<E: Entity> {
     pub command: Arc<E::Command>,
@@ -213,14 +222,15 @@ impl<E: Entity> Seat<E> {
     }
 
     async fn answer(&mut self, command: &E::Command, key: Option<&str>) -> Answer<E> {
+        let mut is_known = false;
         for _ in 0..=self.kind.options.redecisions_max {
             // Where this is dropped half-way, the state is gone, and folded anew.
             let mut live = self.take_live().await?;
             let attempt = self.attempt(&mut live, command, key).await;
             let is_overtaken = match &attempt {
-                Ok(None) => self.overtaken(&mut live).await.map(|()| true)?,
+                Ok(Attempt::Overtaken | Attempt::Known) => self.overtaken(&mut live).await.map(|()| true)?,
                 // What was recorded rests on the position that it expected. This does on nothing yet.
-                Ok(Some(outcome)) if outcome.receipts.is_empty() => self.catch_up(&mut live).await?,
+                Ok(Attempt::Answer(outcome)) if outcome.receipts.is_empty() => self.catch_up(&mut live).await?,
                 Err(EntityError::Rejected(_)) => self.catch_up(&mut live).await?,
                 _ => false,
             };
@@ -231,29 +241,33 @@ impl<E: Entity> Seat<E> {
                 self.live = Some(live);
             }
             match attempt {
-                Ok(Some(outcome)) if !is_overtaken => return Ok(outcome),
+                Ok(Attempt::Answer(outcome)) if !is_overtaken => return Ok(outcome),
                 Err(error) if !is_overtaken => return Err(error),
-                _ => {}
+                attempt => is_known = matches!(attempt, Ok(Attempt::Known)),
             }
+        }
+        // What it has caused may be recorded, and has only not been read back.
+        if is_known {
+            return Err(EntityError::OutcomeUnknown { session_id: self.session_id.clone() });
         }
         let attempts = self.kind.options.redecisions_max + 1;
         Err(EntityError::Contended { session_id: self.session_id.clone(), attempts })
     }
 
-    /// One decision; nothing where the stream has moved on meanwhile.
+    /// One decision.
     async fn attempt(
         &self,
         live: &mut Live<E>,
         command: &E::Command,
         key: Option<&str>,
-    ) -> Result<Option<Outcome<E::Event>>, EntityError<E::Error>> {
+    ) -> Result<Attempt<E::Event>, EntityError<E::Error>> {
         let Kind { entity, ledger, options, .. } = &*self.kind;
         let position = live.folded.position;
         let id = key.map(|key| command_id(&self.session_id, key));
         if let Some(id) = id
             && let Some(first) = self.find(live, id).await?
         {
-            return self.first_answer(first).await.map(Some);
+            return self.first_answer(first).await.map(Attempt::Answer);
         }
         let decided = self.caught("decide", position, || {
             let events = entity.decide(&live.folded.state, command).map_err(EntityError::Rejected)?;
@@ -261,7 +275,7 @@ impl<E: Entity> Seat<E> {
         });
         let (drafts, events) = decided?;
         if events.is_empty() {
-            return Ok(Some(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
+            return Ok(Attempt::Answer(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
         }
         let types: Vec<EventType> = drafts.iter().map(|draft| draft.draft().event_type().clone()).collect();
         let conditions = Conditions::none().session(&*self.session_id, position);
@@ -271,18 +285,20 @@ impl<E: Entity> Seat<E> {
         };
         match appended {
             // Recorded by an earlier life of this entity, whose answer was lost: what it was is read back.
-            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => Ok(None),
+            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => Ok(Attempt::Known),
             Ok(receipts) => {
                 for ((receipt, event), event_type) in receipts.iter().zip(&events).zip(&types) {
                     let event = (event_type.as_str(), event);
                     live.appended(entity, &self.session_id, event, receipt, id == Some(receipt.id))?;
                 }
                 live.recent.forget(*ledger.shared().mirrored.borrow());
-                Ok(Some(Outcome { events, receipts, position: live.folded.position, duplicate: false }))
+                Ok(Attempt::Answer(Outcome { events, receipts, position: live.folded.position, duplicate: false }))
             }
-            Err(AppendError::WrongSessionSeq { .. }) => Ok(None),
+            Err(AppendError::WrongSessionSeq { .. }) => Ok(Attempt::Overtaken),
             // The key's event has come into the stream, caused by another decision than this one.
-            Err(AppendError::Conflict { id: known, .. } | AppendError::BatchConflict { id: known }) if id == Some(known) => Ok(None),
+            Err(AppendError::Conflict { id: known, .. } | AppendError::BatchConflict { id: known }) if id == Some(known) => {
+                Ok(Attempt::Known)
+            }
             Err(error) => Err(EntityError::Append(error)),
         }
     }

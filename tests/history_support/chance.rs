@@ -152,7 +152,7 @@ impl Chance {
         let mut options = EntityOptions::default();
         options.snapshot_every = self.random.below(21);
         options.page_events_max = 1 + self.random.below(12) as usize;
-        options.redecisions_max = [1, 8][self.random.below(2) as usize];
+        options.redecisions_max = [0, 1, 8, 8][self.random.below(4) as usize];
         options.waiting_max = 1 + self.random.below(4) as usize;
         if self.random.chance(6) {
             options.durability = Durability::Mirrored;

@@ -29,7 +29,7 @@ pub struct Stream {
     pub lines: Vec<Line>,
     /// The state at each position.
     folds: Vec<State>,
-    /// The same as it was before an erasure that is carried out in this step: a decision may rest on either.
+    /// The same as it was before an erasure: what was under way meanwhile may rest on either.
     before_erasure: Option<Vec<State>>,
     /// Positions of first events: by key, and by command.
     keys: BTreeMap<String, usize>,
@@ -159,7 +159,7 @@ impl Model {
         self.hashes.len() as u64
     }
 
-    /// A step has ended: what was erased in it is erased for whoever looks from now on.
+    /// What was erased is erased for whoever looks from now on.
     pub fn settle(&mut self) {
         for stream in self.streams.values_mut() {
             stream.before_erasure = None;

@@ -106,7 +106,12 @@ impl Op {
             }
             Op::Outside(drafts) => return Done::Appended(ledger.append_batch(drafts).await),
             Op::Read(stream) => {
-                let state = bank.read(&stream).await;
+                let state = loop {
+                    match bank.read(&stream).await {
+                        Err(EntityError::Taken { .. }) => tokio::task::yield_now().await,
+                        state => break state,
+                    }
+                };
                 return Done::Read { stream, state };
             }
             Op::Passivate(stream) => bank.passivate(&stream),

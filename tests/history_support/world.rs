@@ -10,6 +10,8 @@ use counterfoil::actors::entity::{EntityError, EntityOptions};
 use counterfoil::actors::{Ledger, LedgerOptions};
 use counterfoil::*;
 use rusqlite::Connection;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::error::Elapsed;
 
 use super::bank::{Account, Bank, Short, State};
 use super::chance::Chance;
@@ -110,7 +112,6 @@ impl World {
     pub async fn run(&mut self) {
         for _ in 0..10 + self.chance.random.below(51) {
             self.step().await;
-            self.model.settle();
             if self.chance.random.chance(4) {
                 self.compare().await;
             }
@@ -202,7 +203,7 @@ impl World {
     fn trouble(&self, ops: &[(u64, Op)]) -> Trouble {
         let has = |is: fn(&Op) -> bool| ops.iter().any(|(_, op)| is(op));
         Trouble {
-            killed: has(|op| matches!(op, Op::KillEntity(_))),
+            killed: has(|op| matches!(op, Op::KillEntity(_) | Op::KillLedger)),
             closing: has(|op| matches!(op, Op::CloseBank | Op::CloseLedger)),
             power: false,
             version: self.version,
@@ -227,12 +228,26 @@ impl World {
                 Err(_) => {
                     // An append that needs the mirror's rows waits for as long as it is locked.
                     self.locks = [None, None];
-                    tokio::time::timeout(DEADLINE, running).await
+                    self.hurry(running).await
                 }
             };
             done.push(ended.unwrap_or_else(|_| panic!("it hangs: {what}; {:?}", self.ledger().status())).unwrap());
         }
         done
+    }
+
+    /// Waits for something that takes long. Where the mirror was removed, an append that needs it waits until somebody sees that.
+    async fn hurry<T>(&mut self, mut running: JoinHandle<T>) -> Result<Result<T, JoinError>, Elapsed> {
+        match tokio::time::timeout(Duration::from_secs(2), &mut running).await {
+            Err(_) if self.mirror_is_behind => {
+                self.count("stalled until SqliteActor was killed");
+                eprintln!("a stall: {:?}", self.ledger().status());
+                Op::KillSqlite.run(0, self.bank(), self.ledger()).await;
+            }
+            Err(_) => {}
+            Ok(ended) => return Ok(ended),
+        }
+        tokio::time::timeout(DEADLINE, running).await
     }
 
     fn positions(&self) -> BTreeMap<String, usize> {
@@ -320,7 +335,10 @@ impl World {
                 EntityError::OutcomeUnknown { .. } => {
                     trouble.killed && !is_keyed || trouble.closing || trouble.killed && self.mirror_is_behind
                 }
-                EntityError::Closed | EntityError::Append(AppendError::Closed | AppendError::OutcomeUnknown { .. }) => trouble.closing,
+                EntityError::Closed => trouble.closing,
+                EntityError::Append(AppendError::Closed | AppendError::Stopped { .. } | AppendError::OutcomeUnknown { .. }) => {
+                    trouble.closing
+                }
                 EntityError::Append(AppendError::Rebuilding { .. }) => self.mirror_is_behind && is_keyed,
                 _ => false,
             }
@@ -342,7 +360,8 @@ impl World {
                 assert!(Instant::now() < deadline, "{stream} is never where its lines are");
                 let from = self.model.streams[&stream].position();
                 let state = match self.bank().read(&stream).await {
-                    Err(EntityError::Taken { .. } | EntityError::TooMany { .. }) => {
+                    // Its actor was killed just now, or the registry before has not let go yet.
+                    Err(EntityError::Taken { .. } | EntityError::TooMany { .. } | EntityError::OutcomeUnknown { .. }) => {
                         tokio::task::yield_now().await;
                         continue;
                     }
@@ -360,6 +379,8 @@ impl World {
                 self.count("looked at again");
             }
         }
+        // Nothing that was sent before is under way any more.
+        self.model.settle();
         self.count("comparisons");
     }
 
@@ -424,6 +445,7 @@ impl World {
 
     /// Erases an event of a stream, commands beside it.
     async fn erase(&mut self) {
+        self.compare().await;
         let stream = self.chance.stream();
         let lines = &self.model.streams[&stream].lines;
         if lines.is_empty() {
