@@ -20,7 +20,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::claims::Claim;
+use super::claims::Turn;
 use super::desk::Page;
 use super::kind::{Alive, Kind};
 use super::{EntityError, Outcome};
@@ -74,9 +74,9 @@ impl<E> Default for EntityActor<E> {
 pub(crate) struct Seat<E: Entity> {
     kind: Arc<Kind<E>>,
     session_id: Arc<str>,
-    /// Dropped before the claim, and so before another one lives.
+    /// Dropped before the turn, and so before another one lives.
     live: Option<Live<E>>,
-    claim: Option<Claim>,
+    turn: Turn,
     poison: Option<PoisonEvent>,
     /// Erasures that were recorded when it was folded; nothing while one is carried out.
     erasures: Option<u64>,
@@ -86,6 +86,7 @@ pub(crate) struct Seat<E: Entity> {
 pub(crate) struct EntityArgs<E: Entity> {
     pub kind: Arc<Kind<E>>,
     pub session_id: Arc<str>,
+    pub turn: Turn,
     pub alive: Alive,
 }
 
@@ -95,8 +96,8 @@ impl<E: Entity> Actor for EntityActor<E> {
     type Arguments = EntityArgs<E>;
 
     async fn pre_start(&self, _: ActorRef<EntityMsg<E>>, args: EntityArgs<E>) -> Result<Seat<E>, ActorProcessingErr> {
-        let EntityArgs { kind, session_id, alive } = args;
-        Ok(Seat { kind, session_id, claim: None, live: None, poison: None, erasures: None, _alive: alive })
+        let EntityArgs { kind, session_id, turn, alive } = args;
+        Ok(Seat { kind, session_id, live: None, turn, poison: None, erasures: None, _alive: alive })
     }
 
     async fn handle(&self, me: ActorRef<EntityMsg<E>>, message: EntityMsg<E>, seat: &mut Seat<E>) -> Result<(), ActorProcessingErr> {
@@ -152,11 +153,8 @@ impl<E: Entity> Seat<E> {
         if let Some(live) = self.live.take().filter(|_| self.erasures == erasures) {
             return Ok(live);
         }
-        if self.claim.is_none() {
-            let taken = self.kind.claims.take(&self.session_id, self.kind.owner).await;
-            let taken = taken.map_err(|other| EntityError::Taken { session_id: self.session_id.clone(), by: other.name });
-            self.claim = Some(taken?);
-        }
+        let taken = self.turn.take().await;
+        taken.map_err(|other| EntityError::Taken { session_id: self.session_id.clone(), by: other.name })?;
         let mut live = self.from_snapshot().await?;
         self.catch_up(&mut live).await?;
         self.erasures = erasures;

@@ -125,7 +125,8 @@ impl<E: Entity> Kind<E> {
             stop(table.slots.remove(&longest));
         }
         self.alive.send_modify(|alive| *alive += 1);
-        let args = EntityArgs { kind: self.clone(), session_id: session_id.clone(), alive: Alive(self.alive.clone()) };
+        let turn = self.claims.turn(session_id, self.owner);
+        let args = EntityArgs { kind: self.clone(), session_id: session_id.clone(), turn, alive: Alive(self.alive.clone()) };
         // Entities outlive the caller, and so must not live on a runtime of the caller's.
         let _here = self.runtime.enter();
         let (actor, _starting) =

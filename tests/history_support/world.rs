@@ -333,7 +333,7 @@ impl World {
                 EntityError::Contended { .. } => trouble.outside >= trouble.redecisions_max,
                 EntityError::TooMany { .. } => trouble.entities_max < self.chance.streams.len(),
                 EntityError::OutcomeUnknown { .. } => {
-                    trouble.killed && !is_keyed || trouble.closing || trouble.killed && self.mirror_is_behind
+                    trouble.closing || trouble.killed && (!is_keyed || self.mirror_is_behind || trouble.redecisions_max < 2)
                 }
                 EntityError::Closed => trouble.closing,
                 EntityError::Append(AppendError::Closed | AppendError::Stopped { .. } | AppendError::OutcomeUnknown { .. }) => {
