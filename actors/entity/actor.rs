@@ -20,16 +20,27 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::claims::Claim;
+use super::claims::Turn;
 use super::desk::Page;
 use super::kind::{Alive, Kind};
 use super::{EntityError, Outcome};
-use crate::entity::{Entity, Live, PoisonEvent, command_id, panic_message};
+use crate::actors::Durability;
+use crate::entity::{Entity, Live, PoisonEvent, command_id, command_tag, panic_message};
 use crate::{AppendError, CheckedDraft, Conditions, EventId, EventType, Receipt, Seq, StreamQuery};
 
 /// How long an event that is not durable yet is waited for, before the command is decided again without it: it may have been left out
 /// after all. 250 ms: an fsync takes a hundredth of that, and one that is slow is waited for again.
 const OVERTAKEN_WAIT: Duration = Duration::from_millis(250);
+
+/// What came of a decision.
+enum Attempt<Event> {
+    /// This, unless the stream has moved on where nothing was recorded.
+    Answer(Outcome<Event>),
+    /// The stream has moved on.
+    Overtaken,
+    /// The ledger has what the command's key has caused, and it was not found in the stream yet.
+    Known,
+}
 
 type Answer<E> = Result<Outcome<<E as Entity>::Event>, EntityError<<E as Entity>::Error>>;
 
@@ -65,9 +76,9 @@ impl<E> Default for EntityActor<E> {
 pub(crate) struct Seat<E: Entity> {
     kind: Arc<Kind<E>>,
     session_id: Arc<str>,
-    /// Dropped before the claim, and so before another one lives.
+    /// Dropped before the turn, and so before another one lives.
     live: Option<Live<E>>,
-    claim: Claim,
+    turn: Turn,
     over: Option<Over>,
     /// Erasures that were recorded when it was folded; nothing while one is carried out.
     erasures: Option<u64>,
@@ -86,7 +97,7 @@ enum Over {
 pub(crate) struct EntityArgs<E: Entity> {
     pub kind: Arc<Kind<E>>,
     pub session_id: Arc<str>,
-    pub claim: Claim,
+    pub turn: Turn,
     pub alive: Alive,
 }
 
@@ -96,40 +107,34 @@ impl<E: Entity> Actor for EntityActor<E> {
     type Arguments = EntityArgs<E>;
 
     async fn pre_start(&self, _: ActorRef<EntityMsg<E>>, args: EntityArgs<E>) -> Result<Seat<E>, ActorProcessingErr> {
-        let EntityArgs { kind, session_id, claim, alive } = args;
-        Ok(Seat { kind, session_id, claim, live: None, over: None, erasures: None, _alive: alive })
+        let EntityArgs { kind, session_id, turn, alive } = args;
+        Ok(Seat { kind, session_id, turn, live: None, over: None, erasures: None, _alive: alive })
     }
 
     async fn handle(&self, me: ActorRef<EntityMsg<E>>, message: EntityMsg<E>, seat: &mut Seat<E>) -> Result<(), ActorProcessingErr> {
-        let was_over = seat.over.is_some();
         match message {
-            EntityMsg::Command(ask) => seat.command(ask).await,
-            EntityMsg::Look(look, _permit) => seat.look(look).await,
+            EntityMsg::Command(ask) => seat.command(&me, ask).await,
+            EntityMsg::Look(look, _permit) => seat.look(&me, look).await,
             EntityMsg::Stop => me.stop(None),
-        }
-        if let Some(over) = seat.over.as_ref().filter(|_| !was_over) {
-            // Commands that were sent before this are answered likewise.
-            let poison = if let Over::Poison(poison) = over { Some(poison) } else { None };
-            seat.kind.let_go(&me, &seat.session_id, poison);
         }
         Ok(())
     }
 }
 
 impl<E: Entity> Seat<E> {
-    async fn command(&mut self, ask: Ask<E>) {
+    async fn command(&mut self, me: &ActorRef<EntityMsg<E>>, ask: Ask<E>) {
         let answer = self.answer(&ask.command, ask.key.as_deref()).await;
-        self.note_over(answer.as_ref().err());
+        self.note_over(me, answer.as_ref().err());
         // A caller that has gone away is no error.
         let _ = ask.reply.send(answer);
     }
 
-    async fn look(&mut self, look: Look<E>) {
+    async fn look(&mut self, me: &ActorRef<EntityMsg<E>>, look: Look<E>) {
         let live = match self.take_live().await {
             Ok(mut live) => self.catch_up(&mut live).await.map(|_| live),
             Err(error) => Err(error),
         };
-        self.note_over(live.as_ref().err());
+        self.note_over(me, live.as_ref().err());
         match live {
             Ok(live) => {
                 let live = self.live.insert(live);
@@ -139,13 +144,20 @@ impl<E: Entity> Seat<E> {
         }
     }
 
-    fn note_over(&mut self, error: Option<&EntityError<E::Error>>) {
-        let over = match error {
-            Some(EntityError::Poisoned(poison)) => Over::Poison(poison.clone()),
-            Some(EntityError::Taken { by, .. }) => Over::Taken(by),
+    /// Where it can do nothing any more, it is let go of; commands that were sent before are answered likewise.
+    fn note_over(&mut self, me: &ActorRef<EntityMsg<E>>, error: Option<&EntityError<E::Error>>) {
+        let (over, poison) = match error {
+            _ if self.over.is_some() => return,
+            Some(EntityError::Poisoned(poison)) => (Over::Poison(poison.clone()), Some(poison)),
+            Some(EntityError::Taken { by, .. }) => (Over::Taken(by), None),
             _ => return,
         };
         (self.live, self.over) = (None, Some(over));
+        self.kind.let_go(me, &self.session_id, poison);
+        if let Some(PoisonEvent { seq, event_type, .. }) = poison {
+            // What is wrong with it may quote its payload, so that is for the caller alone.
+            tracing::error!(entity = E::NAME, seq = seq.get(), event_type, "an entity can't fold an event, and is stopped");
+        }
     }
 
     /// The state, folded from the stream unless that is done. It has to be put back: where it is lost, it is folded anew.
@@ -155,13 +167,17 @@ impl<E: Entity> Seat<E> {
             Some(Over::Taken(by)) => return Err(EntityError::Taken { session_id: self.session_id.clone(), by }),
             None => {}
         }
+        // What a store that is closed had, another one may have added to.
+        if let Some(refusal) = self.kind.ledger.shared().refusal() {
+            return Err(EntityError::Append(refusal));
+        }
         let erasures = self.kind.ledger.shared().erasures();
         // A state that was folded before something of its stream was erased may hold it.
         if let Some(live) = self.live.take().filter(|_| self.erasures == erasures) {
             return Ok(live);
         }
-        let turn = self.claim.turn().await;
-        turn.map_err(|other| EntityError::Taken { session_id: self.session_id.clone(), by: other.name })?;
+        let taken = self.turn.take().await;
+        taken.map_err(|other| EntityError::Taken { session_id: self.session_id.clone(), by: other.name })?;
         let mut live = self.from_snapshot().await?;
         self.catch_up(&mut live).await?;
         self.erasures = erasures;
@@ -233,14 +249,15 @@ impl<E: Entity> Seat<E> {
     }
 
     async fn answer(&mut self, command: &E::Command, key: Option<&str>) -> Answer<E> {
+        let mut is_known = false;
         for _ in 0..=self.kind.options.redecisions_max {
             // Where this is dropped half-way, the state is gone, and folded anew.
             let mut live = self.take_live().await?;
             let attempt = self.attempt(&mut live, command, key).await;
             let is_overtaken = match &attempt {
-                Ok(None) => self.overtaken(&mut live).await.map(|()| true)?,
+                Ok(Attempt::Overtaken | Attempt::Known) => self.overtaken(&mut live).await.map(|()| true)?,
                 // What was recorded rests on the position that it expected. This does on nothing yet.
-                Ok(Some(outcome)) if outcome.receipts.is_empty() => self.catch_up(&mut live).await?,
+                Ok(Attempt::Answer(outcome)) if outcome.receipts.is_empty() => self.catch_up(&mut live).await?,
                 Err(EntityError::Rejected(_)) => self.catch_up(&mut live).await?,
                 _ => false,
             };
@@ -251,27 +268,31 @@ impl<E: Entity> Seat<E> {
                 self.live = Some(live);
             }
             match attempt {
-                Ok(Some(outcome)) if !is_overtaken => return Ok(outcome),
+                Ok(Attempt::Answer(outcome)) if !is_overtaken => return Ok(outcome),
                 Err(error) if !is_overtaken => return Err(error),
-                _ => {}
+                attempt => is_known = matches!(attempt, Ok(Attempt::Known)),
             }
+        }
+        // What it has caused may be recorded, and has only not been read back.
+        if is_known {
+            return Err(EntityError::OutcomeUnknown { session_id: self.session_id.clone() });
         }
         let attempts = self.kind.options.redecisions_max + 1;
         Err(EntityError::Contended { session_id: self.session_id.clone(), attempts })
     }
 
-    /// One decision; nothing where the stream has moved on meanwhile.
+    /// One decision.
     async fn attempt(
         &self,
         live: &mut Live<E>,
         command: &E::Command,
         key: Option<&str>,
-    ) -> Result<Option<Outcome<E::Event>>, EntityError<E::Error>> {
-        let Kind { entity, ledger, options, .. } = &*self.kind;
+    ) -> Result<Attempt<E::Event>, EntityError<E::Error>> {
+        let Kind { entity, ledger, .. } = &*self.kind;
         let position = live.folded.position;
         let id = key.map(|key| command_id(&self.session_id, key));
-        if let Some(first) = id.and_then(|id| live.recent.find(id)) {
-            return self.first_answer(first).await.map(Some);
+        if let (Some(key), Some(first)) = (key, id.and_then(|id| live.recent.find(id))) {
+            return self.first_answer(first, key).await.map(Attempt::Answer);
         }
         // One with a key that is not remembered may have been answered long ago. The ledger looks its id up anyway when it is appended,
         // so nobody else does before that; `decide` is pure, and what it says of a command that was answered is dropped.
@@ -283,34 +304,34 @@ impl<E: Entity> Seat<E> {
             Ok((drafts, events)) if !events.is_empty() => (drafts, events),
             // Nothing goes to the ledger, so it does not say.
             nothing => {
-                if let Some(first) = self.find_by_key(live, id).await? {
-                    return self.first_answer(first).await.map(Some);
+                if let Attempt::Answer(outcome) = self.answered_before(live, key).await? {
+                    return Ok(Attempt::Answer(outcome));
                 }
                 let (_, events) = nothing?;
-                return Ok(Some(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
+                return Ok(Attempt::Answer(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
             }
         };
         let types: Vec<EventType> = drafts.iter().map(|draft| draft.draft().event_type().clone()).collect();
         let conditions = Conditions::none().session(&*self.session_id, position);
-        let appended = match ledger.submit(drafts, conditions, options.durability).await {
+        let appended = match ledger.submit(drafts, conditions, Durability::Ledger).await {
             Ok(answer) => answer.await,
             Err(error) => Err(error),
         };
         match appended {
             // Answered before, or recorded by an earlier life of this entity whose answer was lost: what it was is read back.
-            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => self.answered_before(live, id).await,
+            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => self.answered_before(live, key).await,
             Ok(receipts) => {
                 for ((receipt, event), event_type) in receipts.iter().zip(&events).zip(&types) {
                     let event = (event_type.as_str(), event);
                     live.appended(entity, &self.session_id, event, receipt, id == Some(receipt.id))?;
                 }
                 live.recent.forget(*ledger.shared().mirrored.borrow());
-                Ok(Some(Outcome { events, receipts, position: live.folded.position, duplicate: false }))
+                Ok(Attempt::Answer(Outcome { events, receipts, position: live.folded.position, duplicate: false }))
             }
-            Err(AppendError::WrongSessionSeq { .. }) => Ok(None),
+            Err(AppendError::WrongSessionSeq { .. }) => Ok(Attempt::Overtaken),
             // The same, and it was another decision than this one.
             Err(AppendError::Conflict { id: known, .. } | AppendError::BatchConflict { id: known }) if id == Some(known) => {
-                self.answered_before(live, id).await
+                self.answered_before(live, key).await
             }
             Err(error) => Err(EntityError::Append(error)),
         }
@@ -323,9 +344,6 @@ impl<E: Entity> Seat<E> {
         for (at, event) in events.iter().enumerate() {
             let draft = codec.draft(entity, &self.session_id, key, at == 0, event)?;
             let draft = ledger.check(draft).map_err(EntityError::Append)?;
-            if draft.session_id() != Some(&*self.session_id) {
-                return Err(EntityError::StreamRedacted);
-            }
             read_back.push(codec.read_back(entity, draft.draft())?);
             drafts.push(draft);
         }
@@ -345,18 +363,12 @@ impl<E: Entity> Seat<E> {
         })
     }
 
-    /// The first answer to a command whose first event the ledger has; nothing where that can't be read yet.
-    async fn answered_before(&self, live: &Live<E>, id: Option<EventId>) -> Result<Option<Outcome<E::Event>>, EntityError<E::Error>> {
-        match self.find_by_key(live, id).await? {
-            Some(first) => self.first_answer(first).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    async fn find_by_key(&self, live: &Live<E>, id: Option<EventId>) -> Result<Option<u64>, EntityError<E::Error>> {
-        match id {
-            Some(id) => self.find(live, id).await,
-            None => Ok(None),
+    /// The first answer to a command with this key, where the ledger has one; [`Attempt::Known`] where that is not found.
+    async fn answered_before(&self, live: &Live<E>, key: Option<&str>) -> Result<Attempt<E::Event>, EntityError<E::Error>> {
+        let Some(key) = key else { return Ok(Attempt::Known) };
+        match self.find(live, command_id(&self.session_id, key)).await? {
+            Some(first) => self.first_answer(first, key).await.map(Attempt::Answer),
+            None => Ok(Attempt::Known),
         }
     }
 
@@ -368,44 +380,39 @@ impl<E: Entity> Seat<E> {
             None if forgotten == Seq::ZERO => return Ok(None),
             None => {}
         }
-        loop {
-            let (found, through) = self.kind.desk.run(move |desk| desk.find(id)).await.map_err(EntityError::Read)?;
-            if found.is_some() || through >= forgotten {
-                return Ok(found);
-            }
-            // A mirror that is written anew: what is remembered no more must be in it first.
-            let mirrored =
-                tokio::time::timeout(self.kind.ledger.shared().options.mirrored_deadline, self.kind.ledger.mirrored(forgotten)).await;
-            mirrored
-                .unwrap_or(Err(AppendError::Rebuilding { done: through.get(), total: forgotten.get() }))
-                .map_err(EntityError::Append)?;
-        }
+        let session_id = self.session_id.clone();
+        self.kind.desk.run(move |desk| desk.find(&session_id, id, forgotten)).await.map_err(EntityError::Read)
     }
 
-    /// The answer to a command whose first event stands at this position.
-    async fn first_answer(&self, first: u64) -> Answer<E> {
-        let mut outcome = Outcome { events: Vec::new(), receipts: Vec::new(), position: first, duplicate: true };
-        let (mut from, mut left) = (first, 1);
-        while left > 0 {
-            let page = self.page(from, left).await?;
+    /// The answer to a command with this key whose first event stands at this position: the events of its batch that have the key.
+    async fn first_answer(&self, first: u64, key: &str) -> Answer<E> {
+        let Kind { entity, codec, .. } = &*self.kind;
+        let (mut outcome, tag) = (Outcome { events: Vec::new(), receipts: Vec::new(), position: first, duplicate: true }, command_tag(key));
+        let mut last = Seq::ZERO;
+        loop {
+            let page = self.page(outcome.position + u64::from(last > Seq::ZERO), self.kind.options.page_events_max).await?;
             for (event, payload) in &page.events {
-                if from == first && outcome.receipts.is_empty() {
-                    left = event.batch.map_or(1, |(_, events)| events as usize);
+                if last == Seq::ZERO {
+                    let behind = event.batch.map_or(0, |(at, events)| u64::from(events.saturating_sub(at)));
+                    last = Seq::new(event.seq.get() + behind);
+                }
+                if event.seq > last || !(event.domain_tags.contains(&tag) || outcome.receipts.is_empty()) {
+                    return Ok(outcome);
                 }
                 if let Some(payload) = payload {
-                    let read = || Ok(self.kind.codec.decode(&event.event_type, payload.get())?);
-                    outcome.events.push(self.caught("decode", from, read)?);
+                    // One that is passed over by now is none of the entity's events any more.
+                    let read = || {
+                        Ok((!entity.passes_over(&event.event_type)).then(|| codec.decode(&event.event_type, payload.get())).transpose()?)
+                    };
+                    outcome.events.extend(self.caught("decode", outcome.position, read)?);
                 }
                 outcome.receipts.push(Receipt::again(event));
-                outcome.position = event.session_seq.unwrap_or(from);
-                from += 1;
-                left -= 1;
+                outcome.position = event.session_seq.unwrap_or(outcome.position);
             }
-            if page.events.is_empty() {
-                break;
+            if page.next.is_none() || outcome.receipts.last().is_none_or(|receipt| receipt.seq >= last) {
+                return Ok(outcome);
             }
         }
-        Ok(outcome)
     }
 
     /// Has a snapshot taken, where it is time for one.

@@ -96,18 +96,26 @@ impl Desk {
     /// A page of what is durable of a stream.
     pub(crate) fn page(&mut self, query: &StreamQuery) -> Result<Page, Error> {
         let through = self.ledger.shared().durable.borrow().seq;
-        let reader = match self.reader.take() {
-            Some(reader) => reader,
-            None => StreamReader::open(self.ledger.dir(), self.options())?,
-        };
-        let reader = self.reader.insert(reader);
+        let reader = self.reader()?;
         let page = reader.page(query, through)?;
         let with_payload = |event: EventRecord| reader.payload(&event).map(|payload| (event, payload));
         Ok(Page { events: page.events.into_iter().map(with_payload).collect::<Result<_, _>>()?, next: page.next })
     }
 
-    /// The position of the event with this id, where the mirror has it, and how far the mirror is.
-    pub(crate) fn find(&mut self, id: EventId) -> Result<(Option<u64>, Seq), Error> {
+    /// The position of the event with this id in the stream, where it is there. The mirror has what stands before its watermark; where
+    /// that is not as far as `forgotten`, or the mirror can't be read just now, the ledger's lines are looked through.
+    pub(crate) fn find(&mut self, session_id: &str, id: EventId, forgotten: Seq) -> Result<Option<u64>, Error> {
+        match self.find_mirrored(session_id, id) {
+            Ok((found, through)) if found.is_some() || through >= forgotten => return Ok(found),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "looking for a command in the ledger's lines, in place of the mirror's rows"),
+        }
+        let through = self.ledger.shared().durable.borrow().seq;
+        let found = self.reader()?.find(id, through)?;
+        Ok(found.filter(|event| event.session_id.as_deref() == Some(session_id)).and_then(|event| event.session_seq))
+    }
+
+    fn find_mirrored(&mut self, session_id: &str, id: EventId) -> Result<(Option<u64>, Seq), MirrorError> {
         let ledger_id = self.ledger.manifest().ledger_id;
         let mut mirror = match self.mirror.take() {
             // One that was replaced, or is being written anew, is opened again.
@@ -122,7 +130,15 @@ impl Desk {
             source: std::io::Error::other(error),
         })?;
         self.mirror = Some(mirror);
-        Ok((found.and_then(|stored| stored.session_seq()), through))
+        Ok((found.and_then(|stored| stored.position_in(session_id)), through))
+    }
+
+    fn reader(&mut self) -> Result<&mut StreamReader, Error> {
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => StreamReader::open(self.ledger.dir(), self.options())?,
+        };
+        Ok(self.reader.insert(reader))
     }
 
     fn snapshots(&mut self) -> Option<&mut Snapshots> {

@@ -14,9 +14,9 @@ use super::desk::{DeskEnd, DeskRef};
 use super::kind::{Kind, Posted, Table};
 use super::registry::{RegistryActor, RegistryMsg};
 use super::{EntityError, EntityOptions};
-use crate::actors::Ledger;
+use crate::actors::{Durability, Ledger};
 use crate::entity::{Codec, Entity, PoisonEvent, check_key, panic_message};
-use crate::{Error, LedgerError, Receipt};
+use crate::{Error, LedgerError, MirrorAck, Receipt};
 
 /// How often a command with a key is sent again where its answer was lost with an actor that was killed.
 const RETRIES_MAX: usize = 8;
@@ -31,7 +31,8 @@ pub struct Outcome<Event> {
     pub receipts: Vec<Receipt>,
     /// The stream's position behind them; where there are none, the position at which the command was decided.
     pub position: u64,
-    /// Whether a command with this key had been answered before: this is that answer again, and nothing was recorded.
+    /// Whether it was recorded before, by a command with this key that was sent earlier or by a try of this one whose answer was lost:
+    /// this is that answer.
     pub duplicate: bool,
 }
 
@@ -186,14 +187,32 @@ impl<E: Entity> Entities<E> {
         loop {
             let (reply, answer) = oneshot::channel();
             let (command, key_again) = (command.clone(), key.clone());
-            self.post(&session_id, move |permit| EntityMsg::Command(Ask { command, key: key_again, reply, _permit: permit })).await?;
-            match answer.await {
-                Ok(answer) => return answer,
+            let sent = self.post(&session_id, move |permit| EntityMsg::Command(Ask { command, key: key_again, reply, _permit: permit }));
+            let answer = match sent.await {
+                Ok(()) => answer.await,
+                Err(error) => Ok(Err(error)),
+            };
+            match answer {
+                Ok(Ok(outcome)) => return Ok(self.as_durable(outcome).await),
+                Ok(Err(error)) => return Err(if lost > 0 { of_a_repetition(error, &session_id) } else { error }),
                 // By its key it is recorded once.
                 Err(_) if key.is_some() && lost < RETRIES_MAX => lost += 1,
                 Err(_) => return Err(EntityError::OutcomeUnknown { session_id }),
             }
         }
+    }
+
+    /// Waits for the rows where the options say so; here, so that the entity goes on with its next command meanwhile.
+    async fn as_durable(&self, mut outcome: Outcome<E::Event>) -> Outcome<E::Event> {
+        let Kind { ledger, options, .. } = &*self.handle.kind;
+        let Some(last) = outcome.receipts.iter().map(|receipt| receipt.seq).max().filter(|_| options.durability == Durability::Mirrored)
+        else {
+            return outcome;
+        };
+        let mirrored = tokio::time::timeout(ledger.shared().options.mirrored_deadline, ledger.mirrored(last)).await;
+        let mirror = if matches!(mirrored, Ok(Ok(()))) { MirrorAck::Mirrored } else { MirrorAck::MirrorBehind };
+        outcome.receipts.iter_mut().for_each(|receipt| receipt.mirror = mirror);
+        outcome
     }
 
     async fn post(
@@ -247,19 +266,35 @@ impl<E: Entity> Entities<E> {
         &self.handle.kind.entity
     }
 
-    /// Ends the entities: what they were sent is done first. Other clones of this handle get [`EntityError::Closed`]. The store stays
-    /// open; close it after this.
+    /// Ends the entities: what they were sent is done first, but for what still waits for the store after `close_deadline` (a mirror that
+    /// is too far behind, say): that is recorded or not, never half. Other clones of this handle get [`EntityError::Closed`]. The store
+    /// stays open; close it after this.
     pub async fn close(self) {
         let Handle { kind, registry, desk } = &*self.handle;
         kind.close();
         let mut alive = kind.alive.subscribe();
-        let _ = alive.wait_for(|alive| *alive == 0).await;
-        let end = desk.lock().await.take();
+        let all_ended =
+            tokio::time::timeout(kind.ledger.shared().options.close_deadline, alive.wait_for(|alive| *alive == 0)).await.is_ok();
+        // Its end is that of those that are left.
         registry.stop(None);
+        if !all_ended {
+            let _ = alive.wait_for(|alive| *alive == 0).await;
+        }
+        let mut desk = desk.lock().await;
         kind.desk.close();
-        if let Some(end) = end {
+        if let Some(end) = desk.as_mut() {
             let _ = end.await;
         }
+        *desk = None;
+    }
+}
+
+/// What the error of a command says that was sent again since its answer was lost: of the first try nothing, unless the command was
+/// decided again, on all that was recorded, and refused.
+fn of_a_repetition<R>(error: EntityError<R>, session_id: &Arc<str>) -> EntityError<R> {
+    match error {
+        EntityError::Rejected(_) | EntityError::Poisoned(_) => error,
+        _ => EntityError::OutcomeUnknown { session_id: session_id.clone() },
     }
 }
 
