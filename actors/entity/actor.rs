@@ -337,10 +337,13 @@ impl<E: Entity> Seat<E> {
             None if forgotten == Seq::ZERO => return Ok(None),
             None => {}
         }
-        loop {
+        for is_last in [false, true] {
             let (found, through) = self.kind.desk.run(move |desk| desk.find(id)).await.map_err(EntityError::Read)?;
             if found.is_some() || through >= forgotten {
                 return Ok(found);
+            }
+            if is_last {
+                break;
             }
             // A mirror that is written anew: what is remembered no more must be in it first.
             let mirrored =
@@ -349,6 +352,9 @@ impl<E: Entity> Seat<E> {
                 .unwrap_or(Err(AppendError::Rebuilding { done: through.get(), total: forgotten.get() }))
                 .map_err(EntityError::Append)?;
         }
+        // It was mirrored once, and nobody has seen yet that the mirror is another one by now.
+        let (found, _) = self.kind.desk.run(move |desk| desk.find_in_lines(id)).await.map_err(EntityError::Read)?;
+        Ok(found)
     }
 
     /// The answer to a command whose first event stands at this position.

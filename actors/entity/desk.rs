@@ -106,9 +106,16 @@ impl Desk {
     /// now, the ledger's lines are looked through instead, which takes as long as they are many.
     pub(crate) fn find(&mut self, id: EventId) -> Result<(Option<u64>, Seq), Error> {
         match self.find_mirrored(id) {
-            Err(error) => tracing::debug!(%error, "looking for a command in the ledger's lines, in place of the mirror's rows"),
-            Ok(found) => return Ok(found),
+            Ok(found) => Ok(found),
+            Err(error) => {
+                tracing::debug!(%error, "looking for a command in the ledger's lines, in place of the mirror's rows");
+                self.find_in_lines(id)
+            }
         }
+    }
+
+    /// The same, of all that is durable: in the lines that the mirror has not got, too.
+    pub(crate) fn find_in_lines(&mut self, id: EventId) -> Result<(Option<u64>, Seq), Error> {
         let through = self.ledger.shared().durable.borrow().seq;
         let found = self.reader()?.find(id, through)?;
         Ok((found.and_then(|event| event.session_seq), through))
