@@ -140,3 +140,28 @@ async fn many_who_send_the_same_key_at_once_get_one_answer() {
     assert_eq!(accounts.read("a", |state| state.cents).await.unwrap(), 40);
     assert_eq!(balance_by_hand(temp.path(), "a"), 40);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_answer_was_lost_while_the_handle_was_closed_may_be_recorded_and_says_so() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut options = common::options();
+    let disk = common::watched::Watched::under(&mut options);
+    let ledger = counterfoil::actors::Ledger::open_with(temp.path(), options).await.unwrap();
+    let accounts = ledger.entities(Account, EntityOptions::default()).await.unwrap();
+    accounts.send("a", deposit(1)).await.unwrap();
+    disk.hold(true);
+    let sender = accounts.clone();
+    let sent = tokio::spawn(async move { sender.send_keyed("a", "k", deposit(5)).await });
+    until("the append is written", || disk.is_waiting()).await;
+    let (actor, clone) = (accounts.actor("a").unwrap(), accounts.clone());
+    let closing = tokio::spawn(clone.close());
+    until("it is closed for new ones", || accounts.live().is_empty()).await;
+    actor.kill();
+    let error = sent.await.unwrap().unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error}");
+    disk.hold(false);
+    closing.await.unwrap();
+    let accounts = ledger.entities(Account, EntityOptions::default()).await.unwrap();
+    accounts.send_keyed("a", "k", deposit(5)).await.unwrap();
+    assert_eq!(accounts.read("a", |state| state.cents).await.unwrap(), 6);
+}

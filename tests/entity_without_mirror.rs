@@ -77,3 +77,23 @@ async fn commands_go_on_while_the_stores_actors_die() {
     }
     assert_eq!(balance_by_hand(temp.path(), "a"), 20);
 }
+
+#[tokio::test]
+async fn keys_behind_a_snapshot_are_found_without_the_mirror() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let mut options = EntityOptions::default();
+    options.snapshot_every = 1;
+    let accounts = ledger.entities(Account, options).await.unwrap();
+    for n in 0..3 {
+        accounts.send_keyed("a", format!("k-{n}"), deposit(10)).await.unwrap();
+    }
+    ledger.mirrored(Seq::new(3)).await.unwrap();
+    for name in ["mirror.sqlite3", "mirror.sqlite3-wal", "mirror.sqlite3-shm"] {
+        let _ = std::fs::remove_file(temp.path().join(name));
+    }
+    // From the snapshot, which knows no keys.
+    accounts.passivate("a");
+    assert!(accounts.send_keyed("a", "k-1", deposit(10)).await.unwrap().duplicate);
+    assert_eq!(accounts.read("a", |state| state.cents).await.unwrap(), 30);
+}

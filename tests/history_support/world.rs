@@ -71,6 +71,8 @@ pub struct World {
     locks: [Option<Connection>; 2],
     /// The mirror may not have all just now.
     mirror_is_behind: bool,
+    /// It was removed in this life of the store, which nobody may have seen yet.
+    mirror_is_removed: bool,
     /// Derived files as they were.
     images: Vec<Vec<(PathBuf, Vec<u8>)>>,
     log: Log,
@@ -100,6 +102,7 @@ impl World {
             model,
             locks: [None, None],
             mirror_is_behind: false,
+            mirror_is_removed: false,
             images: Vec::new(),
             log,
             counts: Counts::new(),
@@ -218,6 +221,7 @@ impl World {
             self.say(format!("  {} after {yields}", op.text()));
             *self.counts.entry(op.name()).or_default() += 1;
             self.mirror_is_behind |= matches!(op, Op::KillSqlite | Op::RemoveMirror);
+            self.mirror_is_removed |= matches!(op, Op::RemoveMirror);
         }
         let run = |(yields, op): (u64, Op)| (op.text(), tokio::spawn(op.run(yields, self.bank(), self.ledger())));
         let running: Vec<_> = ops.into_iter().map(run).collect();
@@ -406,7 +410,7 @@ impl World {
         if self.chance.random.chance(2) {
             let caught_up = self.ledger().mirrored(Seq::new(self.model.seq())).await;
             caught_up.unwrap_or_else(|error| panic!("{error}"));
-            self.mirror_is_behind = false;
+            self.mirror_is_behind = self.mirror_is_removed;
         }
     }
 
@@ -590,7 +594,7 @@ impl World {
     async fn open(&mut self) {
         let ledger = tokio::time::timeout(DEADLINE, Ledger::open_with(&self.dir, self.options.clone())).await.expect("opening hangs");
         self.ledger = Some(ledger.unwrap_or_else(|error| panic!("{error}")));
-        self.mirror_is_behind = true;
+        (self.mirror_is_behind, self.mirror_is_removed) = (true, false);
         self.open_bank().await;
     }
 
