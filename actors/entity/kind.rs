@@ -50,7 +50,7 @@ pub(crate) struct Table<E: Entity> {
 struct Slot<E: Entity> {
     actor: ActorRef<EntityMsg<E>>,
     waiting: Arc<Semaphore>,
-    /// When something was last sent to it, and its place in `Table::used`.
+    /// When something was last sent to it, and its place in `Table::used`; `u64::MAX` where it has none yet.
     used: (Instant, u64),
 }
 
@@ -79,7 +79,7 @@ impl<E: Entity> Table<E> {
     fn insert(&mut self, session_id: &Arc<str>, actor: ActorRef<EntityMsg<E>>, options: &EntityOptions) {
         self.remove(session_id);
         self.streams.insert(actor.get_id(), session_id.clone());
-        let slot = Slot { actor, waiting: Arc::new(Semaphore::new(permits(options))), used: (Instant::now(), self.sent) };
+        let slot = Slot { actor, waiting: Arc::new(Semaphore::new(permits(options))), used: (Instant::now(), u64::MAX) };
         self.slots.insert(session_id.clone(), slot);
         self.touch(session_id);
     }
