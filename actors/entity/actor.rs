@@ -42,6 +42,9 @@ enum Attempt<Event> {
     Known,
 }
 
+/// Drafts of a command's events, and the events as they will read back.
+type Prepared<E> = (Vec<CheckedDraft>, Vec<<E as Entity>::Event>);
+
 type Answer<E> = Result<Outcome<<E as Entity>::Event>, EntityError<<E as Entity>::Error>>;
 
 /// A command on its way.
@@ -178,7 +181,7 @@ impl<E: Entity> Seat<E> {
         }
         let taken = self.turn.take().await;
         taken.map_err(|other| EntityError::Taken { session_id: self.session_id.clone(), by: other.name })?;
-        let mut live = self.from_snapshot().await?;
+        let mut live = self.opening().await?;
         self.catch_up(&mut live).await?;
         self.erasures = erasures;
         // That it is only looked at must not mean that all of it is read each time.
@@ -187,7 +190,7 @@ impl<E: Entity> Seat<E> {
     }
 
     /// What its snapshot has, or nothing yet.
-    async fn from_snapshot(&self) -> Result<Live<E>, EntityError<E::Error>> {
+    async fn opening(&self) -> Result<Live<E>, EntityError<E::Error>> {
         let nothing = || self.caught("State::default", 0, || Ok(Live::default()));
         if self.kind.options.snapshot_every == 0 {
             return nothing();
@@ -338,7 +341,7 @@ impl<E: Entity> Seat<E> {
     }
 
     /// Drafts of these events, and the events as they will read back: those are applied.
-    fn prepare(&self, events: &[E::Event], key: Option<&str>) -> Result<(Vec<CheckedDraft>, Vec<E::Event>), EntityError<E::Error>> {
+    fn prepare(&self, events: &[E::Event], key: Option<&str>) -> Result<Prepared<E>, EntityError<E::Error>> {
         let Kind { entity, codec, ledger, .. } = &*self.kind;
         let (mut drafts, mut read_back) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
         for (at, event) in events.iter().enumerate() {
