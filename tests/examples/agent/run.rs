@@ -1,4 +1,5 @@
-//! Runs the agent in a folder: `store` has its ledger, `work` is where its tools work. What runs there once goes on there.
+//! Runs the agent in a folder: `store` has its ledger, `work` is where its tools work, `bank` what they have paid, and `running` the
+//! commands that run. What runs there once goes on there.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use counterfoil::actors::Ledger;
 use counterfoil::actors::entity::EntityOptions;
 
-use crate::agent::{Agent, Error, Step};
+use crate::agent::{Agent, Error, Step, Turns};
 use crate::conversation::{Call, Conversations, Outcome};
 use crate::model::{Bookkeeper, INVOICE, QUESTION};
 use crate::tools::{Kind, Tools};
@@ -20,13 +21,13 @@ pub const STREAM: &str = "invoice-17";
 pub async fn run(dir: &Path, watch: impl Fn(&str, Step) + Send + Sync + 'static) -> Result<(), Error> {
     let ledger = Ledger::open(dir.join("store")).await?; // one process a store: nobody else works in this folder
     let conversations = ledger.entities(Conversations, EntityOptions::default()).await?;
-    let work = dir.join("work");
-    let tools = Tools::new(&work)?;
+    let tools = Tools::new(dir)?;
+    let work = tools.dir().to_owned();
     if !work.join("invoice.txt").exists() {
         fs::write(work.join("invoice.new"), INVOICE)?;
         fs::rename(work.join("invoice.new"), work.join("invoice.txt"))?; // it may be killed here as well
     }
-    let agent = Agent { conversations, model: Arc::new(Bookkeeper), tools, watch: Arc::new(watch) };
+    let agent = Agent { conversations, model: Arc::new(Bookkeeper), tools, watch: Arc::new(watch), turns: Turns::default() };
     agent.converse(STREAM, QUESTION).await?;
     agent.conversations.close().await;
     ledger.close().await?;
