@@ -157,7 +157,9 @@ fn commands_end_in_time_and_are_waited_for_by_the_next_process() {
     }
     let temp = tempfile::tempdir().unwrap();
     let (dir, running) = (temp.path().join("work"), temp.path().join("running"));
-    [&dir, &running].map(|dir| fs::create_dir(dir).unwrap());
+    for folder in [&dir, &running] {
+        fs::create_dir(folder).unwrap();
+    }
     let run = |command: &str, time: Duration| shell::run(&dir, &running, command, &[], None, time).unwrap();
     let ended = run("echo begun; sleep 1000 & sleep 1000", Duration::from_millis(100));
     assert_eq!(ended, Outcome::Failed { reason: "killed after 100 ms; what it had done by then is done\nbegun".to_owned() });
