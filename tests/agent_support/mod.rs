@@ -110,6 +110,8 @@ pub fn calls(said: &[Said]) -> BTreeMap<String, Tool> {
 pub async fn work(dir: &Path) -> Result<(), Error> {
     let mut options = LedgerOptions::default();
     options.store.segment_bytes_max = 64 << 10;
+    // As the example's own program: see its LOCK_WAIT.
+    options.store.lock_wait = Duration::from_secs(5);
     let ledger = Ledger::open_with(dir.join("store"), options).await?;
     old_history(&ledger).await?;
     let mut options = EntityOptions::default();

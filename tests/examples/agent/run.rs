@@ -5,9 +5,10 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use counterfoil::actors::Ledger;
 use counterfoil::actors::entity::EntityOptions;
+use counterfoil::actors::{Ledger, LedgerOptions};
 
 use crate::agent::{Agent, Error, Step, Turns};
 use crate::conversation::{Call, Conversations, Outcome};
@@ -17,9 +18,15 @@ use crate::tools::{Kind, Tools};
 /// The conversation's stream.
 pub const STREAM: &str = "invoice-17";
 
+/// How long the store's lock is waited for. A command that was being started when its process was killed has all that this one had open,
+/// the lock too, until it has become the command.
+pub const LOCK_WAIT: Duration = Duration::from_secs(5);
+
 /// The whole program.
 pub async fn run(dir: &Path, watch: impl Fn(&str, Step) + Send + Sync + 'static) -> Result<(), Error> {
-    let ledger = Ledger::open(dir.join("store")).await?; // one process a store: nobody else works in this folder
+    let mut options = LedgerOptions::default();
+    options.store.lock_wait = LOCK_WAIT;
+    let ledger = Ledger::open_with(dir.join("store"), options).await?; // one process a store: nobody else works in this folder
     let conversations = ledger.entities(Conversations, EntityOptions::default()).await?;
     let tools = Tools::new(dir)?;
     let work = tools.dir().to_owned();
