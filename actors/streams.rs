@@ -18,6 +18,9 @@ impl Ledger {
     /// are committed at once, and awaited for `mirror_busy_timeout` at most; what the mirror has not got then is read from the ledger's
     /// lines.
     ///
+    /// While the mirror is missing or being made anew, each page looks through the ledger's lines from the first one on: keep a
+    /// [`StreamReader`] of your own, or take [`Ledger::stream`], where many pages are read; forwards, they go on where a page ended.
+    ///
     /// # Errors
     /// As [`StreamReader::page`].
     pub async fn stream_page(&self, query: StreamQuery) -> Result<StreamPage, Error> {

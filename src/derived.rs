@@ -6,8 +6,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What SQLite keeps beside a database, and the database, in the order in which they are removed: a WAL must not outlive the file
-/// that it is of.
+/// A database, and what SQLite keeps beside it, in the order in which they are removed. The database first: without its journal it
+/// could be taken for a whole one in the middle of a transaction, while a journal without a database is dropped by SQLite. Whoever makes
+/// the database anew in that very moment can lose its journal; it is derived, and made anew again where it does not fit.
 const SUFFIXES: [&str; 4] = ["", "-journal", "-wal", "-shm"];
 
 /// The file of the list of sessions.

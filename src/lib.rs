@@ -41,7 +41,7 @@ ledger.close().await?;
 //! - [`Draft`], [`Event`], [`mod@line`]: what is recorded, and the line that holds it; [`format`](mod@format) is the
 //!   normative page about bytes on disk.
 //! - [`Writer`], [`LedgerReader`]: the ledger. [`Mirror`], [`MirrorReader`]: the mirror.
-//! - [`StreamReader`]: the events of one session, a page at a time, whatever state the mirror is in. [`SessionIndex`]: the list of sessions.
+//! - [`StreamReader`]: the events of one session, a page at a time, though the mirror be missing, behind or locked. [`SessionIndex`]: the list of sessions.
 //! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
 //!   and makes them equal.
 //! - [`mod@embedding`]: how to put a ledger into a program, and what to do with each error.

@@ -176,6 +176,8 @@ pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn
     let (reader, head) = (LedgerReader::of(dir, manifest.clone(), &options), writer.head().seq);
     let mut erased = finish(&reader, &mut mirror, head, &options);
     let mut run = |mirror: &mut Mirror| Replay::from_start(&reader, head)?.run(mirror, &mut |report| progress(report.through, head));
+    // Before and after: rows may come below the watermark, and may have done so though it ends in between.
+    crate::derived::forget_sessions(dir);
     let replay = match run(&mut mirror) {
         // Damage that shows only when the rows are read: a large database is not checked as a whole at open.
         Err(ReplayError::Mirror(error)) if error.fault() == MirrorFault::Broken => {
@@ -189,7 +191,6 @@ pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn
         done => done?,
     };
     if replay.replayed > 0 {
-        // Rows may have come below the watermark.
         crate::derived::forget_sessions(dir);
     }
     writer.trim()?;

@@ -57,10 +57,12 @@ fn the_demonstration_pays_and_enters_once() {
     demo::demonstrate(temp.path(), &|| command(&again("process", temp.path().to_str().unwrap())), &mut out).unwrap();
     common::snapshots(|| insta::assert_snapshot!("agent_demo", String::from_utf8(out).unwrap()));
     // What has come to its end stays as it is.
-    let before = common::files(&temp.path().join("work"));
+    let files = || ["work", "bank", "running"].map(|folder| common::files(&temp.path().join(folder)));
+    let before = files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(run::run(temp.path(), |_, step| panic!("{step:?}"))).unwrap();
-    assert_eq!(common::files(&temp.path().join("work")), before);
+    assert_eq!(files(), before);
+    assert!(before[2].is_empty());
     let parity = common::parity(&temp.path().join("store"));
     assert_eq!((parity.is_consistent(), parity.jsonl_event_count), (true, 14), "{parity}");
 }
@@ -113,7 +115,7 @@ fn tools_keep_to_their_folder_and_their_bounds() {
     }
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("work");
-    let tools = Tools::new(&dir).unwrap();
+    let tools = Tools::new(temp.path()).unwrap();
     let key = |n: u64| command_id("s", &n.to_string());
     let done = |output: &str| Outcome::Done { output: output.to_owned() };
     let failed = |tool: Tool| match tools.run(&tool, key(0)).unwrap() {
@@ -124,7 +126,7 @@ fn tools_keep_to_their_folder_and_their_bounds() {
     fs::write(temp.path().join("secret"), "s").unwrap();
     std::os::unix::fs::symlink(temp.path().join("secret"), dir.join("link")).unwrap();
     let absolute = temp.path().join("secret").display().to_string();
-    for path in ["../secret", "link", "bank", "missing", "", &absolute] {
+    for path in ["../secret", "link", "../bank", "missing", "", &absolute] {
         assert!(failed(Tool::ReadFile { path: path.to_owned() }).starts_with(&format!("{path}: ")), "{path}");
     }
 
@@ -134,7 +136,7 @@ fn tools_keep_to_their_folder_and_their_bounds() {
     assert_eq!(first, done(&format!("order {}: 1.23 to A", key(1))));
     assert_eq!(tools.run(&pay("B"), key(1)).unwrap(), first);
     assert_ne!(tools.run(&pay("A"), key(2)).unwrap(), first);
-    assert_eq!(fs::read_dir(dir.join("bank")).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(temp.path().join("bank")).unwrap().count(), 2);
 
     // A name is a name.
     let name = "a b; echo gone $(touch gone) \"'`";
@@ -154,26 +156,107 @@ fn commands_end_in_time_and_are_waited_for_by_the_next_process() {
         return;
     }
     let temp = tempfile::tempdir().unwrap();
-    let dir = temp.path();
-    let run = |command: &str, time: Duration| shell::run(dir, command, &[], None, time).unwrap();
+    let (dir, running) = (temp.path().join("work"), temp.path().join("running"));
+    for folder in [&dir, &running] {
+        fs::create_dir(folder).unwrap();
+    }
+    let run = |command: &str, time: Duration| shell::run(&dir, &running, command, &[], None, time).unwrap();
     let ended = run("echo begun; sleep 1000 & sleep 1000", Duration::from_millis(100));
     assert_eq!(ended, Outcome::Failed { reason: "killed after 100 ms; what it had done by then is done\nbegun".to_owned() });
-    shell::wait_for_earlier(dir, Duration::ZERO).unwrap();
-    // What it leaves in the background is not waited for.
-    assert_eq!(run("echo done; (until [ -e end ]; do sleep 0.01; done) &", MINUTE), Outcome::Done { output: "done".to_owned() });
-    fs::write(dir.join("end"), "").unwrap();
+    // What it leaves in the background has ended when it is said to be done.
+    let waits = "(until [ -e ../go ]; do sleep 0.01; done; echo > late)";
+    assert_eq!(run(&format!("echo done; {waits} &"), MINUTE), Outcome::Done { output: "done".to_owned() });
+    shell::wait_for_earlier(&running, Duration::ZERO).unwrap();
+    assert_eq!(fs::read_dir(&running).unwrap().count(), 0);
 
-    std::thread::scope(|scope| {
-        let command = scope.spawn(|| run("echo > begun; until [ -e go ]; do sleep 0.01; done", MINUTE));
+    // Where its process was killed nothing ends it, and the next one waits: for the command, and for what it has put into the background.
+    for command in [waits.to_owned(), format!("{waits} &")] {
+        let mut started = shell::Started::start(&dir, &running, &command, &[], None).unwrap();
+        if command.ends_with('&') {
+            assert!(started.wait(Instant::now() + MINUTE).unwrap().unwrap().success());
+        }
+        let file = fs::read_dir(&running).unwrap().next().unwrap().unwrap().path();
         let deadline = Instant::now() + MINUTE;
-        while !dir.join("begun").exists() {
+        while fs::read_to_string(&file).unwrap().is_empty() {
             assert!(Instant::now() < deadline);
             std::thread::yield_now();
         }
-        let running = shell::wait_for_earlier(dir, Duration::ZERO).unwrap_err().to_string();
-        assert_eq!(common::portable(running, dir), "a command of an earlier process still runs in <store>; end it, then start again");
-        fs::write(dir.join("go"), "").unwrap();
-        assert_eq!(command.join().unwrap(), Outcome::Done { output: String::new() });
-        shell::wait_for_earlier(dir, MINUTE).unwrap();
+        let group = fs::read_to_string(&file).unwrap();
+        let still = shell::wait_for_earlier(&running, Duration::ZERO).unwrap_err().to_string();
+        let end = format!("end it by `kill -9 -- -{}`, then start again", group.trim());
+        assert_eq!(still, format!("a command of an earlier process still runs; {end}"));
+        assert!(!dir.join("late").exists(), "{command}");
+        fs::write(temp.path().join("go"), "").unwrap();
+        shell::wait_for_earlier(&running, MINUTE).unwrap();
+        assert!(dir.join("late").exists(), "{command}");
+        started.wait(Instant::now() + MINUTE).unwrap();
+        fs::remove_file(dir.join("late")).unwrap();
+        fs::remove_file(temp.path().join("go")).unwrap();
+    }
+}
+
+/// Asks for a command that waits for the file `go`, and is told when it has begun; then it is content.
+struct Waits;
+
+impl model::Model for Waits {
+    fn answer<'a>(&'a self, conversation: &'a Conversation) -> model::Answering<'a> {
+        let wait = shell("echo >> begun; until [ -e go ]; do sleep 0.01; done; echo >> ended", &[]);
+        let calls = if conversation.turn() == 1 { vec![wait] } else { Vec::new() };
+        Box::pin(std::future::ready(Answer { text: "!".to_owned(), calls }))
+    }
+}
+
+#[test]
+fn a_conversation_that_is_dropped_and_had_again_waits_for_its_tool() {
+    if role().is_some() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let ledger = counterfoil::actors::Ledger::open(temp.path().join("store")).await.unwrap();
+        let conversations = ledger.entities(Conversations, Default::default()).await.unwrap();
+        let tools = Tools::new(temp.path()).unwrap();
+        let work = tools.dir().to_owned();
+        let outcomes = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let (told, there) = (outcomes.clone(), work.clone());
+        let watch = move |_: &str, step: agent::Step| {
+            if let agent::Step::Recorded(_, outcome) = step {
+                told.lock().unwrap().push((outcome, there.join("ended").exists()));
+            }
+        };
+        let agent = agent::Agent {
+            conversations,
+            model: std::sync::Arc::new(Waits),
+            tools,
+            watch: std::sync::Arc::new(watch),
+            turns: agent::Turns::default(),
+        };
+        let agent = std::sync::Arc::new(agent);
+        let converse = || {
+            let agent = agent.clone();
+            tokio::spawn(async move { agent.converse("s", "?").await.unwrap() })
+        };
+        let first = converse();
+        let deadline = Instant::now() + MINUTE;
+        while !work.join("begun").exists() {
+            assert!(Instant::now() < deadline);
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        let second = converse();
+        // It would record that the call was interrupted, and wait for nothing.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*outcomes.lock().unwrap(), []);
+        fs::write(work.join("go"), "").unwrap();
+        second.await.unwrap();
+        assert_eq!(*outcomes.lock().unwrap(), [(Outcome::Interrupted, true)]);
+        assert_eq!(fs::read_to_string(work.join("begun")).unwrap(), "\n");
+        let Ok(agent) = std::sync::Arc::try_unwrap(agent) else { panic!("somebody has it") };
+        agent.conversations.close().await;
+        ledger.close().await.unwrap();
     });
 }

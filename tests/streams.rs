@@ -1,5 +1,5 @@
 //! Goal: a page of a stream is what a filter over all of the ledger's lines gives, forwards and backwards, from any position, up to
-//! any seq, whatever state the mirror is in; and nothing is handed out that is not right by its own hash.
+//! any seq, though the mirror is missing, behind or damaged; and nothing is handed out that is not right by its own hash.
 //!
 //! Method: stores from seeds (batches, compressed segments, payloads in blobs/, erased ones), with a mirror that is at the ledger's
 //! end, behind, missing, locked, no database, or being made anew between two pages; one reader reads pages of many sizes, and is held

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::check;
+use crate::derived;
 use crate::erase::{self, Erased, add_names};
 use crate::event::erasure::ErasurePayload;
 use crate::event::{Body, Event, Seq, line};
@@ -125,11 +126,16 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
     if stray || found.mismatched_count > 0 {
         report.set_aside.push(mirror.copy_aside()?);
     }
+    // Before the first row is changed, and after the last one: it may end in between.
+    derived::forget_sessions(dir);
     if stray {
         report.rows_removed = mirror.remove_stray_rows(verified.head.seq)?;
     }
     mirror.at(failpoint::REPAIR_DERIVE)?;
     derive_rows(&reader, &mut mirror, verified.head, &mut report, progress)?;
+    if report.rows_written + report.rows_removed > 0 {
+        derived::forget_sessions(dir);
+    }
     mirror.take_creation_from(reader.manifest())?;
     if verified.erasures_count > 0 {
         report.erased.add(erase::finish_by_ledger(&reader, &mut mirror, verified.head.seq, options));
@@ -138,9 +144,6 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
             report.erased.unfinished =
                 Some("a reader holds the mirror's WAL, which may hold erased payloads; end it, and repair again".to_owned());
         }
-    }
-    if report.rows_written + report.rows_removed > 0 {
-        crate::derived::forget_sessions(dir);
     }
     report.set_aside.retain(|aside| !report.erased.has_removed(aside));
     Ok(report)

@@ -19,11 +19,13 @@ use crate::mirror::{MirrorError, MirrorReader};
 use crate::options::Options;
 
 /// Reads streams of a store: from the mirror as far as it goes, and from the ledger's lines behind that. Needs no lock, and sees every
-/// event that is acknowledged, whatever state the mirror is in. The mirror is kept open, so keep the reader; where its file is
-/// replaced, it is opened anew.
+/// event that is acknowledged, though the mirror is missing, behind, locked, broken or being made anew. The mirror is kept open, so keep
+/// the reader; where its file is replaced, it is opened anew.
 ///
-/// Each event that is handed out is right by its own hash and its payload's. Whether it is the one that the whole ledger vouches for
-/// is for [`crate::verify`] and [`crate::parity_full`].
+/// Each event that is handed out is right by its own hash and its payload's, and behind a row that is wrong nothing is read: the page is
+/// an error that names it, although the ledger has the event. What the mirror says it has, up to its watermark, is taken as that: where
+/// somebody has deleted a stream's last rows, or an index has lost them, the stream ends earlier. Whether rows are missing, and whether
+/// an event is the one that the whole ledger vouches for, is for [`crate::verify`] and [`crate::parity_full`].
 ///
 /// What it costs: a page of rows, by the index, however large the store and the stream are; and, for what the mirror has not got yet,
 /// the ledger's lines from the mirror's watermark on. Without a mirror that can be read (it is missing, locked, broken) that is every

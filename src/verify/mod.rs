@@ -205,7 +205,8 @@ const PROGRESS_LINES: u64 = 256;
 /// constant memory. `progress` is called with the bytes that are done, now and then and at the end.
 ///
 /// What is checked of a line: its form, its event hash, its seq, its link, its session_seq, its group and batch,
-/// its payload's hash (also out of line), its attachments, and that an erased payload is named by an erasure.
+/// its payload's hash (also out of line), its attachments, and that an erased payload is named by an erasure. Not that no other
+/// line has its id, which would take memory for each of them: a replay ([`crate::replay_store`]) names an id that comes twice.
 ///
 /// # Errors
 /// [`LedgerError`] where the ledger can't be read. What is wrong with lines is in the report.

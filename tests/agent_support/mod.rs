@@ -14,10 +14,10 @@ use counterfoil::actors::{Ledger, LedgerOptions};
 use counterfoil::entity::{Codec, Folded, command_id};
 use counterfoil::*;
 
-use crate::agent::{Agent, Error, Step};
+use crate::agent::{Agent, Error, Step, Turns};
 use crate::conversation::*;
 use crate::crash_support::common::Random;
-use crate::model::Model;
+use crate::model::{Answering, Model};
 use crate::tools::{Kind, Tool, Tools};
 
 pub const CONVERSATIONS: u64 = 8;
@@ -36,7 +36,13 @@ pub fn stream(n: u64) -> String {
 pub struct Script;
 
 impl Model for Script {
-    fn answer(&self, conversation: &Conversation) -> Answer {
+    fn answer<'a>(&'a self, conversation: &'a Conversation) -> Answering<'a> {
+        Box::pin(std::future::ready(Script::next(conversation)))
+    }
+}
+
+impl Script {
+    fn next(conversation: &Conversation) -> Answer {
         let turn = conversation.turn();
         let asked = conversation.said.iter().rev().find_map(|said| match said {
             Said::Asked { text } => Some(text.as_str()),
@@ -57,7 +63,7 @@ impl Model for Script {
 /// Leaves its text under its key, and a line in the log where the same command is running already. Some take so long that they
 /// are still at it when the next process has opened the store.
 const KEYED: &str = r#"
-f="keyed/$COUNTERFOIL_CALL_ID"
+f="../keyed/$COUNTERFOIL_CALL_ID"
 mkdir "$f.running" || echo "twice at once: $1" >> log.txt
 [ -e "$f" ] || { sleep "$2"; echo "$1" > "$f.draft" && mv "$f.draft" "$f"; }
 rmdir "$f.running"
@@ -104,17 +110,19 @@ pub fn calls(said: &[Said]) -> BTreeMap<String, Tool> {
 pub async fn work(dir: &Path) -> Result<(), Error> {
     let mut options = LedgerOptions::default();
     options.store.segment_bytes_max = 64 << 10;
+    // As the example's own program: see its LOCK_WAIT.
+    options.store.lock_wait = Duration::from_secs(5);
     let ledger = Ledger::open_with(dir.join("store"), options).await?;
     old_history(&ledger).await?;
     let mut options = EntityOptions::default();
     options.snapshot_every = SNAPSHOT_EVERY;
     options.passivate_after = Duration::from_millis(20);
     let conversations = ledger.entities(Conversations, options).await?;
-    let work = dir.join("work");
-    let tools = Tools::new(&work)?;
-    fs::create_dir_all(work.join("keyed"))?;
+    let tools = Tools::new(dir)?;
+    let work = tools.dir().to_owned();
+    fs::create_dir_all(dir.join("keyed"))?;
     fs::write(work.join("facts.txt"), "what nobody changes")?;
-    let agent = Arc::new(Agent { conversations, model: Arc::new(Script), tools, watch: Arc::new(tell) });
+    let agent = Arc::new(Agent { conversations, model: Arc::new(Script), tools, watch: Arc::new(tell), turns: Turns::default() });
     let all = (0..CONVERSATIONS).map(|n| {
         let agent = agent.clone();
         tokio::spawn(async move { agent.converse(&stream(n), &format!("q{n}")).await })
@@ -189,9 +197,9 @@ pub fn by_fold(dir: &Path, stream: &str) -> Conversation {
     folded.state
 }
 
-/// The texts of the files in a folder of the work folder, by their names; drafts are none.
+/// The texts of the files in a folder, by their names; drafts are none.
 pub fn effects(dir: &Path, folder: &str) -> BTreeMap<String, String> {
-    let Ok(files) = fs::read_dir(dir.join("work").join(folder)) else { return BTreeMap::new() };
+    let Ok(files) = fs::read_dir(dir.join(folder)) else { return BTreeMap::new() };
     let files = files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_none());
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
     files.map(|path| (name(&path), fs::read_to_string(&path).unwrap().trim_end().to_owned())).collect()

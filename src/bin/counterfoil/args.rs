@@ -17,8 +17,8 @@ Exit codes:
   4  refused, or any other failure
 
 Commands that only read (export, tail, show, sessions, stream, query, stats, verify, parity, doctor,
-prove) work beside a live writer. `sessions` keeps its list in sessions.sqlite3, `parity
---since-clean` in the mirror what it found right, where nobody holds the lock; the others never
+prove) work beside a live writer. `sessions` keeps its list in sessions.sqlite3, and `parity
+--since-clean`, where nobody holds the lock, in the mirror what it found right; the others never
 write.
 COUNTERFOIL_LOG=info (or debug, trace) logs to standard error.
 New here? Run `counterfoil demo`.";
@@ -224,7 +224,7 @@ pub struct ShowArgs {
 
 #[derive(Debug, Args)]
 pub struct SessionsArgs {
-    /// By their last event or their first, the latest first, or by id [default: last]
+    /// By when they were recorded to last, or first, the latest first, or by id [default: last]
     #[arg(long, value_enum)]
     pub order: Option<OrderArg>,
     /// How many sessions at most; 0 shows all
@@ -257,15 +257,15 @@ impl From<OrderArg> for SessionsOrder {
 pub struct StreamArgs {
     /// The session's id
     pub session: String,
-    /// Position in the session to begin with; else its first event, or its last
-    #[arg(long, value_name = "N")]
+    /// Position in the session to begin with, from 1 on; else its first event, or its last
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub from: Option<u64>,
     /// From newer events to older ones
     #[arg(long)]
     pub backwards: bool,
-    /// How many events at most; 0 shows all
-    #[arg(long, default_value_t = 50)]
-    pub limit: u64,
+    /// How many events at most; 0 shows all [default: 50, and all of them as JSON]
+    #[arg(long)]
+    pub limit: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use counterfoil::{Seq, SessionIndex, SessionSummary, SessionsCursor, SessionsPage, SessionsQuery, StreamQuery, StreamReader};
+use counterfoil::{Seq, SessionIndex, SessionSummary, SessionsPage, SessionsQuery, StreamQuery, StreamReader};
 use serde::Serialize;
 
+use crate::append::CATCH_UP;
 use crate::args::{SessionsArgs, StreamArgs};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -23,16 +24,18 @@ fn limit(limit: u64) -> String {
     if limit == LIMIT { String::new() } else { format!(" --limit {limit}") }
 }
 
-/// What was asked for, be it more than a page of the library's.
-#[derive(Serialize)]
-struct Listed {
-    sessions: Vec<SessionSummary>,
-    next: Option<SessionsCursor>,
-    as_of: Seq,
+/// How many are wanted at most, where a limit of 0 is none.
+fn wanted(limit: u64) -> u64 {
+    if limit == 0 { u64::MAX } else { limit }
+}
+
+/// How many the next page is to have, where so many are left.
+fn page_of(left: u64) -> usize {
+    usize::try_from(left).unwrap_or(PAGE).min(PAGE)
 }
 
 pub fn sessions(args: &SessionsArgs, context: &Context, out: &mut Out) -> Result<Exit, Failure> {
-    let mut query = match (&args.after, args.order) {
+    let query = match (&args.after, args.order) {
         (Some(cursor), Some(order)) if cursor.order() != order.into() => {
             return Err(Failure::usage(format!("`--after {cursor}` is of another order than `--order`; leave `--order` out")));
         }
@@ -40,42 +43,70 @@ pub fn sessions(args: &SessionsArgs, context: &Context, out: &mut Out) -> Result
         (None, order) => SessionsQuery::new().order(order.unwrap_or_default().into()),
     };
     let mut index = SessionIndex::open(&context.store, &context.options)?;
-    let wanted = if args.limit == 0 { usize::MAX } else { usize::try_from(args.limit).unwrap_or(usize::MAX) };
-    let mut sessions = Vec::new();
-    let (next, as_of) = loop {
-        let page: SessionsPage = index.page(&query.limit(PAGE.min(wanted - sessions.len())))?;
-        sessions.extend(page.sessions);
-        match page.next {
-            Some(next) if sessions.len() < wanted => query = SessionsQuery::after(next),
-            next => break (next, page.as_of),
+    let mut page = index.page(&query.limit(page_of(wanted(args.limit))))?;
+    let mut shown = 0;
+    // No more than a page is held, however many are wanted.
+    let next = loop {
+        show(&page, shown == 0, out)?;
+        shown += page.sessions.len() as u64;
+        let left = wanted(args.limit) - shown;
+        match page.next.take() {
+            Some(next) if left > 0 => page = index.page(&SessionsQuery::after(next).limit(page_of(left)))?,
+            next => break next,
         }
     };
     if out.is_json() {
-        out.json(&Listed { sessions, next, as_of })?;
+        out.line(format_args!("],\"next\":{},\"as_of\":{}}}", json_of(&next)?, json_of(&page.as_of)?))?;
         return Ok(Exit::Fine);
     }
-    if sessions.is_empty() {
-        let none = if args.after.is_some() {
-            "no more sessions"
-        } else {
-            "no event belongs to a session; `counterfoil append --session ID` gives one"
-        };
-        out::note(out, context.local(none));
-        return Ok(Exit::Fine);
+    if shown == 0 && args.after.is_some() {
+        out::note(out, "no more sessions");
+    } else if shown == 0 {
+        out::note(out, context.local("no event belongs to a session; `counterfoil append --session ID` gives one"));
     }
-    let count = sessions.len() as u64;
-    let mut table = table();
-    table.set_header(["session", "events", "size", "first", "last", "types"]);
-    for session in &sessions {
-        table.add_row(row(session));
-    }
-    print_table(&table, out)?;
     if let Some(next) = next {
         let next = text::quoted(Path::new(&next.to_string()));
         let next = context.command(&format!("sessions --after {next}{}", limit(args.limit)));
-        out::note(out, format_args!("these are {}; the next ones: `{next}`", text::count(count, "session")));
+        out::note(out, format_args!("these are {}; the next ones: `{next}`", text::count(shown, "session")));
+    }
+    tell_lag(page.as_of, context, out)
+}
+
+/// Says that events are not counted yet, where it is so.
+fn tell_lag(as_of: Seq, context: &Context, out: &Out) -> Result<Exit, Failure> {
+    // Whatever is in the way of reading the ledger's end is in the way of no list.
+    let head = context.ledger().ok().and_then(|ledger| ledger.head().ok()).map_or(as_of, |head| head.seq);
+    if head > as_of {
+        let help = if context.writer().is_some() { "its writer brings it up" } else { CATCH_UP };
+        let (as_of, head) = (text::number(as_of.get()), text::number(head.get()));
+        out::note(out, context.local(&format!("counted up to seq {as_of} of {head}, since the mirror is behind; {help}")));
     }
     Ok(Exit::Fine)
+}
+
+/// A page: a table of its own, or a part of the one JSON document.
+fn show(page: &SessionsPage, is_first: bool, out: &mut Out) -> Result<(), Failure> {
+    if out.is_json() {
+        let mut before = if is_first { "{\"sessions\":[" } else { "," };
+        for session in &page.sessions {
+            out.text(format_args!("{before}{}", json_of(session)?))?;
+            before = ",";
+        }
+        return if page.sessions.is_empty() && is_first { out.text(before) } else { Ok(()) };
+    }
+    if page.sessions.is_empty() {
+        return Ok(());
+    }
+    let mut table = table();
+    table.set_header(["session", "events", "size", "first", "last", "types"]);
+    for session in &page.sessions {
+        table.add_row(row(session));
+    }
+    print_table(&table, out)
+}
+
+fn json_of(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|error| Failure::other(format!("printing JSON: {error}; leave out --json")))
 }
 
 fn row(session: &SessionSummary) -> [String; 6] {
@@ -101,10 +132,11 @@ pub fn stream(args: &StreamArgs, context: &Context, out: &mut Out) -> Result<Exi
         query = query.backwards();
     }
     let width = if out.is_terminal() { text::width() } else { 160 };
-    let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
-    let mut shown = 0u64;
-    let (next, last) = loop {
-        let page = reader.page(&query.clone().events_max(usize::try_from(left).unwrap_or(PAGE).min(PAGE)), Seq::MAX)?;
+    // JSON is for programs, which no note tells that it was cut: all of it, unless they say how much.
+    let limit = args.limit.unwrap_or(if out.is_json() { 0 } else { LIMIT });
+    let (mut left, mut shown) = (wanted(limit), 0u64);
+    let (mut next, last) = loop {
+        let page = reader.page(&query.clone().events_max(page_of(left)), Seq::MAX)?;
         if page.last == 0 {
             let session = text::shortened(&args.session, 80);
             return Err(Failure::other(format!("session `{session}` has no event; `counterfoil sessions` lists the sessions")));
@@ -120,16 +152,26 @@ pub fn stream(args: &StreamArgs, context: &Context, out: &mut Out) -> Result<Exi
         left -= page.events.len() as u64;
         match page.next {
             Some(next) if left > 0 => query = query.from(next),
-            next => break (next.filter(|next| args.backwards || *next <= page.last), page.last),
+            next => break (next, page.last),
         }
     };
+    if let Some(position) = next.filter(|next| *next > last && !out.is_json()) {
+        // The page has not seen whether the stream goes on there.
+        let behind = reader.page(&query.from(position).events_max(1), Seq::MAX)?;
+        next = next.filter(|_| !behind.events.is_empty());
+    }
     if let Some(next) = next {
         let backwards = if args.backwards { " --backwards" } else { "" };
-        let session = text::quoted(Path::new(&args.session));
-        let next = context.command(&format!("stream {session} --from {next}{backwards}{}", limit(args.limit)));
+        let next = context.command(&format!("stream {}", words(&args.session, &format!("--from {next}{backwards}{}", self::limit(limit)))));
         out::note(out, format_args!("these are {}; the next ones: `{next}`", text::count(shown, "event")));
     } else if shown == 0 {
         out::note(out, format_args!("no event is there: the session has {}", text::count(last, "event")));
     }
     Ok(Exit::Fine)
+}
+
+/// A session's id and options, in an order in which the id is not taken for an option.
+fn words(session: &str, options: &str) -> String {
+    let quoted = text::quoted(Path::new(session));
+    if session.starts_with('-') { format!("{options} -- {quoted}") } else { format!("{quoted} {options}") }
 }

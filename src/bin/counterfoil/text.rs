@@ -35,10 +35,13 @@ pub fn bytes(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS.get(unit).copied().unwrap_or_default())
 }
 
+/// Whether a character could steer a terminal, or turn the order of others around.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 /// Text from an event, without characters that could steer a terminal.
 pub fn plain(text: &str) -> String {
-    let steers =
-        |c: char| c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
@@ -59,10 +62,20 @@ pub fn shortened(text: &str, chars: usize) -> String {
     }
 }
 
-/// A path as a shell takes it.
+/// A path, or another word, as a shell takes it. Characters that could steer a terminal are written by their bytes, as bash, zsh and
+/// ksh take them.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_safe = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if text.chars().any(steers) {
+        let part = |c: char| match c {
+            '\'' | '\\' => format!("\\{c}"),
+            // Three digits: whatever comes next is no part of it.
+            c if steers(c) => c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("\\{byte:03o}")).collect(),
+            c => c.to_string(),
+        };
+        return format!("$'{}'", text.chars().map(part).collect::<String>());
+    }
     if !text.is_empty() && text.chars().all(is_safe) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 

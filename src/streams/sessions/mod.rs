@@ -65,12 +65,18 @@ impl SessionIndex {
     /// Opens the list of the store in this directory; reads nothing of it yet.
     ///
     /// # Errors
-    /// [`Error::Ledger`], as [`LedgerReader::open`]; [`Error::Sessions`].
+    /// [`Error::Ledger`], as [`LedgerReader::open`]; [`Error::Mirror`] where there is no mirror, and then no list is made;
+    /// [`Error::Sessions`].
     pub fn open(dir: impl AsRef<Path>, options: &Options) -> Result<SessionIndex, Error> {
         let dir = dir.as_ref();
         let ledger_id = LedgerReader::open(dir, options)?.manifest().ledger_id;
         let busy_timeout = options.mirror_busy_timeout;
-        Ok(SessionIndex { dir: dir.to_owned(), ledger_id, busy_timeout, mirror: None, file: IndexFile::open(dir)? })
+        let mirror = match MirrorReader::open(dir, ledger_id, busy_timeout) {
+            Err(error @ MirrorError::Missing { .. }) => return Err(error.into()),
+            // Whatever else is in the way may be gone by when a page is asked for.
+            opened => opened.ok(),
+        };
+        Ok(SessionIndex { dir: dir.to_owned(), ledger_id, busy_timeout, mirror, file: IndexFile::open(dir)? })
     }
 
     /// Brings the list up to the mirror, and answers a page of it.

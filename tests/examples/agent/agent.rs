@@ -3,10 +3,12 @@
 //! Each of these steps is a command whose key is its place in the conversation, so a process that starts anywhere in the middle
 //! repeats none of them. What is between two steps is an open call, and [`Agent::resolve`] is all that there is to say about it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use counterfoil::actors::entity::Entities;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 
 use crate::conversation::{Call, Command, Conversation, Conversations, Outcome, answer_key, effect_key, result_key};
 use crate::model::Model;
@@ -17,7 +19,7 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// What the agent says of its work, for whoever watches it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Step {
-    /// A call was open when this process started.
+    /// A call was open when the conversation was taken up.
     Found(Call),
     /// A call was recorded, and is open.
     Called(Call),
@@ -37,41 +39,71 @@ pub struct Agent {
     pub tools: Tools,
     /// Told of each step, with the stream.
     pub watch: Watch,
+    pub turns: Turns,
+}
+
+/// Whose turn it is in each conversation that is being had.
+#[derive(Default)]
+pub struct Turns(Mutex<HashMap<String, Weak<Turn<()>>>>);
+
+/// A turn in a conversation. A tool that runs has it too: it can't be stopped, so it runs on where whoever has started it is dropped, and
+/// until it has ended nobody may say of its call that it was left open.
+type Held = Arc<OwnedMutexGuard<()>>;
+
+impl Turns {
+    async fn take(&self, stream: &str) -> Held {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let turn = turns.get(stream).and_then(Weak::upgrade).unwrap_or_default();
+            turns.insert(stream.to_owned(), Arc::downgrade(&turn));
+            turn
+        };
+        Arc::new(turn.lock_owned().await)
+    }
 }
 
 impl Agent {
-    /// Has a conversation in this stream, from wherever it has come to, up to the model's last word.
+    /// Has a conversation in this stream, from wherever it has come to, up to the model's last word. May be dropped, and called again.
     pub async fn converse(&self, stream: &str, question: &str) -> Result<(), Error> {
+        let turn = self.turns.take(stream).await;
         for call in self.open(stream).await? {
             (self.watch)(stream, Step::Found(call.clone()));
-            self.resolve(stream, call).await?;
+            self.resolve(stream, call, &turn).await?;
         }
         let ask = Command::Ask { text: question.to_owned() };
         self.conversations.send_keyed(stream, "question", ask).await?;
         while !self.conversations.read(stream, Conversation::is_over).await? {
-            let model = self.model.clone();
-            let (turn, answer) = self.conversations.read(stream, move |so_far| (so_far.turn(), model.answer(so_far))).await?;
-            self.conversations.send_keyed(stream, answer_key(turn), Command::Answer(answer)).await?;
+            // Not asked where it is read: that would hold up the conversation's actor for as long as the model takes.
+            let so_far = self.conversations.read(stream, Conversation::clone).await?;
+            let answer = self.model.answer(&so_far).await;
+            self.conversations.send_keyed(stream, answer_key(so_far.turn()), Command::Answer(answer)).await?;
             for call in self.open(stream).await? {
                 (self.watch)(stream, Step::Called(call.clone()));
-                self.carry_out(stream, call).await?;
+                self.carry_out(stream, call, &turn).await?;
             }
         }
         Ok(())
     }
 
-    /// What to do about a call that an earlier process has left open.
-    async fn resolve(&self, stream: &str, call: Call) -> Result<(), Error> {
+    /// What to do about a call that was left open.
+    async fn resolve(&self, stream: &str, call: Call, turn: &Held) -> Result<(), Error> {
         match call.tool.kind() {
-            Kind::Repeatable | Kind::Keyed => self.carry_out(stream, call).await,
+            Kind::Repeatable | Kind::Keyed => self.carry_out(stream, call, turn).await,
             Kind::Unknowable => self.record(stream, call, Outcome::Interrupted).await,
         }
     }
 
-    async fn carry_out(&self, stream: &str, call: Call) -> Result<(), Error> {
+    async fn carry_out(&self, stream: &str, call: Call, turn: &Held) -> Result<(), Error> {
         let (tools, tool, key) = (self.tools.clone(), call.tool.clone(), effect_key(stream, &call.id));
         (self.watch)(stream, Step::Begun(call.clone()));
-        let outcome = tokio::task::spawn_blocking(move || tools.run(&tool, key)).await??;
+        let turn = turn.clone();
+        let run = move || {
+            let outcome = tools.run(&tool, key);
+            drop(turn);
+            outcome
+        };
+        let outcome = tokio::task::spawn_blocking(run).await??;
         (self.watch)(stream, Step::Happened(call.clone()));
         self.record(stream, call, outcome).await
     }

@@ -41,7 +41,7 @@ pub fn demonstrate(dir: &Path, agent: &dyn Fn() -> Command, out: &mut dyn Write)
     let kill = Kill {
         at: |step| matches!(step, Step::Begun(Call { tool: Tool::Shell { .. }, .. })),
         once: Some(&books),
-        moment: "the command has begun",
+        moment: "the command has begun; it goes on, and the next process waits for it",
     };
     life(agent(), Some(kill), out)?;
 
@@ -50,7 +50,7 @@ pub fn demonstrate(dir: &Path, agent: &dyn Fn() -> Command, out: &mut dyn Write)
 
     writeln!(out, "\nThe conversation, as the ledger has it:")?;
     show::conversation(dir, out)?;
-    let orders = fs::read_dir(dir.join("work/bank"))?.count();
+    let orders = fs::read_dir(dir.join("bank"))?.count();
     let entered = fs::read_to_string(books)?.lines().count();
     writeln!(out, "\nPaid: {orders} order at the bank. Entered: {entered} line in the books.")?;
     show::checks(dir, out)

@@ -1,11 +1,17 @@
 //! The model. A real one is asked over the network; this one follows a script, and is a pure function of the conversation so far.
 
+use std::future::{Future, ready};
+use std::pin::Pin;
+
 use crate::conversation::{Answer, Call, Conversation, Outcome, Said};
 use crate::tools::Tool;
 
+/// An answer that is to come.
+pub type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+
 pub trait Model: Send + Sync + 'static {
     /// What comes next.
-    fn answer(&self, conversation: &Conversation) -> Answer;
+    fn answer<'a>(&'a self, conversation: &'a Conversation) -> Answering<'a>;
 }
 
 /// What the bookkeeper is asked.
@@ -17,7 +23,13 @@ pub const INVOICE: &str = "12000 cents to ACME";
 pub struct Bookkeeper;
 
 impl Model for Bookkeeper {
-    fn answer(&self, conversation: &Conversation) -> Answer {
+    fn answer<'a>(&'a self, conversation: &'a Conversation) -> Answering<'a> {
+        Box::pin(ready(Bookkeeper::next(conversation)))
+    }
+}
+
+impl Bookkeeper {
+    fn next(conversation: &Conversation) -> Answer {
         let Some((tool, outcome)) = last_result(conversation) else {
             return call("First the invoice.", read("invoice.txt"));
         };

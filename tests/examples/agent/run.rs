@@ -1,14 +1,16 @@
-//! Runs the agent in a folder: `store` has its ledger, `work` is where its tools work. What runs there once goes on there.
+//! Runs the agent in a folder: `store` has its ledger, `work` is where its tools work, `bank` what they have paid, and `running` the
+//! commands that run. What runs there once goes on there.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use counterfoil::actors::Ledger;
 use counterfoil::actors::entity::EntityOptions;
+use counterfoil::actors::{Ledger, LedgerOptions};
 
-use crate::agent::{Agent, Error, Step};
+use crate::agent::{Agent, Error, Step, Turns};
 use crate::conversation::{Call, Conversations, Outcome};
 use crate::model::{Bookkeeper, INVOICE, QUESTION};
 use crate::tools::{Kind, Tools};
@@ -16,17 +18,23 @@ use crate::tools::{Kind, Tools};
 /// The conversation's stream.
 pub const STREAM: &str = "invoice-17";
 
+/// How long the store's lock is waited for. A command that was being started when its process was killed has all that this one had open,
+/// the lock too, until it has become the command.
+pub const LOCK_WAIT: Duration = Duration::from_secs(5);
+
 /// The whole program.
 pub async fn run(dir: &Path, watch: impl Fn(&str, Step) + Send + Sync + 'static) -> Result<(), Error> {
-    let ledger = Ledger::open(dir.join("store")).await?; // one process a store: nobody else works in this folder
+    let mut options = LedgerOptions::default();
+    options.store.lock_wait = LOCK_WAIT;
+    let ledger = Ledger::open_with(dir.join("store"), options).await?; // one process a store: nobody else works in this folder
     let conversations = ledger.entities(Conversations, EntityOptions::default()).await?;
-    let work = dir.join("work");
-    let tools = Tools::new(&work)?;
+    let tools = Tools::new(dir)?;
+    let work = tools.dir().to_owned();
     if !work.join("invoice.txt").exists() {
         fs::write(work.join("invoice.new"), INVOICE)?;
         fs::rename(work.join("invoice.new"), work.join("invoice.txt"))?; // it may be killed here as well
     }
-    let agent = Agent { conversations, model: Arc::new(Bookkeeper), tools, watch: Arc::new(watch) };
+    let agent = Agent { conversations, model: Arc::new(Bookkeeper), tools, watch: Arc::new(watch), turns: Turns::default() };
     agent.converse(STREAM, QUESTION).await?;
     agent.conversations.close().await;
     ledger.close().await?;

@@ -21,13 +21,13 @@ pub fn conversation(dir: &Path, out: &mut dyn Write) -> Result<(), Error> {
             let payload = reader.payload(event)?;
             folded.absorb(&Conversations, &codec, event, payload.as_ref().map(|payload| payload.get()))?;
             if let Some(said) = folded.state.said.last() {
-                writeln!(out, "{:>4}  {}", folded.position, line(said))?;
+                writeln!(out, "{:>4}  {}", folded.position, plain(&line(said)))?;
             }
         }
         query = page.next.map(|next| asked.from(next));
     }
     for Call { id, tool } in &folded.state.open {
-        writeln!(out, "      open    {id} {tool}: it has no result yet")?;
+        writeln!(out, "      open    {id} {}: it has no result yet", plain(&tool.to_string()))?;
     }
     Ok(())
 }
@@ -47,6 +47,11 @@ pub fn checks(dir: &Path, out: &mut dyn Write) -> Result<(), Error> {
         word(parity.is_consistent(), "has the same", "DIFFERS"),
     )?;
     Ok(())
+}
+
+/// Text without characters that could steer a terminal: what tools have read and printed comes from anywhere.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 fn line(said: &Said) -> String {

@@ -1,4 +1,5 @@
-//! The tools, and what each of them promises about being run twice. They work in one folder.
+//! The tools, and what each of them promises about being run twice. They work in one folder; what they need to keep that promise lies
+//! beside it, where a command that tidies up does not come.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -70,18 +71,33 @@ impl std::fmt::Display for Tool {
     }
 }
 
-/// The folder that the tools work in.
+/// The folders of the tools.
 #[derive(Clone, Debug)]
 pub struct Tools {
+    /// Where they work.
     dir: PathBuf,
+    /// What stands for a bank.
+    bank: PathBuf,
+    /// A file for each command of the shell that runs.
+    running: PathBuf,
 }
 
 impl Tools {
-    /// Takes the folder over, once no command that an earlier process started there is running any more.
+    /// Takes the folders in this one over, once no command that an earlier process started there is running any more.
     pub fn new(dir: &Path) -> io::Result<Tools> {
-        fs::create_dir_all(dir.join("bank"))?;
-        shell::wait_for_earlier(dir, EARLIER_WAIT)?;
-        Ok(Tools { dir: dir.to_owned() })
+        let tools = Tools { dir: dir.join("work"), bank: dir.join("bank"), running: dir.join("running") };
+        for folder in [&tools.dir, &tools.bank, &tools.running] {
+            fs::create_dir_all(folder)?;
+        }
+        #[cfg(unix)] // so that a bank is there for as long as what was paid
+        File::open(dir)?.sync_all()?;
+        shell::wait_for_earlier(&tools.running, EARLIER_WAIT)?;
+        Ok(tools)
+    }
+
+    /// Where they work.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Runs a tool. An error says that nobody knows what came of it: nothing may be recorded then, and the call stays open.
@@ -92,7 +108,9 @@ impl Tools {
                 Err(error) => Outcome::Failed { reason: format!("{path}: {error}") },
             }),
             Tool::Pay { to, cents } => Ok(Outcome::Done { output: self.pay(to, *cents, key)? }),
-            Tool::Shell { command, args, keyed } => shell::run(&self.dir, command, args, keyed.then_some(key), SHELL_RUNS_FOR),
+            Tool::Shell { command, args, keyed } => {
+                shell::run(&self.dir, &self.running, command, args, keyed.then_some(key), SHELL_RUNS_FOR)
+            }
         }
     }
 
@@ -107,10 +125,9 @@ impl Tools {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Pays, once a key. The folder `bank` stands for a bank: an order counts from the moment that it is there under its key.
+    /// Pays, once a key: an order counts from the moment that it is there under its key.
     fn pay(&self, to: &str, cents: u64, key: EventId) -> io::Result<String> {
-        let bank = self.dir.join("bank");
-        let (order, draft) = (bank.join(key.to_string()), bank.join(format!("{key}.draft")));
+        let (order, draft) = (self.bank.join(key.to_string()), self.bank.join(format!("{key}.draft")));
         if !order.exists() {
             let mut file = File::create(&draft)?;
             writeln!(file, "{} to {to}", amount(cents))?;
@@ -126,7 +143,7 @@ impl Tools {
         {
             return Err(error);
         }
-        File::open(&bank)?.sync_all()?;
+        File::open(&self.bank)?.sync_all()?;
         // Not what was asked for now, but what was done under this key.
         Ok(format!("order {key}: {}", fs::read_to_string(order)?.trim_end()))
     }
