@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::LedgerOptions;
 use super::checks::Check;
+use super::ledger::LedgerMsg;
 use super::message::{Append, AppendReply, Durability, Message, Reply};
 use super::parity::Doubt;
 use super::shared::{Phase, Shared, Status};
@@ -312,6 +313,14 @@ impl Ledger {
         answer.await.unwrap_or(Err(AppendError::OutcomeUnknown { drafts: Vec::new() }))
     }
 
+    /// Position of the last event of a stream, 0 where it has none: of every event that is durable, and of some that will be. None where
+    /// that can't be told just now.
+    pub(crate) async fn stream_position(&self, session_id: Arc<str>) -> Option<u64> {
+        let (reply, position) = oneshot::channel();
+        self.inner.shared.inbox.owner()?.cast(LedgerMsg::Position { session_id, reply }).ok()?;
+        position.await.ok()
+    }
+
     /// Waits until appends are taken again; false where they never will be.
     async fn wait_until_running(&self) -> bool {
         let mut live = self.inner.shared.live.subscribe();
@@ -550,5 +559,28 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T,
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => Err(stopped(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test
+mod tests {
+    use super::*;
+    use crate::{Erase, EventType, Source};
+
+    #[tokio::test]
+    async fn an_erasure_is_counted_when_it_is_recorded_and_when_it_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path()).await.unwrap();
+        let receipt = ledger.append(Draft::new(EventType::SYSTEM_NOTE, Source::Runtime).payload("x").unwrap()).await.unwrap();
+        let erasure = Erasure::new(Erase::Ids(vec![receipt.id]), "a test");
+        ledger.erase(erasure.clone().dry_run()).await.unwrap();
+        assert_eq!(ledger.shared().erasures(), Some(0));
+        ledger.erase(erasure.clone()).await.unwrap();
+        assert_eq!(ledger.shared().erasures(), Some(2));
+        // There is nothing left to do.
+        ledger.erase(erasure).await.unwrap();
+        assert_eq!(ledger.shared().erasures(), Some(2));
+        ledger.close().await.unwrap();
     }
 }

@@ -28,6 +28,8 @@ impl Ledger {
     /// the last event that was durable when its last page was loaded, and after an error; dropped, it stops, and what is being
     /// loaded is thrown away. The store stays open for as long as it lives.
     ///
+    /// `StreamExt` of futures-util or tokio-stream has `next` for it, and much else.
+    ///
     /// # Errors
     /// An item is an error as of [`StreamReader::page`].
     pub fn stream(&self, query: StreamQuery) -> BoxStream<'static, Result<EventRecord, Error>> {
@@ -95,12 +97,15 @@ struct Events {
     rest: Rest,
 }
 
+/// A page, and what is to go on from there.
+type Loaded = Result<(Reading, StreamPage), Error>;
+
 /// What is behind the events that have been loaded.
 enum Rest {
     /// Pages that nobody has asked for yet.
     Idle(Box<Reading>),
     /// A page is being loaded.
-    Loading(Pin<Box<dyn Future<Output = Result<(Reading, StreamPage), Error>> + Send>>),
+    Loading(Pin<Box<dyn Future<Output = Loaded> + Send>>),
     /// Nothing.
     Over,
 }
@@ -114,7 +119,7 @@ struct Reading {
 }
 
 impl Reading {
-    async fn load(mut self) -> Result<(Reading, StreamPage), Error> {
+    async fn load(mut self) -> Loaded {
         let through = self.ledger.readable().await;
         blocking(move || {
             let mut reader = match self.reader.take() {

@@ -1,6 +1,6 @@
 //! Canaries: ways to break a promise on purpose, so that CI can show that the tests would notice.
 //!
-//! They exist only in builds with `RUSTFLAGS="--cfg counterfoil_canary"`, which can't be release builds; there the
+//! They exist only in builds with `--cfg counterfoil_canary` (`.ci/canary-rustc`), which can't be release builds; there the
 //! environment variable COUNTERFOIL_CANARY says which one sings. `.ci/canaries` runs each against the tests named there.
 //! Everywhere else [`on`] is a constant `false`, and what it guards is not compiled into anything.
 

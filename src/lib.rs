@@ -6,6 +6,7 @@
 //! - A batch is recorded as a whole or not at all, across any crash.
 //! - After a crash, open brings both sides to the same events by itself, or refuses with the place and the command
 //!   that helps; it never guesses. What it cuts off it keeps.
+//! - The state of an [`entity`] is a fold of its stream; a command with a key takes effect once, in any life of the process.
 //! - [`verify`] finds every flipped bit of a ledger; [`parity_full`] every difference between a line and its row.
 //!
 //! # With actors (feature `actors`, on by default)
@@ -43,6 +44,7 @@ ledger.close().await?;
 //! - [`StreamReader`]: the events of one session, a page at a time, whatever state the mirror is in. [`SessionIndex`]: the list of sessions.
 //! - [`Replay`], [`parity_quick`], [`parity_full`], [`repair_from_ledger`], [`repair_from_mirror`], [`verify`]: what keeps
 //!   and makes them equal.
+//! - [`mod@embedding`]: how to put a ledger into a program, and what to do with each error.
 //! - [`mod@durability`]: what survives which fault, how that was tested, and what is not covered.
 //! - [`policy`]: who may append what. [`attest`], [`keys`]: who signs, and who may. [`checkpoint`]: what others can hold against the
 //!   ledger later. [`Erasure`]: what is forgotten. [`mod@threats`]: what all of that is good for, and what not.
@@ -128,6 +130,11 @@ pub mod durability {}
 /// Who could do what to a ledger, what finds it, and what nothing finds.
 #[doc = include_str!("threats.md")]
 pub mod threats {}
+
+/// For authors of agent runtimes: supervision, errors, durability, shutdown, tests, other actors or none.
+#[cfg_attr(feature = "actors", doc = "")]
+#[cfg_attr(feature = "actors", doc = include_str!("embedding.md"))]
+pub mod embedding {}
 
 /// Compiles and runs the examples of the README.
 #[cfg(all(doctest, feature = "actors"))]

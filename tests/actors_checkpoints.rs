@@ -246,10 +246,11 @@ async fn what_an_anchor_has_missed_by_a_crash_it_gets_at_the_next_start() {
     let with = anchored(options(1, NEVER), FileAnchor::new(&anchor));
     let ledger = Ledger::open_with(&dir, with.clone()).await.unwrap();
     append(&ledger, 1).await;
-    until("a checkpoint", || status(&ledger).size == 1).await;
+    let has = |size| status(&ledger).anchors.first().is_some_and(|anchor| anchor.size == size);
+    until("the anchor has the first", || has(1)).await;
     let first = fs::read(&anchor).unwrap();
     append(&ledger, 1).await;
-    until("a checkpoint", || status(&ledger).size == 2).await;
+    until("the anchor has the second", || has(2)).await;
     ledger.close().await.unwrap();
     let both = fs::read(&anchor).unwrap();
     fs::write(&anchor, first).unwrap();

@@ -2,9 +2,9 @@
 //! that has none at most once; it loses no call and leaves none open, and what it says is what an agent says that nobody kills.
 //!
 //! Method: the worked agent of the examples, in this test binary again as the process, with eight conversations at once through one
-//! registry, a snapshot every five events, and real files and commands. It is killed after a random number of steps, or at a random
-//! time: while it opens, answers, records, or runs a tool. After each kill no effect is there whose call is not recorded; when it has
-//! come to its end, calls, results, effects and states are compared with each other, and with those of a process that nobody killed.
+//! registry, a snapshot every five events, and real files and commands. It is killed a random time after a random number of steps:
+//! while it opens, answers, records, or runs a tool. After each kill no effect is there whose call is not recorded; when it has come to
+//! its end, calls, results, effects and states are compared with each other, and with those of a process that nobody killed.
 //! COUNTERFOIL_AGENT_KILLS makes the campaign longer, COUNTERFOIL_AGENT_SEED starts it elsewhere.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr, clippy::print_stdout)]
@@ -41,6 +41,8 @@ use crash_support::{again, begin_to_say, command, equal_legs, role};
 use tools::{Kind, Tool};
 
 const KILLS_A_ROUND: u64 = 12;
+/// What the test harness prints before the process says anything.
+const HARNESS_LINES: u64 = 3;
 
 /// The process that is killed: its role is the folder.
 #[test]
@@ -55,15 +57,26 @@ fn process() {
     println!("finished");
 }
 
-#[derive(Debug)]
-enum Moment {
-    Steps(u64),
-    Time(Duration),
-    Never,
+/// When a process is killed: so long after so many steps.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    steps: u64,
+    time: Duration,
 }
 
-/// Runs a process until that moment. Answers its steps, and whether it came to its end.
-fn life(dir: &Path, moment: &Moment, what: &str) -> (Vec<(String, Step)>, bool) {
+impl Moment {
+    fn of(random: &mut Random) -> Moment {
+        let (steps, micros) = match random.below(6) {
+            0 => (0, 60_000), // about as long as it takes to open
+            1 => (0, 400_000),
+            _ => (1 + random.below(160), 20_000),
+        };
+        Moment { steps, time: Duration::from_micros(random.below(micros)) }
+    }
+}
+
+/// Runs a process until that moment, or to its end. Answers its steps, and whether it came to its end.
+fn life(dir: &Path, moment: Option<Moment>, what: &str) -> (Vec<(String, Step)>, bool) {
     let mut child = command(&again("process", dir.to_str().unwrap())).spawn().unwrap();
     let (mut out, mut err) = (BufReader::new(child.stdout.take().unwrap()), child.stderr.take().unwrap());
     let errors = std::thread::spawn(move || {
@@ -71,29 +84,17 @@ fn life(dir: &Path, moment: &Moment, what: &str) -> (Vec<(String, Step)>, bool) 
         let _ = err.read_to_string(&mut text);
         text
     });
-    let listen = move |most: u64| {
-        let (mut text, mut lines) = (String::new(), 0);
-        while lines < most && out.read_line(&mut text).unwrap() > 0 {
+    let mut text = String::new();
+    if let Some(Moment { steps, time }) = moment {
+        let mut lines = 0;
+        while lines < HARNESS_LINES + steps && out.read_line(&mut text).unwrap() > 0 {
             lines += 1;
         }
-        (text, out)
-    };
-    let text = match *moment {
-        Moment::Steps(most) => {
-            let (mut text, mut rest) = listen(3 + most); // the test harness says something first
-            child.kill().unwrap();
-            // What it had said by then counts too.
-            rest.read_to_string(&mut text).unwrap();
-            text
-        }
-        Moment::Time(time) => {
-            let listening = std::thread::spawn(move || listen(u64::MAX).0);
-            std::thread::park_timeout(time); // the random moment
-            child.kill().unwrap();
-            listening.join().unwrap()
-        }
-        Moment::Never => listen(u64::MAX).0,
-    };
+        std::thread::park_timeout(time); // the random moment
+        child.kill().unwrap();
+    }
+    // What it had said by then counts too.
+    out.read_to_string(&mut text).unwrap();
     child.wait().unwrap();
     let errors = errors.join().unwrap();
     assert!(!errors.contains("panicked at"), "{what}: {errors}");
@@ -267,7 +268,7 @@ fn a_killed_agent_does_everything_once() {
     let first = common::campaign("COUNTERFOIL_AGENT_SEED", 0);
     let temp = tempfile::tempdir().unwrap();
     let calm = temp.path().join("calm");
-    assert!(life(&calm, &Moment::Never, "calm").1);
+    assert!(life(&calm, None, "calm").1);
     assert_eq!(check_effects(&calm, &BTreeSet::from([(OLD.to_owned(), "1.1".to_owned())]), "calm").1, 1, "the old call");
     check_states(&calm, "calm");
 
@@ -285,13 +286,9 @@ fn a_killed_agent_does_everything_once() {
             }
         };
         for life_of_round in 0..KILLS_A_ROUND {
-            let moment = match random.below(3) {
-                0 => Moment::Steps(random.below(160)),
-                1 => Moment::Time(Duration::from_micros(random.below(60_000))),
-                _ => Moment::Time(Duration::from_micros(random.below(250_000))),
-            };
+            let moment = Moment::of(&mut random);
             let what = format!("COUNTERFOIL_AGENT_SEED={seed}, life {life_of_round}, {moment:?}");
-            let (steps, is_finished) = life(&dir, &moment, &what);
+            let (steps, is_finished) = life(&dir, Some(moment), &what);
             learn(&steps);
             if is_finished {
                 break;
@@ -302,7 +299,7 @@ fn a_killed_agent_does_everything_once() {
             moments.note(&steps, &said);
         }
         let what = format!("COUNTERFOIL_AGENT_SEED={seed}");
-        let (steps, is_finished) = life(&dir, &Moment::Never, &what);
+        let (steps, is_finished) = life(&dir, None, &what);
         learn(&steps);
         assert!(is_finished, "{what}");
         let (all, cut) = check_effects(&dir, &found, &what);
@@ -314,10 +311,15 @@ fn a_killed_agent_does_everything_once() {
             break;
         }
     }
-    assert!(moments.in_effect + moments.before_effect + moments.before_result > 0, "{moments:?}");
+    assert!(moments.in_effect + moments.before_effect + moments.before_result > 0, "calls were cut: {moments:?}");
     eprintln!(
-        "{} kills in {rounds} rounds of {CONVERSATIONS} conversations: {calls} calls, {found_open} found open, {interrupted} of them interrupted; every effect once, no call lost, none open",
-        moments.kills
+        "{} kills ({} before the first step) in {rounds} rounds of {CONVERSATIONS} conversations: {calls} calls, {found_open} found open, \
+         {interrupted} of them interrupted; every effect once, no call lost, none open",
+        moments.kills, moments.unbegun
     );
-    eprintln!("{moments:?}");
+    eprintln!(
+        "conversations at the kills: {} before an intent, {} between intent and effect, {} in the effect, {} between effect and result, {} \
+         elsewhere",
+        moments.before_intent, moments.before_effect, moments.in_effect, moments.before_result, moments.elsewhere
+    );
 }

@@ -8,8 +8,10 @@
 
 mod entity_support;
 
-use counterfoil::actors::Durability;
+use std::time::Duration;
+
 use counterfoil::actors::entity::{EntityError, EntityOptions};
+use counterfoil::actors::{Durability, Ledger};
 use counterfoil::*;
 use entity_support::*;
 
@@ -98,6 +100,38 @@ async fn rows_can_be_awaited_and_dropped_handles_end() {
     drop(clone);
     until("the entity has ended", || actor.get_status() == ractor::ActorStatus::Stopped).await;
     ledger.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_wait_for_rows_hold_up_no_other() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut store = ledger_options();
+    store.mirrored_deadline = Duration::from_millis(300);
+    let ledger = Ledger::open_with(temp.path(), store).await.unwrap();
+    let mut options = EntityOptions::default();
+    options.durability = Durability::Mirrored;
+    let accounts = ledger.entities(Account, options).await.unwrap();
+    accounts.send("a", deposit(1)).await.unwrap();
+    let locked = rusqlite::Connection::open(temp.path().join("mirror.sqlite3")).unwrap();
+    locked.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let first = accounts.send_keyed("a", "k", deposit(1));
+    // The other one is decided and recorded while the first one still waits for its row.
+    let look = async {
+        loop {
+            let cents = accounts.read("a", |state| state.cents).await.unwrap();
+            if cents == 3 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (first, second, ()) = tokio::join!(first, accounts.send("a", deposit(1)), look);
+    assert_eq!((first.unwrap().receipts[0].mirror, second.unwrap().receipts[0].mirror), (MirrorAck::MirrorBehind, MirrorAck::MirrorBehind));
+    let again = accounts.send_keyed("a", "k", deposit(1)).await.unwrap();
+    assert_eq!((again.duplicate, again.receipts[0].mirror), (true, MirrorAck::MirrorBehind));
+    drop(locked);
+    let again = accounts.send_keyed("a", "k", deposit(1)).await.unwrap();
+    assert_eq!(again.receipts[0].mirror, MirrorAck::Mirrored);
 }
 
 #[tokio::test]

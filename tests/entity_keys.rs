@@ -13,7 +13,7 @@ mod entity_support;
 use std::fs;
 
 use counterfoil::actors::entity::{Entities, EntityError, EntityOptions, Outcome};
-use counterfoil::entity::{command_id, command_tag};
+use counterfoil::entity::{Codec, Entity, command_id, command_tag};
 use counterfoil::*;
 use entity_support::*;
 
@@ -66,6 +66,10 @@ async fn the_same_key_gets_the_first_answer_in_every_life() {
     is_the_first(&accounts, "swap", Do::Exchange { cents: 50 }, &batch).await;
     accounts.passivate("a");
     is_the_first(&accounts, "pay-in", deposit(50), &first).await;
+    // Whatever `decide` would make of it by now.
+    for command in [Do::Withdraw { cents: 1_000_000 }, Do::Nothing, Do::Panic, Do::Exchange { cents: 1 }] {
+        is_the_first(&accounts, "pay-in", command, &first).await;
+    }
     accounts.close().await;
     ledger.close().await.unwrap();
     // When everything that is derived is gone.
@@ -160,4 +164,84 @@ async fn one_whose_answer_was_lost_while_the_handle_was_closed_may_be_recorded_a
     let accounts = ledger.entities(Account, EntityOptions::default()).await.unwrap();
     accounts.send_keyed("a", "k", deposit(5)).await.unwrap();
     assert_eq!(accounts.read("a", |state| state.cents).await.unwrap(), 6);
+}
+
+#[tokio::test]
+async fn a_batch_over_two_streams_has_a_key_in_each() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let codec = Codec::new(&Account).unwrap();
+    let event = Moved::Deposited { cents: 5, memo: "both".to_owned() };
+    let draft = |stream| codec.draft(&Account, stream, Some("k"), true, &event).unwrap();
+    ledger.append_batch(vec![draft("a"), draft("b")]).await.unwrap();
+    let accounts = ledger.entities(Account, EntityOptions::default()).await.unwrap();
+    accounts.send("a", deposit(77)).await.unwrap();
+    for stream in ["a", "b"] {
+        // Although it would be refused now; and what stands behind it in the stream is none of its answer.
+        let answer = accounts.send_keyed(stream, "k", Do::Withdraw { cents: 1000 }).await.unwrap();
+        assert!(answer.duplicate);
+        assert_eq!((answer.events, answer.position), (vec![event.clone()], 1));
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_another_stream_is_nobodys_first_answer() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let mut options = EntityOptions::default();
+    options.snapshot_every = 1;
+    let accounts = ledger.entities(Account, options).await.unwrap();
+    accounts.send("a", deposit(7)).await.unwrap();
+    ledger.append(common::note("x").session("b").id(command_id("a", "k"))).await.unwrap();
+    ledger.mirrored(Seq::new(2)).await.unwrap();
+    accounts.passivate("a");
+    let error = accounts.send_keyed("a", "k", deposit(9)).await.unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error}");
+    assert_eq!(balance_by_hand(temp.path(), "a"), 7);
+}
+
+/// An account that knows withdrawals no more, and gives its events ids.
+struct DepositsAlone;
+
+impl Entity for DepositsAlone {
+    type State = Balance;
+    type Command = Do;
+    type Event = Moved;
+    type Error = Refused;
+    const NAME: &'static str = "deposits alone";
+    const STATE_VERSION: u32 = 1;
+
+    fn decide(&self, state: &Balance, command: &Do) -> Result<Vec<Moved>, Refused> {
+        Account.decide(state, command)
+    }
+
+    fn apply(&self, state: &mut Balance, event: &Moved) {
+        Account.apply(state, event);
+    }
+
+    fn passes_over(&self, event_type: &str) -> bool {
+        event_type == "withdrawn.v1"
+    }
+
+    fn draft(&self, _: &Moved, draft: Draft) -> Draft {
+        draft.id(common::id(1))
+    }
+}
+
+#[tokio::test]
+async fn what_is_passed_over_by_now_is_left_out_of_the_first_answer() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let accounts = ledger.entities(Account, EntityOptions::default()).await.unwrap();
+    accounts.send("a", deposit(10)).await.unwrap();
+    accounts.send_keyed("a", "k", Do::Exchange { cents: 4 }).await.unwrap();
+    accounts.close().await;
+    let others = ledger.entities(DepositsAlone, EntityOptions::default()).await.unwrap();
+    assert_eq!(others.read("a", |state| state.cents).await.unwrap(), 14);
+    let answer = others.send_keyed("a", "k", Do::Nothing).await.unwrap();
+    assert!(answer.duplicate && answer.events.len() == 1 && answer.receipts.len() == 2);
+    // Ids that the entity gives are undone: each of these is a deposit of its own.
+    for position in 4..=5 {
+        assert_eq!(others.send("a", deposit(1)).await.unwrap().position, position);
+    }
 }

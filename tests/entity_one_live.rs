@@ -110,6 +110,23 @@ async fn a_stream_is_one_registrys_at_a_time() {
 }
 
 #[tokio::test]
+async fn one_that_waits_for_its_predecessor_is_not_kept_out_by_another_registry() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let first = ledger.entities(Account, EntityOptions::default()).await.unwrap();
+    let second = ledger.entities(Account, EntityOptions::default()).await.unwrap();
+    first.send("a", deposit(1)).await.unwrap();
+    let (theirs, ours) = tokio::join!(second.send("a", deposit(1)), async {
+        first.passivate("a");
+        first.send("a", deposit(1)).await
+    });
+    assert!(ours.is_ok() || theirs.is_ok(), "nobody has it");
+    for refused in [theirs, ours].into_iter().filter_map(Result::err) {
+        assert!(matches!(refused, EntityError::Taken { .. }) && refused.is_retryable(), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn idle_ones_are_let_go_of() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = open(temp.path()).await;

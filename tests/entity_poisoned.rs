@@ -109,3 +109,14 @@ async fn a_decision_that_panics_is_answered() {
     assert_eq!(accounts.actor("a").unwrap().get_id(), actor.get_id(), "nobody was restarted");
     assert!(!accounts.send_keyed("a", "k", deposit(1)).await.unwrap().duplicate);
 }
+
+#[tokio::test]
+async fn a_look_that_panics_is_answered() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let accounts = ledger.entities(Account, EntityOptions::default()).await.unwrap();
+    accounts.send("a", deposit(1)).await.unwrap();
+    let panicked = accounts.read("a", |state| assert_eq!(state.cents, 2, "not two")).await.unwrap_err();
+    assert!(matches!(&panicked, EntityError::Panicked { position: 1, message, .. } if message.contains("not two")), "{panicked}");
+    assert_eq!(accounts.read("a", |state| state.cents).await.unwrap(), 1);
+}

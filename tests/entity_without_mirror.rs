@@ -97,3 +97,23 @@ async fn keys_behind_a_snapshot_are_found_without_the_mirror() {
     assert!(accounts.send_keyed("a", "k-1", deposit(10)).await.unwrap().duplicate);
     assert_eq!(accounts.read("a", |state| state.cents).await.unwrap(), 30);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_behind_a_snapshot_hold_while_the_mirror_is_locked() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let mut options = EntityOptions::default();
+    options.snapshot_every = 1;
+    let accounts = ledger.entities(Account, options).await.unwrap();
+    accounts.send("a", deposit(1)).await.unwrap();
+    let locked = rusqlite::Connection::open(temp.path().join("mirror.sqlite3")).unwrap();
+    locked.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for n in 0..3 {
+        accounts.send_keyed("a", format!("k-{n}"), deposit(1)).await.unwrap();
+    }
+    accounts.read("b", |_| ()).await.unwrap(); // the snapshot is kept by now
+    accounts.passivate("a");
+    assert!(accounts.send_keyed("a", "k-1", deposit(1)).await.unwrap().duplicate);
+    assert!(accounts.send_keyed("a", "other", Do::Withdraw { cents: 1000 }).await.unwrap_err().is_rejected());
+    drop(locked);
+}

@@ -181,6 +181,50 @@ fn snapshot_errors() -> Vec<entity::SnapshotError> {
     ]
 }
 
+fn stream_errors() -> Vec<StreamError> {
+    let row = |session: Option<(&str, u64)>, reason| StreamError::Row {
+        path: mirror(),
+        seq: 9,
+        session_id: session.map(|(id, _)| id.to_owned()),
+        session_seq: session.map(|(_, at)| at),
+        reason,
+    };
+    let position = |path, found| StreamError::Position { path, session_id: "s-1".into(), expected: 7, found };
+    vec![
+        row(Some(("s-1", 7)), RowFault::Payload),
+        row(Some(("s-1", 7)), RowFault::Line(line::decode(b"{\"seq\":0").unwrap_err())),
+        row(None, RowFault::Column("observed_at")),
+        row(None, RowFault::Index),
+        position(mirror(), Some((8, seq(9)))),
+        position(mirror(), None),
+        position(segment(), Some((5, seq(13)))),
+        StreamError::NotInLedger { path: mirror(), seq: seq(13) },
+        StreamError::Short { path: "/store".into(), end: seq(12), through: seq(13) },
+        StreamError::Payload {
+            path: "/store/blobs/ab/abab".into(),
+            seq: seq(9),
+            id: common::id(1),
+            reason: LineFault::Blob { hash: "ab".repeat(32), what: "missing" },
+        },
+    ]
+}
+
+fn sessions_errors() -> Vec<SessionsError> {
+    use rusqlite::ffi;
+    let path = || PathBuf::from("/store/sessions.sqlite3");
+    let mut list: Vec<SessionsError> = [ffi::SQLITE_BUSY, ffi::SQLITE_FULL, ffi::SQLITE_CORRUPT]
+        .into_iter()
+        .map(|code| SessionsError::Sqlite { action: "writing", path: path(), source: sqlite(code) })
+        .collect();
+    list.extend([
+        SessionsError::Io { action: "removing", path: path(), source: io_error(io::ErrorKind::PermissionDenied) },
+        SessionsError::SymbolicLink { path: path() },
+        SessionsError::Gone { path: path() },
+        SessionsError::Time { path: mirror(), seq: seq(9) },
+    ]);
+    list
+}
+
 #[test]
 fn each_says_what_to_do() {
     let mut errors: Vec<(&str, Box<dyn std::error::Error>)> = Vec::new();
@@ -189,6 +233,8 @@ fn each_says_what_to_do() {
     errors.extend(append_errors().into_iter().map(|error| ("append", error.into())));
     errors.extend(mirror_errors().into_iter().map(|error| ("mirror", error.into())));
     errors.extend(snapshot_errors().into_iter().map(|error| ("snapshots", error.into())));
+    errors.extend(stream_errors().into_iter().map(|error| ("stream", error.into())));
+    errors.extend(sessions_errors().into_iter().map(|error| ("sessions", error.into())));
     errors.push(("query", QueryError::Refused(sqlite(rusqlite::ffi::SQLITE_AUTH)).into()));
     errors.push(("repair", RepairError::LedgerDamaged { failures: 3 }.into()));
     errors.push(("repair", RepairError::Unrecoverable { seq: seq(13), reason: "the mirror has no row".into() }.into()));
@@ -224,6 +270,9 @@ fn each_says_what_to_do() {
         "keep less",
         "rebuilt",
         "rebuilds it",
+        "remove ",
+        "list again",
+        "take ",
     ];
     let mut texts = String::new();
     for (group, error) in errors {

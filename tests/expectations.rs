@@ -75,9 +75,22 @@ fn of_a_batch_for_each_stream() {
     ] {
         missed(&mut store, &dir, |store| store.append_batch(batch(), &conditions).map(drop));
     }
+    // A stream is where it was before the batch, and nowhere else; said twice, it must be true twice.
+    for (conditions, is_met) in [
+        (Conditions::none().session("s-1", 2).session("s-2", 1), true),
+        (Conditions::none().session("s-1", 4).session("s-1", 4).session("s-2", 2), true),
+        (Conditions::none().session("s-1", 6).session("s-1", 8), false),
+        (Conditions::none().session("s-1", 8).session("s-1", 6), false),
+        (Conditions::none().session("s-2", 3).session("s-1", 8), false),
+    ] {
+        match is_met {
+            true => drop(store.append_batch(batch(), &conditions).unwrap()),
+            false => drop(missed(&mut store, &dir, |store| store.append_batch(batch(), &conditions).map(drop))),
+        }
+    }
     // A condition may be about a stream that the batch does not touch.
-    let conditions = Conditions::none().session("s-1", 2).session("another", 0);
-    assert_eq!(store.append_batch(vec![note("e").session("s-2"), note("f")], &conditions).unwrap()[0].session_seq, Some(2));
+    let conditions = Conditions::none().session("s-1", 6).session("another", 0);
+    assert_eq!(store.append_batch(vec![note("e").session("s-2"), note("f")], &conditions).unwrap()[0].session_seq, Some(4));
 }
 
 #[test]

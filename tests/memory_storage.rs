@@ -166,7 +166,8 @@ fn a_failed_fsync_poisons() {
     let (mut store, _) = Store::open(&dir, &on(&disk)).unwrap();
     store.append(note("one")).unwrap();
     disk.fail_next_sync(io::ErrorKind::StorageFull);
-    assert!(store.append(note("two").id(id(2))).is_err());
+    let error = store.append(note("two").id(id(2))).unwrap_err();
+    assert!(error.is_poisoned(), "{error}");
     let error = store.append(note("three")).unwrap_err();
     assert!(error.is_poisoned(), "{error}");
     drop(store);

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::streams::{STREAMS, draft, unmirrored};
-use common::{Random, campaign, disk, note, options};
+use common::streams::{draft, unmirrored};
+use common::{Random, campaign, disk, note, options, portable};
 use counterfoil::*;
 
 /// What is listed of a session.
@@ -91,7 +91,7 @@ fn index_path(dir: &Path) -> PathBuf {
 }
 
 fn remove(path: &Path) {
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
         let _ = fs::remove_file(format!("{}{suffix}", path.display()));
     }
 }
@@ -99,7 +99,7 @@ fn remove(path: &Path) {
 #[test]
 fn it_is_what_grouping_all_rows_gives() {
     let mut steps = [0u64; 8];
-    for seed in 0..campaign("COUNTERFOIL_SESSION_HISTORIES", 24) {
+    for seed in 0..campaign("COUNTERFOIL_SESSION_HISTORIES", 14) {
         let mut random = Random::new(seed);
         let temp = common::damage::in_memory();
         let dir = temp.path().join("store");
@@ -169,4 +169,214 @@ fn late_or_early(draft: Draft, n: u64) -> Draft {
         2 => draft.observed_at("2030-01-01T00:00:00.500000Z".parse::<Timestamp>().unwrap()),
         _ => draft,
     }
+}
+
+/// A closed store of some sessions.
+fn small(dir: &Path) -> Options {
+    let mut options = options();
+    disk::without_sync(&mut options);
+    let (mut store, _) = Store::open(dir, &options).unwrap();
+    for n in 0..30u64 {
+        store.append(note(&"x".repeat(n as usize)).session(format!("s-{}", n * n % 7))).unwrap();
+    }
+    store.close().unwrap();
+    options
+}
+
+#[test]
+fn a_list_that_is_of_no_use_is_made_anew() {
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let options = small(&dir);
+    let other = temp.path().join("other");
+    let of_other = self::small(&other);
+    SessionIndex::open(&other, &of_other).unwrap().page(&SessionsQuery::new()).unwrap();
+    let whole = {
+        SessionIndex::open(&dir, &options).unwrap().page(&SessionsQuery::new()).unwrap();
+        fs::read(index_path(&dir)).unwrap()
+    };
+    type Damage<'d> = Box<dyn Fn(&Path) + 'd>;
+    let damages: [(&str, Damage<'_>); 8] = [
+        ("empty", Box::new(|path| fs::write(path, "").unwrap())),
+        ("no database", Box::new(|path| fs::write(path, "a text that is longer than a header ".repeat(20)).unwrap())),
+        ("cut", Box::new(|path| fs::write(path, &whole[..whole.len() / 2]).unwrap())),
+        ("overwritten", Box::new(|path| fs::write(path, [&whole[..100], &vec![0x5a; whole.len() - 100]].concat()).unwrap())),
+        ("of another version", Box::new(|path| execute(path, "PRAGMA user_version = 99"))),
+        ("of something else", Box::new(|path| execute(path, "PRAGMA application_id = 7"))),
+        ("without a table", Box::new(|path| execute(path, "DROP TABLE session_types"))),
+        ("of another store", Box::new(|path| assert!(fs::copy(index_path(&other), path).unwrap() > 0))),
+    ];
+    for (what, damage) in damages {
+        remove(&index_path(&dir));
+        fs::write(index_path(&dir), &whole).unwrap();
+        damage(&index_path(&dir));
+        check(&mut SessionIndex::open(&dir, &options).unwrap_or_else(|error| panic!("{what}: {error}")), &dir, 3, what);
+    }
+    // While it is open: removed, or replaced by another.
+    let mut index = SessionIndex::open(&dir, &options).unwrap();
+    check(&mut index, &dir, 3, "whole");
+    remove(&index_path(&dir));
+    check(&mut index, &dir, 3, "removed");
+    assert!(index_path(&dir).exists());
+    fs::copy(index_path(&other), dir.join("new")).unwrap();
+    fs::rename(dir.join("new"), index_path(&dir)).unwrap();
+    check(&mut index, &dir, 3, "replaced");
+    // Rows were put right in place, below what had been counted.
+    execute(&mirror_path(&dir), "UPDATE events SET session_id = 's-9' WHERE session_id = 's-1'");
+    remove(&index_path(&dir));
+    check(&mut index, &dir, 3, "damaged rows");
+    repair_from_ledger(&dir, &options, &mut |_| ()).unwrap();
+    check(&mut index, &dir, 3, "repaired");
+    execute(&mirror_path(&dir), "DELETE FROM events WHERE seq = 7");
+    remove(&index_path(&dir));
+    check(&mut index, &dir, 3, "a row is missing");
+    replay_store(&dir, &options, &mut |_, _| ()).unwrap();
+    check(&mut index, &dir, 3, "replayed");
+}
+
+#[test]
+fn it_is_of_this_mirror_and_of_this_history() {
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let options = small(&dir);
+    let mut index = SessionIndex::open(&dir, &options).unwrap();
+    // A row was wrong when it was counted, and the mirror is made anew: the rows have other files, and the same hashes.
+    execute(&mirror_path(&dir), "UPDATE events SET session_id = 's-9' WHERE seq = 5");
+    check(&mut index, &dir, 3, "a wrong row");
+    remove(&mirror_path(&dir));
+    Store::open(&dir, &options).unwrap().0.close().unwrap();
+    check(&mut index, &dir, 3, "made anew");
+    // Another future in the same files: what was counted is of one that is gone.
+    let append = |session: &str| {
+        let (mut store, _) = Store::open(&dir, &options).unwrap();
+        store.append(note(session).session(session)).unwrap();
+        store.close().unwrap();
+    };
+    let kept = common::files(&dir);
+    append("one future");
+    check(&mut index, &dir, 3, "one future");
+    drop(index);
+    for (name, bytes) in kept.iter().filter(|(name, _)| !name.to_string_lossy().starts_with("sessions.")) {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+    append("another");
+    check(&mut SessionIndex::open(&dir, &options).unwrap(), &dir, 3, "another");
+}
+
+fn execute(path: &Path, sql: &str) {
+    rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
+}
+
+#[test]
+fn several_who_list_at_once_do_not_disturb_each_other() {
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let mut options = options();
+    disk::without_sync(&mut options);
+    // More than one transaction counts.
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    for from in (0..12_000u64).step_by(4_000) {
+        store
+            .append_batch((from..from + 4_000).map(|n| note("x").session(format!("s-{}", n % 501))).collect(), &Conditions::none())
+            .unwrap();
+    }
+    let expected = {
+        let page = SessionIndex::open(&dir, &options).unwrap().page(&SessionsQuery::new()).unwrap();
+        remove(&index_path(&dir));
+        page
+    };
+    std::thread::scope(|scope| {
+        let listing: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| SessionIndex::open(&dir, &options).unwrap().page(&SessionsQuery::new()).unwrap())).collect();
+        for page in listing {
+            assert_eq!(page.join().unwrap(), expected);
+        }
+    });
+    // Appended, listed and removed at once.
+    std::thread::scope(|scope| {
+        let listing: Vec<_> = (0..3)
+            .map(|n| {
+                let (dir, options) = (&dir, &options);
+                scope.spawn(move || {
+                    let mut index = SessionIndex::open(dir, options).unwrap();
+                    let mut seen = 0;
+                    for round in 0..15 {
+                        let page = index.page(&SessionsQuery::new().limit(1000)).unwrap_or_else(|error| panic!("{error}"));
+                        let counted: u64 = page.sessions.iter().map(|session| session.events).sum();
+                        assert_eq!(counted, page.as_of.get(), "each event once");
+                        assert!(page.as_of.get() >= seen, "never back");
+                        seen = page.as_of.get();
+                        if n == 0 && round % 5 == 0 {
+                            remove(&index_path(dir));
+                        }
+                    }
+                })
+            })
+            .collect();
+        for n in 0..100u64 {
+            store.append(note("y").session(format!("s-{}", n % 7))).unwrap();
+        }
+        listing.into_iter().for_each(|listing| listing.join().unwrap());
+    });
+    check(&mut SessionIndex::open(&dir, &options).unwrap(), &dir, 1000, "in the end");
+    store.close().unwrap();
+}
+
+#[test]
+fn where_it_can_not_be_kept_it_is_made_each_time() {
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let options = small(&dir);
+    // What stands for a store that can't be written: root may write all others.
+    fs::create_dir(index_path(&dir)).unwrap();
+    for _ in 0..2 {
+        let mut index = SessionIndex::open(&dir, &options).unwrap();
+        check(&mut index, &dir, 2, "in a temporary database");
+        let (mut store, _) = Store::open(&dir, &options).unwrap();
+        store.append(note("more").session("s-1")).unwrap();
+        store.close().unwrap();
+        check(&mut index, &dir, 2, "in a temporary database, later");
+    }
+    assert_eq!(fs::read_dir(index_path(&dir)).unwrap().count(), 0);
+}
+
+#[test]
+fn without_a_mirror_it_says_so() {
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let options = small(&dir);
+    let mut index = SessionIndex::open(&dir, &options).unwrap();
+    index.page(&SessionsQuery::new()).unwrap();
+    remove(&mirror_path(&dir));
+    let error = index.page(&SessionsQuery::new()).unwrap_err();
+    insta::assert_snapshot!(portable(error, &dir), @"the mirror <store>/mirror.sqlite3 is missing; the next open rebuilds it, and so does `counterfoil replay`");
+    let error = SessionIndex::open(temp.path().join("none"), &options).unwrap_err();
+    assert!(matches!(error, Error::Ledger(LedgerError::NoStore { .. })), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn it_is_its_owners_alone_and_not_written_through_a_link() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let options = small(&dir);
+    let mut index = SessionIndex::open(&dir, &options).unwrap();
+    index.page(&SessionsQuery::new()).unwrap();
+    assert_eq!(fs::metadata(index_path(&dir)).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!dir.join("sessions.sqlite3-wal").exists());
+    drop(index);
+    let elsewhere = temp.path().join("elsewhere");
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        remove(&index_path(&dir));
+        let link = PathBuf::from(format!("{}{suffix}", index_path(&dir).display()));
+        symlink(&elsewhere, &link).unwrap();
+        let error = SessionIndex::open(&dir, &options).unwrap_err();
+        assert!(matches!(&error, Error::Sessions(SessionsError::SymbolicLink { path }) if *path == link), "{error}");
+        assert!(!elsewhere.exists());
+        fs::remove_file(link).unwrap();
+    }
+    // The store itself is opened all the same.
+    symlink(&elsewhere, index_path(&dir)).unwrap();
+    common::open_is_clean(&dir, &options);
 }

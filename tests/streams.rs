@@ -10,13 +10,14 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use common::opened::Opened;
 use common::streams::{STREAMS, all, filled, of_stream, text, unmirrored};
-use common::{Random, campaign, copy_dir, note};
+use common::{Random, campaign, note, portable};
 use counterfoil::*;
 
 /// What a page must be, and where the next one begins.
@@ -45,13 +46,13 @@ fn check_page(query: (&str, bool, Option<u64>, usize, usize), page: &StreamPage,
     assert!(if sees_all { page.last == end } else { page.last <= end }, "{query:?}: {} of {end}", page.last);
 }
 
-/// Reads a stream, page after page; `between` is called between two pages.
+/// Reads a stream, page after page, for as long as `between`, which is called between two pages, wants more.
 fn read_through(
     reader: &mut StreamReader,
     (session, backwards, from, events_max, bytes_max): (&str, bool, Option<u64>, usize, usize),
     through: Seq,
     stream: &[&(EventRecord, usize)],
-    between: &mut dyn FnMut(),
+    between: &mut dyn FnMut() -> bool,
 ) {
     let mut at = from;
     for _ in 0..=stream.len() + 1 {
@@ -68,7 +69,9 @@ fn read_through(
             return;
         }
         at = page.next;
-        between();
+        if !between() {
+            return;
+        }
     }
     panic!("the pages of {session} do not end");
 }
@@ -133,9 +136,9 @@ fn pages_are_what_a_filter_over_all_lines_gives() {
             read_through(&mut reader, query, through, &stream, &mut || {
                 if state == RemovedAndRebuilt && random.chance(20) {
                     rebuild(&dir, &options);
-                } else if random.chance(40) {
-                    pages_at[0] += 1;
                 }
+                // Left off in the middle, so that the next query begins elsewhere than where this one would go on.
+                !random.chance(8)
             });
             pages_at[(seed % 7) as usize] += 1;
             let (event, _) = &all[random.below(all.len() as u64) as usize];
@@ -146,4 +149,337 @@ fn pages_are_what_a_filter_over_all_lines_gives() {
         drop(lock);
     }
     assert!(pages_at.iter().all(|pages| *pages > 0), "{pages_at:?}");
+}
+
+#[test]
+fn a_readers_events_are_those_of_all_pages() {
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let mut random = Random::new(7);
+    let options = filled(&dir, &mut random);
+    unmirrored(&dir, &options, &mut random, 20);
+    let all = all(&dir);
+    let mut reader = StreamReader::open(&dir, &options).unwrap();
+    for session in STREAMS {
+        let stream: Vec<_> = of_stream(&all, session, Seq::MAX).iter().map(|(event, _)| text(event)).collect();
+        let query = StreamQuery::new(session).events_max(3);
+        let read = |query, reader: &mut StreamReader| reader.events(query, Seq::MAX).map(|event| text(&event.unwrap())).collect::<Vec<_>>();
+        assert_eq!(read(query.clone(), &mut reader), stream);
+        assert_eq!(read(query.clone().backwards(), &mut reader), stream.iter().rev().cloned().collect::<Vec<_>>());
+        assert_eq!(read(query.from(4), &mut reader), stream.iter().skip(3).cloned().collect::<Vec<_>>());
+    }
+}
+
+/// A store of one stream of 20 events in several segments, a payload of which is out of line, and its mirror.
+fn of_one_stream() -> (tempfile::TempDir, PathBuf, Options) {
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let mut options = common::small_segments();
+    common::disk::without_sync(&mut options);
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    for n in 1..=20u64 {
+        store.append(note(&format!("event {n}")).id(common::id(n)).session("s-1")).unwrap();
+    }
+    store.close().unwrap();
+    (temp, dir, options)
+}
+
+fn damaged(dir: &Path, sql: &str) {
+    let conn = rusqlite::Connection::open(mirror_path(dir)).unwrap();
+    assert!(conn.execute(sql, []).unwrap() > 0, "{sql}");
+}
+
+#[test]
+fn rows_that_are_not_right_are_not_handed_out() {
+    let other = chain_hash();
+    let cases = [
+        ("UPDATE events SET payload = '\"another\"' WHERE seq = 7".to_owned(), "payload"),
+        ("UPDATE events SET event_type = 'tool_call.v1' WHERE seq = 7".to_owned(), "event_type"),
+        ("UPDATE events SET payload = 'nope' WHERE seq = 7".to_owned(), "payload, which is no JSON"),
+        ("UPDATE events SET observed_at = 'yesterday' WHERE seq = 7".to_owned(), "observed_at"),
+        (format!("UPDATE events SET event_hash = x'{other}' WHERE seq = 7"), "event_hash"),
+        ("UPDATE events SET erased = 2 WHERE seq = 7".to_owned(), "erased"),
+        ("DELETE FROM events WHERE seq = 7".to_owned(), "the row itself"),
+        ("UPDATE events SET session_seq = 8 WHERE seq = 7".to_owned(), "session_seq"),
+        ("UPDATE events SET session_id = 's-2' WHERE seq = 7".to_owned(), "session_id"),
+    ];
+    for (sql, what) in cases {
+        let (_temp, dir, options) = of_one_stream();
+        damaged(&dir, &sql);
+        let mut reader = StreamReader::open(&dir, &options).unwrap();
+        for query in [StreamQuery::new("s-1"), StreamQuery::new("s-1").from(7).backwards(), StreamQuery::new("s-1").from(7).events_max(1)] {
+            let error = reader.page(&query, Seq::MAX).expect_err(what);
+            assert!(matches!(error, Error::Stream(StreamError::Row { .. } | StreamError::Position { .. })), "{what}: {error}");
+            assert!(error.to_string().contains("s-1") && error.to_string().contains("`counterfoil parity --full`"), "{what}: {error}");
+        }
+        // Pages beside it are as they were, and the command that is advised helps.
+        let page =
+            |query: StreamQuery, reader: &mut StreamReader| reader.page(&query, Seq::MAX).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(page(StreamQuery::new("s-1").events_max(6), &mut reader).events.len(), 6, "{what}");
+        assert_eq!(page(StreamQuery::new("s-1").backwards().events_max(12), &mut reader).events.len(), 12, "{what}");
+        if what != "the row itself" {
+            let found = reader.find(common::id(7), Seq::MAX);
+            assert!(matches!(found, Err(Error::Stream(StreamError::Row { .. }))), "{what}: {found:?}");
+        }
+        repair_from_ledger(&dir, &options, &mut |_| ()).unwrap();
+        assert_eq!(page(StreamQuery::new("s-1"), &mut reader).events.len(), 20, "{what}");
+    }
+}
+
+/// A hash of nothing that was recorded.
+fn chain_hash() -> String {
+    "ab".repeat(32)
+}
+
+#[test]
+fn rows_beyond_the_watermark_are_no_evidence() {
+    let (_temp, dir, options) = of_one_stream();
+    damaged(
+        &dir,
+        "INSERT INTO events SELECT 21, 'evt_0000000000000000000000000Z', schema_version, observed_at, recorded_at, source, event_type,
+         trace_id, session_id, 21, causation_id, domain_tags, attachments, 21, batch, signed_by, policy, payload_hash, prev_event_hash,
+         event_hash, signature, payload, blob, erased FROM events WHERE seq = 20",
+    );
+    let mut reader = StreamReader::open(&dir, &options).unwrap();
+    for query in [StreamQuery::new("s-1"), StreamQuery::new("s-1").backwards()] {
+        let page = reader.page(&query, Seq::MAX).unwrap();
+        assert_eq!((page.events.len(), page.last, page.next), (20, 20, None));
+    }
+}
+
+#[test]
+fn a_mirror_without_its_index_and_one_that_is_damaged_are_not_waited_for() {
+    for sql in
+        ["DROP INDEX events_by_session", "DROP TABLE events", "UPDATE mirrored_through SET ledger_id = 'ldg_00000000000000000000000000'"]
+    {
+        let (_temp, dir, options) = of_one_stream();
+        rusqlite::Connection::open(mirror_path(&dir)).unwrap().execute_batch(sql).unwrap();
+        let mut reader = StreamReader::open(&dir, &options).unwrap();
+        let page = reader.page(&StreamQuery::new("s-1").from(5).events_max(4), Seq::MAX).unwrap();
+        assert_eq!(page.events.iter().filter_map(|event| event.session_seq).collect::<Vec<_>>(), [5, 6, 7, 8], "{sql}");
+    }
+    // Each byte of its pages from somewhere on.
+    let (_temp, dir, options) = of_one_stream();
+    let mut bytes = fs::read(mirror_path(&dir)).unwrap();
+    bytes[common::MIRROR_PAGE_BYTES..].fill(0x5a);
+    fs::write(mirror_path(&dir), bytes).unwrap();
+    let page = StreamReader::open(&dir, &options).unwrap().page(&StreamQuery::new("s-1").backwards(), Seq::MAX).unwrap();
+    assert_eq!(page.events.len(), 20);
+}
+
+#[test]
+fn what_is_wrong_with_the_ledger_is_said() {
+    let (_temp, dir, options) = of_one_stream();
+    let mut reader = StreamReader::open(&dir, &options).unwrap();
+    // What the mirror has is read from there, whatever the ledger's files are like.
+    let paths = common::segment_paths(&dir);
+    let kept = fs::read(&paths[1]).unwrap();
+    let text = String::from_utf8(kept.clone()).unwrap().replacen("event", "Event", 1);
+    fs::write(&paths[1], &text).unwrap();
+    assert_eq!(reader.page(&StreamQuery::new("s-1"), Seq::MAX).unwrap().events.len(), 20);
+    fs::rename(mirror_path(&dir), dir.join("kept")).unwrap();
+    let error = reader.page(&StreamQuery::new("s-1"), Seq::MAX).unwrap_err();
+    assert!(matches!(&error, Error::Ledger(LedgerError::Damaged { path, .. }) if *path == paths[1]), "{error}");
+    assert!(reader.page(&StreamQuery::new("s-1").events_max(1), Seq::MAX).is_ok(), "lines before it are right");
+    fs::remove_file(&paths[1]).unwrap();
+    let error = reader.page(&StreamQuery::new("s-1"), Seq::MAX).unwrap_err();
+    assert!(matches!(&error, Error::Ledger(LedgerError::Damaged { reason: LineFault::Seq { .. }, .. })), "{error}");
+    fs::write(&paths[1], kept).unwrap();
+    assert_eq!(reader.page(&StreamQuery::new("s-1"), Seq::new(20)).unwrap().events.len(), 20);
+    // An event that is known to be durable, and is not there.
+    let error = reader.page(&StreamQuery::new("s-1"), Seq::new(21)).unwrap_err();
+    insta::assert_snapshot!(portable(error, &dir), @"the ledger <store> ends at seq 20, before seq 21; run `counterfoil verify` to see what is damaged or missing");
+    // A mirror that is further than the ledger.
+    fs::rename(dir.join("kept"), mirror_path(&dir)).unwrap();
+    fs::remove_file(paths.last().unwrap()).unwrap();
+    let error = reader.page(&StreamQuery::new("s-1"), Seq::MAX).unwrap_err();
+    insta::assert_snapshot!(portable(error, &dir), @"<store>/mirror.sqlite3 mirrors the ledger up to seq 20, and the ledger has no such event; run `counterfoil parity --full` to see which of the two is wrong, then `counterfoil repair`");
+}
+
+#[test]
+fn payloads_come_from_the_line_and_from_blobs() {
+    for seed in 0..6 {
+        let mut random = Random::new(seed);
+        let temp = common::damage::in_memory();
+        let dir = temp.path().join("store");
+        let options = filled(&dir, &mut random);
+        let reader = StreamReader::open(&dir, &options).unwrap();
+        let mut of_blobs = 0;
+        for (event, _) in all(&dir) {
+            let payload = reader.payload(&event).unwrap();
+            assert_eq!(payload.is_none(), event.erased);
+            if let Some(payload) = payload {
+                assert_eq!(blake3::hash(payload.get().as_bytes()).as_bytes(), event.payload_hash.as_bytes());
+            }
+            let Some(_) = event.blob_bytes else { continue };
+            of_blobs += 1;
+            let name = event.payload_hash.to_string();
+            let path = dir.join("blobs").join(&name[..2]).join(&name);
+            let kept = fs::read(&path).unwrap();
+            for (what, bytes) in [("longer", [&kept[..], b" "].concat()), ("damaged", kept.iter().map(|byte| byte ^ 1).collect())] {
+                fs::write(&path, bytes).unwrap();
+                let error = reader.payload(&event).expect_err(what);
+                assert!(
+                    matches!(&error, Error::Stream(StreamError::Payload { seq, reason: LineFault::Blob { .. }, .. }) if *seq == event.seq),
+                    "{error}"
+                );
+            }
+            fs::remove_file(&path).unwrap();
+            let error = reader.payload(&event).unwrap_err();
+            assert!(error.to_string().contains("is missing; run `counterfoil verify`"), "{error}");
+            fs::write(&path, kept).unwrap();
+            if random.chance(4) && !event.event_type.starts_with("counterfoil.") {
+                // Erased after it was read: that is no damage.
+                erase(&dir, &options, &Erasure::new(Erase::Seqs(vec![event.seq..=event.seq]), "a test")).unwrap();
+                assert!(reader.payload(&event).unwrap().is_none());
+                fs::remove_file(mirror_path(&dir)).unwrap();
+                assert!(StreamReader::open(&dir, &options).unwrap().payload(&event).unwrap().is_none());
+                Store::open(&dir, &options).unwrap().0.close().unwrap();
+            }
+        }
+        assert!(seed > 0 || of_blobs > 0);
+    }
+}
+
+#[derive(Debug)]
+struct Counting(Box<dyn StorageFile>, Arc<AtomicU64>);
+
+impl StorageFile for Counting {
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let read = self.0.read_at(buffer, offset)?;
+        self.1.fetch_add(read as u64, SeqCst);
+        Ok(read)
+    }
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        self.0.write_at(bytes, offset)
+    }
+    fn reserve(&mut self, offset: u64, bytes: u64) -> std::io::Result<()> {
+        self.0.reserve(offset, bytes)
+    }
+    fn set_len(&mut self, bytes: u64) -> std::io::Result<()> {
+        self.0.set_len(bytes)
+    }
+    fn sync_data(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Options whose reads of segments are counted, in bytes.
+fn counting(options: &Options) -> (Options, Arc<AtomicU64>) {
+    let bytes = Arc::new(AtomicU64::new(0));
+    let (mut counted, count) = (options.clone(), bytes.clone());
+    let wrap = move |path: &Path, file: Box<dyn StorageFile>| -> Box<dyn StorageFile> {
+        let is_segment = path.parent().is_some_and(|dir| dir.ends_with("segments"));
+        if is_segment { Box::new(Counting(file, count.clone())) } else { file }
+    };
+    counted.storage = Arc::new(Opened(wrap));
+    (counted, bytes)
+}
+
+#[test]
+fn lines_are_read_for_what_the_mirror_lacks_and_once() {
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let mut options = common::options();
+    common::disk::without_sync(&mut options);
+    options.segment_bytes_max = 64 << 10;
+    let draft = |n: u64| note(&"x".repeat(400)).session(format!("s-{}", n % 3));
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    for from in (0..3_000).step_by(300) {
+        store.append_batch((from..from + 300 / 3).map(draft).collect(), &Conditions::none()).unwrap();
+    }
+    store.close().unwrap();
+    let whole: u64 = LedgerReader::open(&dir, &options).unwrap().bytes().unwrap();
+    assert!(whole > 500_000);
+    let (counted, bytes) = counting(&options);
+    let mut reader = StreamReader::open(&dir, &counted).unwrap();
+    let read = |reader: &mut StreamReader, query: &StreamQuery, through: Seq| {
+        let before = bytes.load(SeqCst);
+        let page = reader.page(query, through).unwrap();
+        (page, bytes.load(SeqCst) - before)
+    };
+    let head = Seq::new(1_000);
+    for query in [StreamQuery::new("s-1"), StreamQuery::new("s-1").backwards(), StreamQuery::new("s-1").from(200), StreamQuery::new("none")]
+    {
+        assert_eq!(read(&mut reader, &query, head).1, 0, "what the mirror has is not looked for in the ledger: {query:?}");
+        let (_, bytes) = read(&mut reader, &query, Seq::MAX);
+        assert!(bytes < 20_000, "the watermark's line, and whether there are more: {bytes} bytes, {query:?}");
+    }
+    // Behind: what is read of lines is the tail, and a full page of rows needs none.
+    let mut random = Random::new(1);
+    unmirrored(&dir, &options, &mut random, 30);
+    let full = StreamQuery::new("s-1").events_max(10);
+    assert_eq!(read(&mut reader, &full, Seq::MAX).1, 0);
+    assert_eq!(read(&mut reader, &full.clone().from(300).backwards(), Seq::MAX).1, 0);
+    let (page, of_tail) = read(&mut reader, &full.clone().backwards(), Seq::MAX);
+    assert!(of_tail < 100_000 && page.last > 333, "{of_tail} of {whole} bytes");
+    // Without a mirror: a page that goes on where the last one ended goes on in the lines, and stops when it is full.
+    fs::remove_file(mirror_path(&dir)).unwrap();
+    let (mut at, mut pages, mut sum) = (1, 0, 0);
+    loop {
+        let (page, bytes) = read(&mut reader, &full.clone().from(at), Seq::MAX);
+        (pages, sum) = (pages + 1, sum + bytes);
+        // They are read ahead of, 64 KiB at a time.
+        assert!(bytes < 150_000, "{bytes} bytes for a page");
+        match page.next {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    assert!(pages > 30 && sum < 6 * whole, "{pages} pages took {sum} bytes of {whole}");
+}
+
+#[test]
+fn where_a_page_ended_is_of_no_matter_to_another_one() {
+    let (_temp, dir, options) = of_one_stream();
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    store.append_batch((1..=5u64).map(|n| note(&n.to_string()).session("s-2")).collect(), &Conditions::none()).unwrap();
+    store.close().unwrap();
+    fs::remove_file(mirror_path(&dir)).unwrap();
+    let mut reader = StreamReader::open(&dir, &options).unwrap();
+    let mut page = |session: &str, from: u64, through: u64| -> Vec<u64> {
+        let query = StreamQuery::new(session).from(from).events_max(3);
+        reader.page(&query, Seq::new(through)).unwrap().events.iter().filter_map(|event| event.session_seq).collect()
+    };
+    for (session, from, through, expected) in [
+        ("s-1", 1, 25, &[1, 2, 3][..]),
+        ("s-1", 4, 25, &[4, 5, 6]),
+        ("s-1", 2, 25, &[2, 3, 4]),
+        ("s-1", 9, 25, &[9, 10, 11]),
+        ("s-2", 4, 25, &[4, 5]),
+        ("s-1", 1, 25, &[1, 2, 3]),
+        ("s-2", 4, 25, &[4, 5]),
+        ("s-1", 1, 25, &[1, 2, 3]),
+        ("s-1", 4, 2, &[]),
+        ("s-1", 4, 5, &[4, 5]),
+        ("s-1", 6, 25, &[6, 7, 8]),
+    ] {
+        assert_eq!(page(session, from, through), expected, "{session} from {from} through {through}");
+    }
+}
+
+#[test]
+fn a_reader_sees_what_is_written_meanwhile_and_a_mirror_that_was_replaced() {
+    let (_temp, dir, options) = of_one_stream();
+    let mut reader = StreamReader::open(&dir, &options).unwrap();
+    let count = |reader: &mut StreamReader| reader.page(&StreamQuery::new("s-1"), Seq::MAX).unwrap().events.len();
+    assert_eq!(count(&mut reader), 20);
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    store.append(note("21").session("s-1")).unwrap();
+    assert_eq!(count(&mut reader), 21);
+    store.close().unwrap();
+    erase(&dir, &options, &Erasure::new(Erase::Seqs(vec![Seq::new(3)..=Seq::new(3)]), "a test")).unwrap();
+    let third = reader.page(&StreamQuery::new("s-1").from(3).events_max(1), Seq::MAX).unwrap().events.pop().unwrap();
+    assert!(third.erased && third.payload.is_none());
+    // Removed, and made anew: what the old file says no longer counts.
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{suffix}", mirror_path(&dir).display()));
+    }
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    store.append(note("22").session("s-1")).unwrap();
+    assert_eq!(count(&mut reader), 22);
+    store.close().unwrap();
 }

@@ -24,23 +24,28 @@ use super::claims::Turn;
 use super::desk::Page;
 use super::kind::{Alive, Kind};
 use super::{EntityError, Outcome};
-use crate::entity::{Entity, Live, PoisonEvent, command_id, panic_message};
+use crate::actors::Durability;
+use crate::entity::{Entity, Live, PoisonEvent, command_id, command_tag, panic_message};
 use crate::{AppendError, CheckedDraft, Conditions, EventId, EventType, Receipt, Seq, StreamQuery};
 
 /// How long an event that is not durable yet is waited for, before the command is decided again without it: it may have been left out
 /// after all. 250 ms: an fsync takes a hundredth of that, and one that is slow is waited for again.
 const OVERTAKEN_WAIT: Duration = Duration::from_millis(250);
 
-type Answer<E> = Result<Outcome<<E as Entity>::Event>, EntityError<<E as Entity>::Error>>;
-
-/// What one decision has come to.
+/// What came of a decision.
 enum Attempt<Event> {
+    /// This, unless the stream has moved on where nothing was recorded.
     Answer(Outcome<Event>),
-    /// The stream has moved on meanwhile.
+    /// The stream has moved on.
     Overtaken,
-    /// What a command with this key has caused is recorded already, or about to be.
+    /// The ledger has what the command's key has caused, and it was not found in the stream yet.
     Known,
 }
+
+/// Drafts of a command's events, and the events as they will read back.
+type Prepared<E> = (Vec<CheckedDraft>, Vec<<E as Entity>::Event>);
+
+type Answer<E> = Result<Outcome<<E as Entity>::Event>, EntityError<<E as Entity>::Error>>;
 
 /// A command on its way.
 pub(crate) struct Ask<E: Entity> {
@@ -77,10 +82,19 @@ pub(crate) struct Seat<E: Entity> {
     /// Dropped before the turn, and so before another one lives.
     live: Option<Live<E>>,
     turn: Turn,
-    poison: Option<PoisonEvent>,
+    over: Option<Over>,
     /// Erasures that were recorded when it was folded; nothing while one is carried out.
     erasures: Option<u64>,
     _alive: Alive,
+}
+
+/// Why it can do nothing any more, and is let go of.
+#[derive(Clone)]
+enum Over {
+    /// Its stream can't be folded.
+    Poison(PoisonEvent),
+    /// Its stream is another registry's.
+    Taken(&'static str),
 }
 
 pub(crate) struct EntityArgs<E: Entity> {
@@ -97,37 +111,33 @@ impl<E: Entity> Actor for EntityActor<E> {
 
     async fn pre_start(&self, _: ActorRef<EntityMsg<E>>, args: EntityArgs<E>) -> Result<Seat<E>, ActorProcessingErr> {
         let EntityArgs { kind, session_id, turn, alive } = args;
-        Ok(Seat { kind, session_id, live: None, turn, poison: None, erasures: None, _alive: alive })
+        Ok(Seat { kind, session_id, turn, live: None, over: None, erasures: None, _alive: alive })
     }
 
     async fn handle(&self, me: ActorRef<EntityMsg<E>>, message: EntityMsg<E>, seat: &mut Seat<E>) -> Result<(), ActorProcessingErr> {
-        let was_poisoned = seat.poison.is_some();
         match message {
-            EntityMsg::Command(ask) => seat.command(ask).await,
-            EntityMsg::Look(look, _permit) => seat.look(look).await,
+            EntityMsg::Command(ask) => seat.command(&me, ask).await,
+            EntityMsg::Look(look, _permit) => seat.look(&me, look).await,
             EntityMsg::Stop => me.stop(None),
-        }
-        if let Some(poison) = seat.poison.as_ref().filter(|_| !was_poisoned) {
-            seat.kind.poisoned(&me, &seat.session_id, poison);
         }
         Ok(())
     }
 }
 
 impl<E: Entity> Seat<E> {
-    async fn command(&mut self, ask: Ask<E>) {
+    async fn command(&mut self, me: &ActorRef<EntityMsg<E>>, ask: Ask<E>) {
         let answer = self.answer(&ask.command, ask.key.as_deref()).await;
-        self.keep_poison(answer.as_ref().err());
+        self.note_over(me, answer.as_ref().err());
         // A caller that has gone away is no error.
         let _ = ask.reply.send(answer);
     }
 
-    async fn look(&mut self, look: Look<E>) {
+    async fn look(&mut self, me: &ActorRef<EntityMsg<E>>, look: Look<E>) {
         let live = match self.take_live().await {
             Ok(mut live) => self.catch_up(&mut live).await.map(|_| live),
             Err(error) => Err(error),
         };
-        self.keep_poison(live.as_ref().err());
+        self.note_over(me, live.as_ref().err());
         match live {
             Ok(live) => {
                 let live = self.live.insert(live);
@@ -137,16 +147,32 @@ impl<E: Entity> Seat<E> {
         }
     }
 
-    fn keep_poison(&mut self, error: Option<&EntityError<E::Error>>) {
-        if let Some(EntityError::Poisoned(poison)) = error {
-            (self.live, self.poison) = (None, Some(poison.clone()));
+    /// Where it can do nothing any more, it is let go of; commands that were sent before are answered likewise.
+    fn note_over(&mut self, me: &ActorRef<EntityMsg<E>>, error: Option<&EntityError<E::Error>>) {
+        let (over, poison) = match error {
+            _ if self.over.is_some() => return,
+            Some(EntityError::Poisoned(poison)) => (Over::Poison(poison.clone()), Some(poison)),
+            Some(EntityError::Taken { by, .. }) => (Over::Taken(by), None),
+            _ => return,
+        };
+        (self.live, self.over) = (None, Some(over));
+        self.kind.let_go(me, &self.session_id, poison);
+        if let Some(PoisonEvent { seq, event_type, .. }) = poison {
+            // What is wrong with it may quote its payload, so that is for the caller alone.
+            tracing::error!(entity = E::NAME, seq = seq.get(), event_type, "an entity can't fold an event, and is stopped");
         }
     }
 
     /// The state, folded from the stream unless that is done. It has to be put back: where it is lost, it is folded anew.
     async fn take_live(&mut self) -> Result<Live<E>, EntityError<E::Error>> {
-        if let Some(poison) = &self.poison {
-            return Err(poison.clone().into());
+        match &self.over {
+            Some(Over::Poison(poison)) => return Err(poison.clone().into()),
+            Some(Over::Taken(by)) => return Err(EntityError::Taken { session_id: self.session_id.clone(), by }),
+            None => {}
+        }
+        // What a store that is closed had, another one may have added to.
+        if let Some(refusal) = self.kind.ledger.shared().refusal() {
+            return Err(EntityError::Append(refusal));
         }
         let erasures = self.kind.ledger.shared().erasures();
         // A state that was folded before something of its stream was erased may hold it.
@@ -155,7 +181,7 @@ impl<E: Entity> Seat<E> {
         }
         let taken = self.turn.take().await;
         taken.map_err(|other| EntityError::Taken { session_id: self.session_id.clone(), by: other.name })?;
-        let mut live = self.from_snapshot().await?;
+        let mut live = self.opening().await?;
         self.catch_up(&mut live).await?;
         self.erasures = erasures;
         // That it is only looked at must not mean that all of it is read each time.
@@ -164,7 +190,7 @@ impl<E: Entity> Seat<E> {
     }
 
     /// What its snapshot has, or nothing yet.
-    async fn from_snapshot(&self) -> Result<Live<E>, EntityError<E::Error>> {
+    async fn opening(&self) -> Result<Live<E>, EntityError<E::Error>> {
         let nothing = || self.caught("State::default", 0, || Ok(Live::default()));
         if self.kind.options.snapshot_every == 0 {
             return nothing();
@@ -187,6 +213,12 @@ impl<E: Entity> Seat<E> {
         let Kind { entity, codec, ledger, options, .. } = &*self.kind;
         let (before, durable) = (live.folded.position, ledger.shared().durable.borrow().seq);
         if live.synced >= durable {
+            return Ok(false);
+        }
+        // The ledger knows where the stream is. To read that it is nowhere else, all lines that the mirror has not got would be looked
+        // through, of whatever stream they are.
+        if ledger.stream_position(self.session_id.clone()).await == Some(before) {
+            live.synced = live.synced.max(durable);
             return Ok(false);
         }
         loop {
@@ -259,31 +291,38 @@ impl<E: Entity> Seat<E> {
         command: &E::Command,
         key: Option<&str>,
     ) -> Result<Attempt<E::Event>, EntityError<E::Error>> {
-        let Kind { entity, ledger, options, .. } = &*self.kind;
+        let Kind { entity, ledger, .. } = &*self.kind;
         let position = live.folded.position;
         let id = key.map(|key| command_id(&self.session_id, key));
-        if let Some(id) = id
-            && let Some(first) = self.find(live, id).await?
-        {
-            return self.first_answer(first).await.map(Attempt::Answer);
+        if let (Some(key), Some(first)) = (key, id.and_then(|id| live.recent.find(id))) {
+            return self.first_answer(first, key).await.map(Attempt::Answer);
         }
+        // One with a key that is not remembered may have been answered long ago. The ledger looks its id up anyway when it is appended,
+        // so nobody else does before that; `decide` is pure, and what it says of a command that was answered is dropped.
         let decided = self.caught("decide", position, || {
             let events = entity.decide(&live.folded.state, command).map_err(EntityError::Rejected)?;
             self.prepare(&events, key)
         });
-        let (drafts, events) = decided?;
-        if events.is_empty() {
-            return Ok(Attempt::Answer(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
-        }
+        let (drafts, events) = match decided {
+            Ok((drafts, events)) if !events.is_empty() => (drafts, events),
+            // Nothing goes to the ledger, so it does not say.
+            nothing => {
+                if let Attempt::Answer(outcome) = self.answered_before(live, key).await? {
+                    return Ok(Attempt::Answer(outcome));
+                }
+                let (_, events) = nothing?;
+                return Ok(Attempt::Answer(Outcome { events, receipts: Vec::new(), position, duplicate: false }));
+            }
+        };
         let types: Vec<EventType> = drafts.iter().map(|draft| draft.draft().event_type().clone()).collect();
         let conditions = Conditions::none().session(&*self.session_id, position);
-        let appended = match ledger.submit(drafts, conditions, options.durability).await {
+        let appended = match ledger.submit(drafts, conditions, Durability::Ledger).await {
             Ok(answer) => answer.await,
             Err(error) => Err(error),
         };
         match appended {
-            // Recorded by an earlier life of this entity, whose answer was lost: what it was is read back.
-            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => Ok(Attempt::Known),
+            // Answered before, or recorded by an earlier life of this entity whose answer was lost: what it was is read back.
+            Ok(receipts) if receipts.iter().any(|receipt| receipt.duplicate) => self.answered_before(live, key).await,
             Ok(receipts) => {
                 for ((receipt, event), event_type) in receipts.iter().zip(&events).zip(&types) {
                     let event = (event_type.as_str(), event);
@@ -293,27 +332,25 @@ impl<E: Entity> Seat<E> {
                 Ok(Attempt::Answer(Outcome { events, receipts, position: live.folded.position, duplicate: false }))
             }
             Err(AppendError::WrongSessionSeq { .. }) => Ok(Attempt::Overtaken),
-            // The key's event has come into the stream, caused by another decision than this one.
+            // The same, and it was another decision than this one.
             Err(AppendError::Conflict { id: known, .. } | AppendError::BatchConflict { id: known }) if id == Some(known) => {
-                Ok(Attempt::Known)
+                self.answered_before(live, key).await
             }
             Err(error) => Err(EntityError::Append(error)),
         }
     }
 
     /// Drafts of these events, and the events as they will read back: those are applied.
-    fn prepare(&self, events: &[E::Event], key: Option<&str>) -> Result<(Vec<CheckedDraft>, Vec<E::Event>), EntityError<E::Error>> {
+    fn prepare(&self, events: &[E::Event], key: Option<&str>) -> Result<Prepared<E>, EntityError<E::Error>> {
         let Kind { entity, codec, ledger, .. } = &*self.kind;
-        let prepared = events.iter().enumerate().map(|(at, event)| {
+        let (mut drafts, mut read_back) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
+        for (at, event) in events.iter().enumerate() {
             let draft = codec.draft(entity, &self.session_id, key, at == 0, event)?;
             let draft = ledger.check(draft).map_err(EntityError::Append)?;
-            if draft.session_id() != Some(&*self.session_id) {
-                return Err(EntityError::StreamRedacted);
-            }
-            let event = codec.read_back(entity, draft.draft())?;
-            Ok((draft, event))
-        });
-        prepared.collect()
+            read_back.push(codec.read_back(entity, draft.draft())?);
+            drafts.push(draft);
+        }
+        Ok((drafts, read_back))
     }
 
     /// Runs code of the entity's.
@@ -329,6 +366,15 @@ impl<E: Entity> Seat<E> {
         })
     }
 
+    /// The first answer to a command with this key, where the ledger has one; [`Attempt::Known`] where that is not found.
+    async fn answered_before(&self, live: &Live<E>, key: Option<&str>) -> Result<Attempt<E::Event>, EntityError<E::Error>> {
+        let Some(key) = key else { return Ok(Attempt::Known) };
+        match self.find(live, command_id(&self.session_id, key)).await? {
+            Some(first) => self.first_answer(first, key).await.map(Attempt::Answer),
+            None => Ok(Attempt::Known),
+        }
+    }
+
     /// The position of the first event that a command with this id has caused.
     async fn find(&self, live: &Live<E>, id: EventId) -> Result<Option<u64>, EntityError<E::Error>> {
         let forgotten = live.recent.forgotten();
@@ -337,49 +383,39 @@ impl<E: Entity> Seat<E> {
             None if forgotten == Seq::ZERO => return Ok(None),
             None => {}
         }
-        for is_last in [false, true] {
-            let (found, through) = self.kind.desk.run(move |desk| desk.find(id)).await.map_err(EntityError::Read)?;
-            if found.is_some() || through >= forgotten {
-                return Ok(found);
-            }
-            if is_last {
-                break;
-            }
-            // A mirror that is written anew: what is remembered no more must be in it first.
-            let mirrored =
-                tokio::time::timeout(self.kind.ledger.shared().options.mirrored_deadline, self.kind.ledger.mirrored(forgotten)).await;
-            mirrored
-                .unwrap_or(Err(AppendError::Rebuilding { done: through.get(), total: forgotten.get() }))
-                .map_err(EntityError::Append)?;
-        }
-        // It was mirrored once, and nobody has seen yet that the mirror is another one by now.
-        let (found, _) = self.kind.desk.run(move |desk| desk.find_in_lines(id)).await.map_err(EntityError::Read)?;
-        Ok(found)
+        let session_id = self.session_id.clone();
+        self.kind.desk.run(move |desk| desk.find(&session_id, id, forgotten)).await.map_err(EntityError::Read)
     }
 
-    /// The answer to a command whose first event stands at this position.
-    async fn first_answer(&self, first: u64) -> Answer<E> {
-        let mut outcome = Outcome { events: Vec::new(), receipts: Vec::new(), position: first, duplicate: true };
-        let (mut from, mut left) = (first, 1);
-        while left > 0 {
-            let page = self.page(from, left).await?;
+    /// The answer to a command with this key whose first event stands at this position: the events of its batch that have the key.
+    async fn first_answer(&self, first: u64, key: &str) -> Answer<E> {
+        let Kind { entity, codec, .. } = &*self.kind;
+        let (mut outcome, tag) = (Outcome { events: Vec::new(), receipts: Vec::new(), position: first, duplicate: true }, command_tag(key));
+        let mut last = Seq::ZERO;
+        loop {
+            let page = self.page(outcome.position + u64::from(last > Seq::ZERO), self.kind.options.page_events_max).await?;
             for (event, payload) in &page.events {
-                if from == first && outcome.receipts.is_empty() {
-                    left = event.batch.map_or(1, |(_, events)| events as usize);
+                if last == Seq::ZERO {
+                    let behind = event.batch.map_or(0, |(at, events)| u64::from(events.saturating_sub(at)));
+                    last = Seq::new(event.seq.get() + behind);
+                }
+                if event.seq > last || !(event.domain_tags.contains(&tag) || outcome.receipts.is_empty()) {
+                    return Ok(outcome);
                 }
                 if let Some(payload) = payload {
-                    outcome.events.push(self.kind.codec.decode(&event.event_type, payload.get())?);
+                    // One that is passed over by now is none of the entity's events any more.
+                    let read = || {
+                        Ok((!entity.passes_over(&event.event_type)).then(|| codec.decode(&event.event_type, payload.get())).transpose()?)
+                    };
+                    outcome.events.extend(self.caught("decode", outcome.position, read)?);
                 }
                 outcome.receipts.push(Receipt::again(event));
-                outcome.position = event.session_seq.unwrap_or(from);
-                from += 1;
-                left -= 1;
+                outcome.position = event.session_seq.unwrap_or(outcome.position);
             }
-            if page.events.is_empty() {
-                break;
+            if page.next.is_none() || outcome.receipts.last().is_none_or(|receipt| receipt.seq >= last) {
+                return Ok(outcome);
             }
         }
-        Ok(outcome)
     }
 
     /// Has a snapshot taken, where it is time for one.

@@ -102,26 +102,20 @@ impl Desk {
         Ok(Page { events: page.events.into_iter().map(with_payload).collect::<Result<_, _>>()?, next: page.next })
     }
 
-    /// The position of the event with this id, and how far that was looked for: as far as the mirror is; where it can't be read just
-    /// now, the ledger's lines are looked through instead, which takes as long as they are many.
-    pub(crate) fn find(&mut self, id: EventId) -> Result<(Option<u64>, Seq), Error> {
-        match self.find_mirrored(id) {
-            Ok(found) => Ok(found),
-            Err(error) => {
-                tracing::debug!(%error, "looking for a command in the ledger's lines, in place of the mirror's rows");
-                self.find_in_lines(id)
-            }
+    /// The position of the event with this id in the stream, where it is there. The mirror has what stands before its watermark; where
+    /// that is not as far as `forgotten`, or the mirror can't be read just now, the ledger's lines are looked through.
+    pub(crate) fn find(&mut self, session_id: &str, id: EventId, forgotten: Seq) -> Result<Option<u64>, Error> {
+        match self.find_mirrored(session_id, id) {
+            Ok((found, through)) if found.is_some() || through >= forgotten => return Ok(found),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "looking for a command in the ledger's lines, in place of the mirror's rows"),
         }
-    }
-
-    /// The same, of all that is durable: in the lines that the mirror has not got, too.
-    pub(crate) fn find_in_lines(&mut self, id: EventId) -> Result<(Option<u64>, Seq), Error> {
         let through = self.ledger.shared().durable.borrow().seq;
         let found = self.reader()?.find(id, through)?;
-        Ok((found.and_then(|event| event.session_seq), through))
+        Ok(found.filter(|event| event.session_id.as_deref() == Some(session_id)).and_then(|event| event.session_seq))
     }
 
-    fn find_mirrored(&mut self, id: EventId) -> Result<(Option<u64>, Seq), MirrorError> {
+    fn find_mirrored(&mut self, session_id: &str, id: EventId) -> Result<(Option<u64>, Seq), MirrorError> {
         let ledger_id = self.ledger.manifest().ledger_id;
         let mut mirror = match self.mirror.take() {
             // One that was replaced, or is being written anew, is opened again.
@@ -136,7 +130,7 @@ impl Desk {
             source: std::io::Error::other(error),
         })?;
         self.mirror = Some(mirror);
-        Ok((found.and_then(|stored| stored.session_seq()), through))
+        Ok((found.and_then(|stored| stored.position_in(session_id)), through))
     }
 
     fn reader(&mut self) -> Result<&mut StreamReader, Error> {

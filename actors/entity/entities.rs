@@ -1,5 +1,6 @@
 //! [`Entities`], what callers hold.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,9 +14,9 @@ use super::desk::{DeskEnd, DeskRef};
 use super::kind::{Kind, Posted, Table};
 use super::registry::{RegistryActor, RegistryMsg};
 use super::{EntityError, EntityOptions};
-use crate::actors::Ledger;
-use crate::entity::{Codec, Entity, PoisonEvent, check_key};
-use crate::{Error, LedgerError, Receipt};
+use crate::actors::{Durability, Ledger};
+use crate::entity::{Codec, Entity, PoisonEvent, check_key, panic_message};
+use crate::{Error, LedgerError, MirrorAck, Receipt};
 
 /// How often a command with a key is sent again where its answer was lost with an actor that was killed.
 const RETRIES_MAX: usize = 8;
@@ -30,12 +31,13 @@ pub struct Outcome<Event> {
     pub receipts: Vec<Receipt>,
     /// The stream's position behind them; where there are none, the position at which the command was decided.
     pub position: u64,
-    /// Whether a command with this key had been answered before: this is that answer again, and nothing was recorded.
+    /// Whether it was recorded before, by a command with this key that was sent earlier or by a try of this one whose answer was lost:
+    /// this is that answer.
     pub duplicate: bool,
 }
 
 /// The entities of one kind, on one store: at most one live entity a stream, spawned when something is sent to it. Cheap to clone;
-/// when the last clone is dropped, they end.
+/// when the last clone is dropped, they end. Until then they hold the store open.
 pub struct Entities<E: Entity> {
     handle: Arc<Handle<E>>,
 }
@@ -120,9 +122,10 @@ impl<E: Entity> Entities<E> {
         self.ask(session_id.as_ref(), None, command).await
     }
 
-    /// The same, once for each key of a stream: sent again, in this life of the process or a later one, the command is not decided again,
-    /// and gets the first answer. (One that was refused, or has caused nothing, has left nothing behind, and is decided again.) The key is kept in the
-    /// events, as the tag `command:<key>` and in the first one's id. What the command says is not compared.
+    /// The same, once for each key of a stream: sent again, in this life of the process or a later one, the command causes nothing more,
+    /// and gets the first answer; where `decide` is asked again, what it says is dropped. (One that was refused, or has caused nothing,
+    /// has left nothing behind, and is decided again.) The key is kept in the events, as the tag `command:<key>` and in the first one's
+    /// id. What the command says is not compared.
     ///
     /// # Errors
     /// [`EntityError`].
@@ -164,8 +167,15 @@ impl<E: Entity> Entities<E> {
     ) -> Result<T, EntityError<E::Error>> {
         let session_id = Arc::<str>::from(session_id);
         let (reply, answer) = oneshot::channel();
+        let stream = session_id.clone();
         let look = Box::new(move |state: Result<(&E::State, u64), EntityError<E::Error>>| {
-            let _ = reply.send(state.map(|(state, position)| look(state, position)));
+            let seen = state.and_then(|(state, position)| {
+                catch_unwind(AssertUnwindSafe(|| look(state, position))).map_err(|panic| {
+                    let message = panic_message(panic.as_ref());
+                    EntityError::Panicked { session_id: stream, position, part: "a look at the state", message }
+                })
+            });
+            let _ = reply.send(seen);
         });
         self.post(&session_id, move |permit| EntityMsg::Look(look, permit)).await?;
         answer.await.unwrap_or(Err(EntityError::OutcomeUnknown { session_id }))
@@ -183,12 +193,26 @@ impl<E: Entity> Entities<E> {
                 Err(error) => Ok(Err(error)),
             };
             match answer {
-                Ok(answer) => return answer.map_err(|error| if lost > 0 { of_a_repetition(error, &session_id) } else { error }),
+                Ok(Ok(outcome)) => return Ok(self.as_durable(outcome).await),
+                Ok(Err(error)) => return Err(if lost > 0 { of_a_repetition(error, &session_id) } else { error }),
                 // By its key it is recorded once.
                 Err(_) if key.is_some() && lost < RETRIES_MAX => lost += 1,
                 Err(_) => return Err(EntityError::OutcomeUnknown { session_id }),
             }
         }
+    }
+
+    /// Waits for the rows where the options say so; here, so that the entity goes on with its next command meanwhile.
+    async fn as_durable(&self, mut outcome: Outcome<E::Event>) -> Outcome<E::Event> {
+        let Kind { ledger, options, .. } = &*self.handle.kind;
+        let Some(last) = outcome.receipts.iter().map(|receipt| receipt.seq).max().filter(|_| options.durability == Durability::Mirrored)
+        else {
+            return outcome;
+        };
+        let mirrored = tokio::time::timeout(ledger.shared().options.mirrored_deadline, ledger.mirrored(last)).await;
+        let mirror = if matches!(mirrored, Ok(Ok(()))) { MirrorAck::Mirrored } else { MirrorAck::MirrorBehind };
+        outcome.receipts.iter_mut().for_each(|receipt| receipt.mirror = mirror);
+        outcome
     }
 
     async fn post(
@@ -242,19 +266,26 @@ impl<E: Entity> Entities<E> {
         &self.handle.kind.entity
     }
 
-    /// Ends the entities: what they were sent is done first. Other clones of this handle get [`EntityError::Closed`]. The store stays
-    /// open; close it after this.
+    /// Ends the entities: what they were sent is done first, but for what still waits for the store after `close_deadline` (a mirror that
+    /// is too far behind, say): that is recorded or not, never half. Other clones of this handle get [`EntityError::Closed`]. The store
+    /// stays open; close it after this.
     pub async fn close(self) {
         let Handle { kind, registry, desk } = &*self.handle;
         kind.close();
         let mut alive = kind.alive.subscribe();
-        let _ = alive.wait_for(|alive| *alive == 0).await;
-        let end = desk.lock().await.take();
+        let all_ended =
+            tokio::time::timeout(kind.ledger.shared().options.close_deadline, alive.wait_for(|alive| *alive == 0)).await.is_ok();
+        // Its end is that of those that are left.
         registry.stop(None);
+        if !all_ended {
+            let _ = alive.wait_for(|alive| *alive == 0).await;
+        }
+        let mut desk = desk.lock().await;
         kind.desk.close();
-        if let Some(end) = end {
+        if let Some(end) = desk.as_mut() {
             let _ = end.await;
         }
+        *desk = None;
     }
 }
 

@@ -26,7 +26,7 @@ pub enum EntityError<E> {
         session_id: Arc<str>,
         /// Its last position that was folded.
         position: u64,
-        /// What panicked: `decide` (with what writes its events and reads them back), or `State::default`.
+        /// What panicked: `decide` (with what writes its events and reads them back), `decode`, `State::default`, or a look at the state.
         part: &'static str,
         /// What the panic said.
         message: String,
@@ -60,9 +60,6 @@ pub enum EntityError<E> {
         /// The bound.
         max: usize,
     },
-    /// The store's redactor changes the name of the stream, so that nothing could be appended to it.
-    #[error("the store's redactor takes the stream's name for a secret; give the stream another name")]
-    StreamRedacted,
     /// The append was refused, or its outcome is unknown ([`AppendError::OutcomeUnknown`]).
     #[error(transparent)]
     Append(AppendError),
@@ -96,7 +93,10 @@ impl<E> EntityError<E> {
     /// Whether the same command, sent again later, can succeed without anyone's doing.
     pub fn is_retryable(&self) -> bool {
         match self {
-            EntityError::Contended { .. } | EntityError::TooMany { .. } | EntityError::OutcomeUnknown { .. } => true,
+            EntityError::Contended { .. }
+            | EntityError::Taken { .. }
+            | EntityError::TooMany { .. }
+            | EntityError::OutcomeUnknown { .. } => true,
             EntityError::Append(AppendError::Busy | AppendError::Rebuilding { .. }) => true,
             EntityError::Append(AppendError::MirrorTooFarBehind { .. } | AppendError::OutcomeUnknown { .. }) => true,
             EntityError::Read(error) => error.is_retryable(),

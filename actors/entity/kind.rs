@@ -3,7 +3,7 @@
 //! The table is behind one lock, and a message is sent while it is held: so nothing is sent to an entity behind its `Stop`, and no
 //! command is lost with one that is just being let go of.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -35,14 +35,23 @@ pub(crate) struct Kind<E: Entity> {
 
 pub(crate) struct Table<E: Entity> {
     slots: HashMap<Arc<str>, Slot<E>>,
-    poisoned: VecDeque<(Arc<str>, PoisonEvent)>,
+    /// The stream of each actor in `slots`.
+    streams: HashMap<ActorId, Arc<str>>,
+    /// The streams of `slots` in the order in which something was last sent to them.
+    used: BTreeMap<u64, Arc<str>>,
+    /// Messages that were sent: what that order is told by.
+    sent: u64,
+    poisoned: HashMap<Arc<str>, PoisonEvent>,
+    /// The streams of `poisoned`, the one that was found first in front.
+    order: VecDeque<Arc<str>>,
     supervisor: Option<ActorCell>,
 }
 
 struct Slot<E: Entity> {
     actor: ActorRef<EntityMsg<E>>,
     waiting: Arc<Semaphore>,
-    used: Instant,
+    /// When something was last sent to it, and its place in `Table::used`; `u64::MAX` where it has none yet.
+    used: (Instant, u64),
 }
 
 /// One of the actors that have not ended.
@@ -63,7 +72,44 @@ pub(crate) enum Posted {
 
 impl<E: Entity> Table<E> {
     pub(crate) fn new(supervisor: ActorCell) -> Table<E> {
-        Table { slots: HashMap::new(), poisoned: VecDeque::new(), supervisor: Some(supervisor) }
+        let (slots, streams, poisoned) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Table { slots, streams, used: BTreeMap::new(), sent: 0, poisoned, order: VecDeque::new(), supervisor: Some(supervisor) }
+    }
+
+    fn insert(&mut self, session_id: &Arc<str>, actor: ActorRef<EntityMsg<E>>, options: &EntityOptions) {
+        self.remove(session_id);
+        self.streams.insert(actor.get_id(), session_id.clone());
+        let slot = Slot { actor, waiting: Arc::new(Semaphore::new(permits(options))), used: (Instant::now(), u64::MAX) };
+        self.slots.insert(session_id.clone(), slot);
+        self.touch(session_id);
+    }
+
+    fn remove(&mut self, session_id: &str) -> Option<Slot<E>> {
+        let slot = self.slots.remove(session_id)?;
+        self.streams.remove(&slot.actor.get_id());
+        self.used.remove(&slot.used.1);
+        Some(slot)
+    }
+
+    /// Takes note that something is sent to it.
+    fn touch(&mut self, session_id: &Arc<str>) -> Option<&Slot<E>> {
+        let slot = self.slots.get_mut(session_id)?;
+        self.used.remove(&slot.used.1);
+        self.sent += 1;
+        slot.used = (Instant::now(), self.sent);
+        self.used.insert(self.sent, session_id.clone());
+        Some(slot)
+    }
+
+    /// The one that was idle for longest. Those that are not have been sent something just now, and are few at the end where this looks.
+    fn longest_idle(&self, options: &EntityOptions) -> Option<Arc<str>> {
+        self.used.values().find(|session_id| self.slots.get(*session_id).is_some_and(|slot| slot.is_idle(options))).cloned()
+    }
+
+    /// Forgets that a stream can't be folded; answers whether it was remembered.
+    fn forget(&mut self, session_id: &str) -> bool {
+        self.order.retain(|poisoned| &**poisoned != session_id);
+        self.poisoned.remove(session_id).is_some()
     }
 }
 
@@ -90,14 +136,13 @@ impl<E: Entity> Kind<E> {
         message: &mut Option<M>,
     ) -> Result<Posted, EntityError<E::Error>> {
         let mut table = self.table();
-        if let Some((_, poison)) = table.poisoned.iter().find(|(poisoned, _)| poisoned == session_id) {
+        if let Some(poison) = table.poisoned.get(session_id) {
             return Err(poison.clone().into());
         }
         if !table.slots.contains_key(session_id) {
             self.spawn(&mut table, session_id)?;
         }
-        let Some(slot) = table.slots.get_mut(session_id) else { return Err(EntityError::Closed) };
-        slot.used = Instant::now();
+        let Some(slot) = table.touch(session_id) else { return Err(EntityError::Closed) };
         let permit = match permit.take().map_or_else(|| slot.waiting.clone().try_acquire_owned(), Ok) {
             Ok(permit) => permit,
             Err(_) => return Ok(Posted::Full(slot.waiting.clone())),
@@ -119,10 +164,8 @@ impl<E: Entity> Kind<E> {
         let Some(supervisor) = table.supervisor.clone().filter(there) else { return Err(EntityError::Closed) };
         let max = self.options.entities_max.max(1);
         if table.slots.len() >= max && !table.slots.contains_key(session_id) {
-            let idle = table.slots.iter().filter(|(_, slot)| slot.is_idle(&self.options));
-            let longest = idle.min_by_key(|(_, slot)| slot.used).map(|(session_id, _)| session_id.clone());
-            let Some(longest) = longest else { return Err(EntityError::TooMany { max }) };
-            stop(table.slots.remove(&longest));
+            let Some(longest) = table.longest_idle(&self.options) else { return Err(EntityError::TooMany { max }) };
+            stop(table.remove(&longest));
         }
         self.alive.send_modify(|alive| *alive += 1);
         let turn = self.claims.turn(session_id, self.owner);
@@ -131,27 +174,37 @@ impl<E: Entity> Kind<E> {
         let _here = self.runtime.enter();
         let (actor, _starting) =
             ActorRuntime::spawn_linked_instant(None, EntityActor::default(), args, supervisor).map_err(|_| EntityError::Closed)?;
-        let slot = Slot { actor, waiting: Arc::new(Semaphore::new(permits(&self.options))), used: Instant::now() };
-        table.slots.insert(session_id.clone(), slot);
+        table.insert(session_id, actor, &self.options);
         Ok(())
     }
 
     /// Lets go of a stream's entity, once it has done what it was sent. Answers whether there was one.
     pub(crate) fn passivate(&self, session_id: &str) -> bool {
-        stop(self.table().slots.remove(session_id))
+        stop(self.table().remove(session_id))
     }
 
     /// Lets go of those that were idle for as long as the options say.
     pub(crate) fn passivate_idle(&self) {
         let after = self.options.passivate_after;
-        let idle = |slot: &Slot<E>| slot.used.elapsed() >= after && slot.is_idle(&self.options);
-        for (_, slot) in self.table().slots.extract_if(|_, slot| idle(slot)) {
-            stop(Some(slot));
+        let mut table = self.table();
+        let streams = table.used.values().map_while(|session_id| {
+            let slot = table.slots.get(session_id)?;
+            (slot.used.0.elapsed() >= after).then_some((session_id, slot))
+        });
+        let idle: Vec<_> = streams.filter(|(_, slot)| slot.is_idle(&self.options)).map(|(session_id, _)| session_id.clone()).collect();
+        for session_id in idle {
+            stop(table.remove(&session_id));
         }
     }
 
-    /// Takes note that this entity's stream can't be folded, and lets go of it.
-    pub(crate) fn poisoned(&self, actor: &ActorRef<EntityMsg<E>>, session_id: &Arc<str>, poison: &PoisonEvent) {
+    /// Lets go of this entity, which can do nothing any more; takes note of the event where that is why.
+    pub(crate) fn let_go(&self, actor: &ActorRef<EntityMsg<E>>, session_id: &Arc<str>, poison: Option<&PoisonEvent>) {
+        let mut table = self.table();
+        let is_it = |slot: &Slot<E>| slot.actor.get_id() == actor.get_id();
+        if table.slots.get(session_id).is_some_and(is_it) {
+            stop(table.remove(session_id));
+        }
+        let Some(poison) = poison else { return };
         // What is wrong with it may quote its payload, so that is for the caller alone.
         tracing::error!(
             entity = E::NAME,
@@ -159,29 +212,25 @@ impl<E: Entity> Kind<E> {
             event_type = poison.event_type,
             "an entity can't fold an event, and is stopped"
         );
-        let mut table = self.table();
-        let is_it = |slot: &Slot<E>| slot.actor.get_id() == actor.get_id();
-        if table.slots.get(session_id).is_some_and(is_it) {
-            stop(table.slots.remove(session_id));
+        table.forget(session_id);
+        while table.order.len() >= self.options.poisoned_max.max(1)
+            && let Some(first) = table.order.pop_front()
+        {
+            table.poisoned.remove(&first);
         }
-        table.poisoned.retain(|(poisoned, _)| poisoned != session_id);
-        while table.poisoned.len() >= self.options.poisoned_max.max(1) {
-            table.poisoned.pop_front();
-        }
-        table.poisoned.push_back((session_id.clone(), poison.clone()));
+        table.poisoned.insert(session_id.clone(), poison.clone());
+        table.order.push_back(session_id.clone());
     }
 
     /// Streams that can't be folded, as far as is remembered.
     pub(crate) fn poison(&self) -> Vec<PoisonEvent> {
-        self.table().poisoned.iter().map(|(_, poison)| poison.clone()).collect()
+        let table = self.table();
+        table.order.iter().filter_map(|session_id| table.poisoned.get(session_id).cloned()).collect()
     }
 
     /// Has the stream folded again when it is asked for. Answers whether it was remembered.
     pub(crate) fn forget_poison(&self, session_id: &str) -> bool {
-        let mut table = self.table();
-        let before = table.poisoned.len();
-        table.poisoned.retain(|(poisoned, _)| &**poisoned != session_id);
-        table.poisoned.len() < before
+        self.table().forget(session_id)
     }
 
     /// The streams that have a live entity, in no order.
@@ -196,7 +245,10 @@ impl<E: Entity> Kind<E> {
 
     /// Takes note that an actor has ended.
     pub(crate) fn ended(&self, id: ActorId) {
-        self.table().slots.retain(|_, slot| slot.actor.get_id() != id);
+        let mut table = self.table();
+        if let Some(session_id) = table.streams.get(&id).cloned() {
+            table.remove(&session_id);
+        }
     }
 
     /// Lets go of all of them, and takes no more.
@@ -206,6 +258,8 @@ impl<E: Entity> Kind<E> {
         for (_, slot) in table.slots.drain() {
             stop(Some(slot));
         }
+        table.streams.clear();
+        table.used.clear();
     }
 }
 

@@ -8,7 +8,8 @@ use crate::actors::Durability;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EntityOptions {
-    /// What a command's events must have reached before it is answered.
+    /// What a command's events must have reached before it is answered. With `Mirrored` the caller waits for the rows, up to the
+    /// store's `mirrored_deadline`, and the entity goes on with its next command meanwhile.
     pub durability: Durability,
     /// A snapshot is taken whenever so many events were folded since the last one. 256: that many take a millisecond or two to
     /// read and fold, and a snapshot costs about one transaction of SQLite. Zero: none are taken or read.
@@ -22,8 +23,8 @@ pub struct EntityOptions {
     pub redecisions_max: usize,
     /// Commands that may wait for one entity; whoever sends more waits. 1,024: a quarter of what may be on its way to the ledger.
     pub waiting_max: usize,
-    /// Entities that may live at once. 65,536: each costs an actor, some 2 KB, and its state. Past that the one that was idle for
-    /// longest is let go of first.
+    /// Entities that may live at once, those apart that were let go of and still have something to do. 65,536: each costs an actor, some
+    /// 2 KB, its state, and up to 20 KB for the keys that it remembers. Past that the one that was idle for longest is let go of first.
     pub entities_max: usize,
     /// Events that are read at a time while an entity is folded. 512: others' reads come in between.
     pub page_events_max: usize,

@@ -12,11 +12,13 @@
 mod signing;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ractor::thread_local::ThreadLocalActor;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::oneshot;
 
 use super::covering::Covering;
 use super::flusher::Flusher;
@@ -61,6 +63,9 @@ pub(crate) enum LedgerMsg {
     Mirrored { through: Seq, credit: usize, caught_up: bool, buffers: Vec<Vec<u8>> },
     /// The mirror has changed.
     Mirror(MirrorLink),
+    /// Answered with the position of the last event of this stream, those counted that are not durable yet; not at all where that can't
+    /// be told just now.
+    Position { session_id: Arc<str>, reply: oneshot::Sender<u64> },
     /// Try again to open the mirror to read.
     LookAgain,
     /// Flush, trim, answer with the head; refuse appends from then on.
@@ -124,6 +129,10 @@ impl ThreadLocalActor for LedgerActor {
                 state.mirrored(&me, through, credit, caught_up)
             }
             LedgerMsg::Mirror(link) => state.mirror(&me, link),
+            LedgerMsg::Position { session_id, reply } => {
+                state.position(&session_id, reply);
+                Ok(())
+            }
             LedgerMsg::LookAgain => {
                 state.look_cast = false;
                 let through = *state.context.shared.mirrored.borrow();
@@ -299,11 +308,8 @@ impl LedgerState {
         if self.context.shared.signer_changes.load(Ordering::Acquire) != self.signer_changes {
             self.see_to_signer();
         }
-        let mut lookup = Covering {
-            reader: self.lookup.as_mut().filter(|_| self.covered),
-            done: self.context.shared.mirrored.borrow().get(),
-            total: self.writer.head().seq.get(),
-        };
+        let (done, total) = (self.context.shared.mirrored.borrow().get(), self.writer.head().seq.get());
+        let mut lookup = Covering { reader: self.lookup.as_mut().filter(|_| self.covered), done, total };
         let staged = self.writer.stage(&append.drafts, &append.conditions, append.fresh, &mut lookup);
         if let Err(AppendError::Lookup(error)) = staged {
             // A replay looks into that; the append waits for it, or is told.
@@ -315,6 +321,15 @@ impl LedgerState {
             return Err(AppendError::Rebuilding { done: 0, total: self.writer.head().seq.get() });
         }
         staged
+    }
+
+    fn position(&mut self, session_id: &str, reply: oneshot::Sender<u64>) {
+        let (done, total) = (self.context.shared.mirrored.borrow().get(), self.writer.head().seq.get());
+        let mut lookup = Covering { reader: self.lookup.as_mut().filter(|_| self.covered), done, total };
+        // Who asked reads the stream where this can't be told.
+        if let Ok(position) = self.writer.session_seq(session_id, &mut lookup) {
+            let _ = reply.send(position);
+        }
     }
 
     /// Casts the flush behind what is in the mailbox, or writes at once where the group is large enough. While a group is in

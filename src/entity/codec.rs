@@ -181,8 +181,8 @@ impl<E: Entity> Codec<E> {
         })
     }
 
-    /// The draft of an event that a command causes in this stream. What [`Entity::draft`] does to its stream, its type, its payload and
-    /// the tag of the command's key is undone. The first event of a command with a key must be given [`command_id`] besides: `is_first`.
+    /// The draft of an event that a command causes in this stream. What [`Entity::draft`] does to its id, its stream, its type, its payload
+    /// and the tag of the command's key is undone. The first event of a command with a key must be given [`command_id`] besides: `is_first`.
     ///
     /// # Errors
     /// As [`Codec::encode`].
@@ -198,10 +198,8 @@ impl<E: Entity> Codec<E> {
         if let Some(tag) = tag.filter(|tag| !draft.tags().contains(tag)) {
             draft = draft.tag(tag);
         }
-        if let Some(key) = key.filter(|_| is_first) {
-            draft = draft.id(command_id(session_id, key));
-        }
-        Ok(draft)
+        // An id that another event has would be taken for a repetition of that one.
+        Ok(draft.with_id(key.filter(|_| is_first).map(|key| command_id(session_id, key))))
     }
 
     /// The event as it will be read once this draft is recorded. Whoever applies *that* one, and not the event that was encoded, has

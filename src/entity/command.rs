@@ -8,7 +8,8 @@ use crate::event::EventId;
 /// Bytes of the longest key: with what stands before it, it makes a tag of the 128 bytes that the format allows.
 pub const KEY_BYTES_MAX: usize = 120;
 
-const PREFIX: &str = "command:";
+/// What the tag of a command begins with.
+pub(super) const PREFIX: &str = "command:";
 const CONTEXT: &str = "counterfoil 2026-11-29 command id v1";
 
 /// The key has no byte, or too many.

@@ -2,8 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::command::PREFIX as COMMAND_PREFIX;
 use super::recent::Recent;
-use super::{Codec, Entity, Folded, PoisonEvent, Snapshot, command_tag};
+use super::{Codec, Entity, Folded, PoisonEvent, Snapshot, command_id};
 use crate::event::{EventRecord, Seq};
 use crate::ledger::Receipt;
 
@@ -61,8 +62,8 @@ impl<E: Entity> Live<E> {
     /// [`PoisonEvent`]; then this must not be used any more.
     pub(crate) fn absorb(&mut self, entity: &E, codec: &Codec<E>, event: &EventRecord, payload: Option<&str>) -> Result<(), PoisonEvent> {
         self.folded.absorb(entity, codec, event, payload)?;
-        let is_first = event.batch.is_none_or(|(at, _)| at == 1);
-        if is_first && event.domain_tags.iter().any(|tag| tag.starts_with(command_tag("").as_str())) {
+        let keys = event.domain_tags.iter().filter_map(|tag| tag.strip_prefix(COMMAND_PREFIX));
+        if keys.into_iter().any(|key| event.session_id.as_deref().is_some_and(|stream| command_id(stream, key) == event.id)) {
             self.recent.note(event.id, self.folded.position, event.seq);
         }
         Ok(())

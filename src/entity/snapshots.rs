@@ -15,11 +15,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use crate::event::{EventHash, LedgerId, Seq};
 use crate::ledger::io_advice;
@@ -37,6 +37,9 @@ const APPLICATION_ID: i64 = 0x4366_6f65;
 
 /// The WAL goes back to this size once it has been copied into the database, so that one burst of large states doesn't stay on disk.
 const WAL_BYTES_MAX: i64 = 16 << 20;
+
+/// How often one that waits for the file to be begun looks again.
+const POLL: Duration = Duration::from_millis(2);
 
 const TABLES: [&str; 2] = [
     "CREATE TABLE snapshots (
@@ -232,7 +235,7 @@ impl Snapshots {
     /// ```
     pub fn open(dir: &Path, ledger_id: LedgerId, busy_timeout: Duration) -> Result<Snapshots, SnapshotError> {
         let path = snapshots_path(dir);
-        let why = match Snapshots::open_once(dir, ledger_id, busy_timeout) {
+        let why = match Snapshots::open_patiently(dir, ledger_id, busy_timeout) {
             Ok(snapshots) => return Ok(snapshots),
             Err(Opening::Unusable(why)) => why.to_string(),
             Err(Opening::Failed(error)) if error.is_broken() => error.to_string(),
@@ -240,10 +243,21 @@ impl Snapshots {
         };
         tracing::warn!(path = %path.display(), why, "the entities' snapshots are of no use, and begun anew");
         Snapshots::remove(dir).map_err(|source| SnapshotError::Io { action: "removing", path: path.clone(), source })?;
-        Snapshots::open_once(dir, ledger_id, busy_timeout).map_err(|opening| match opening {
+        Snapshots::open_patiently(dir, ledger_id, busy_timeout).map_err(|opening| match opening {
             Opening::Failed(error) => error,
             Opening::Unusable(why) => SnapshotError::Io { action: "beginning anew", path, source: io::Error::other(why) },
         })
+    }
+
+    /// Where several begin the file at once, SQLite says to all but one that it is locked, without waiting as it does otherwise.
+    fn open_patiently(dir: &Path, ledger_id: LedgerId, busy_timeout: Duration) -> Result<Snapshots, Opening> {
+        let deadline = Instant::now() + busy_timeout;
+        loop {
+            match Snapshots::open_once(dir, ledger_id, busy_timeout) {
+                Err(Opening::Failed(error)) if error.is_busy() && Instant::now() < deadline => std::thread::sleep(POLL),
+                opened => return opened,
+            }
+        }
     }
 
     fn open_once(dir: &Path, ledger_id: LedgerId, busy_timeout: Duration) -> Result<Snapshots, Opening> {
@@ -443,6 +457,12 @@ impl Drop for Snapshots {
 }
 
 impl SnapshotError {
+    /// Whether somebody else holds a lock.
+    fn is_busy(&self) -> bool {
+        let SnapshotError::Sqlite { source, .. } = self else { return false };
+        matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    }
+
     /// Whether the file is of no use.
     fn is_broken(&self) -> bool {
         matches!(self, SnapshotError::Sqlite { source, .. } if fault_of(source) == MirrorFault::Broken)
@@ -490,7 +510,7 @@ fn prepare(conn: &mut Connection, ledger_id: LedgerId, erased: Seq) -> rusqlite:
 pub(crate) fn are_begun_after(dir: &Path, erased: Seq, busy_timeout: Duration) -> bool {
     let path = snapshots_path(dir);
     let is_there = |suffix: &&str| fs::symlink_metadata(beside(&path, suffix)).is_ok();
-    if !SUFFIXES.iter().any(|suffix| is_there(suffix)) {
+    if !SUFFIXES.iter().any(&is_there) {
         return true;
     }
     let read = || open_meta(&path, busy_timeout)?.query_row("SELECT erased_through FROM meta", [], |row| row.get::<_, i64>(0));

@@ -230,6 +230,12 @@ impl Draft {
         self
     }
 
+    /// The same with this id, or with none.
+    pub(crate) fn with_id(mut self, id: Option<EventId>) -> Draft {
+        self.id = id;
+        self
+    }
+
     /// The same with another type and payload.
     pub(crate) fn recording(mut self, event_type: EventType, payload: Payload) -> Draft {
         (self.event_type, self.payload) = (event_type, payload);

@@ -48,7 +48,8 @@ impl Conditions {
         self
     }
 
-    /// The last event of this stream must have this session_seq; 0: the stream has no event yet.
+    /// The last event of this stream must have this session_seq; 0: the stream has no event yet. It is the position before the batch,
+    /// also where the batch appends to the stream itself. A stream that is named twice must be at both positions.
     pub fn session(mut self, session_id: impl Into<String>, session_seq: u64) -> Conditions {
         self.sessions.push((session_id.into(), session_seq));
         self

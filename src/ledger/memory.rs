@@ -17,9 +17,10 @@ impl Stored {
         Stored(TailEvent::of(event))
     }
 
-    /// Its position in its stream.
-    pub fn session_seq(&self) -> Option<u64> {
-        self.0.receipt.session_seq
+    /// Its position in this stream, where it is one of its events.
+    #[cfg(feature = "actors")]
+    pub(crate) fn position_in(&self, session_id: &str) -> Option<u64> {
+        self.0.receipt.session_seq.filter(|_| self.0.session_id.as_deref() == Some(session_id))
     }
 }
 

@@ -27,23 +27,21 @@ pub enum StreamError {
         #[source]
         reason: RowFault,
     },
-    /// An event of the stream stands where another position belongs.
+    /// Events of a stream do not follow each other.
     #[error(
-        "{path}: stream `{session_id}` has event {found}{at} where event {expected} belongs; run `counterfoil parity --full` to see all \
-         differences, then `counterfoil repair --from ledger`; where the ledger itself lacks it, `counterfoil verify` says so",
-        at = seq.map(|seq| format!(" (seq {seq})")).unwrap_or_default()
+        "{path}: stream `{session_id}` lacks event {expected}{instead}; run `counterfoil parity --full` to see all differences, then \
+         `counterfoil repair --from ledger`; where the ledger itself lacks it, `counterfoil verify` says so",
+        instead = found.map(|(at, seq)| format!(" and has event {at} (seq {seq}) in its place")).unwrap_or_default()
     )]
     Position {
         /// The mirror, or a segment of the ledger.
         path: PathBuf,
         /// The stream.
         session_id: String,
-        /// What belongs there.
+        /// The position that is missing.
         expected: u64,
-        /// What stands there; 0 where nothing does.
-        found: u64,
-        /// Its seq, where something stands there.
-        seq: Option<Seq>,
+        /// What stands there: its position, 0 where it is of no stream, and its seq.
+        found: Option<(u64, Seq)>,
     },
     /// The ledger has not got the event up to which the mirror says that it mirrors.
     #[error(

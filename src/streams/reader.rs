@@ -368,8 +368,7 @@ fn position(
         path: scan::segment_of(ledger, line),
         session_id: query.session_id().to_owned(),
         expected: last + 1,
-        found,
-        seq: Some(event.seq),
+        found: Some((found, event.seq)),
     })
 }
 

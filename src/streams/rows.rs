@@ -79,10 +79,9 @@ pub(super) fn read(
     let mut rows = statement.query((query.session_id(), bound(lowest), bound(highest)))?;
     let mut line = Vec::new();
     while (lowest..=highest).contains(&expected) && !query.is_full(page.events.len(), page.bytes, 0) {
-        let wrong =
-            |found, seq| StreamError::Position { path: path.to_owned(), session_id: query.session_id().to_owned(), expected, found, seq };
+        let wrong = |found| StreamError::Position { path: path.to_owned(), session_id: query.session_id().to_owned(), expected, found };
         let Some(row) = rows.next()? else {
-            return Err(wrong(0, None).into());
+            return Err(wrong(None).into());
         };
         let (event, bytes) = checked(row, &mut line).map_err(|reason| StreamError::Row {
             path: path.to_owned(),
@@ -93,7 +92,7 @@ pub(super) fn read(
         })?;
         let found = event.session_seq().unwrap_or(0);
         if event.session_id() != Some(query.session_id()) || found != expected {
-            return Err(wrong(found, Some(event.seq)).into());
+            return Err(wrong(Some((found, event.seq))).into());
         }
         if !page.push(query, &event, bytes) {
             break;

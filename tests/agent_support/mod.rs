@@ -54,17 +54,25 @@ impl Model for Script {
     }
 }
 
+/// Leaves its text under its key, and a line in the log where the same command is running already. Some take so long that they
+/// are still at it when the next process has opened the store.
+const KEYED: &str = r#"
+f="keyed/$COUNTERFOIL_CALL_ID"
+mkdir "$f.running" || echo "twice at once: $1" >> log.txt
+[ -e "$f" ] || { sleep "$2"; echo "$1" > "$f.draft" && mv "$f.draft" "$f"; }
+rmdir "$f.running"
+read -r it < "$f"; echo "$it"
+"#;
+
 /// A tool that leaves this text somewhere, or none.
 fn tool(random: &mut Random, mark: &str) -> Tool {
-    let shell = |command: &str, keyed| Tool::Shell { command: command.to_owned(), args: vec![mark.to_owned()], keyed };
+    let seconds = if random.chance(5) { "0.3" } else { "0.01" };
+    let shell = |command: &str, keyed| Tool::Shell { command: command.to_owned(), args: vec![mark.to_owned(), seconds.to_owned()], keyed };
     match random.below(10) {
         0 => Tool::ReadFile { path: "facts.txt".to_owned() },
         1 => Tool::ReadFile { path: "../store/ledger.json".to_owned() },
         2..=4 => Tool::Pay { to: mark.to_owned(), cents: random.below(100_000) },
-        5..=6 => shell(
-            "f=\"keyed/$COUNTERFOIL_CALL_ID\"; [ -e \"$f\" ] || { echo \"$1\" > \"$f.draft\" && mv \"$f.draft\" \"$f\"; }; read -r it < \"$f\"; echo \"$it\"",
-            true,
-        ),
+        5..=6 => shell(KEYED, true),
         7 => shell("echo \"$1\" >> log.txt; exit 3", false),
         _ => shell("echo \"$1\" >> log.txt", false),
     }

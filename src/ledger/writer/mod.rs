@@ -384,7 +384,7 @@ impl Writer {
     }
 
     /// Position of the last event of a stream, staged ones counted; 0 where it has none.
-    fn session_seq(&mut self, session_id: &str, lookup: &mut dyn Lookup) -> Result<u64, AppendError> {
+    pub(crate) fn session_seq(&mut self, session_id: &str, lookup: &mut dyn Lookup) -> Result<u64, AppendError> {
         if let Some(last) = self.memory.session_seq(session_id) {
             return Ok(last);
         }

@@ -33,7 +33,6 @@ pub(super) enum Caught {
 /// Up to which event is counted, of which mirror.
 #[derive(Debug, PartialEq, Eq)]
 struct Counted {
-    ledger_id: String,
     seq: i64,
     event_hash: Vec<u8>,
     file: (i64, i64),
@@ -76,7 +75,7 @@ pub(super) fn step(file: &mut IndexFile, reader: &MirrorReader, ledger_id: Ledge
     // Most often there is nothing to do, and nobody is kept waiting for it.
     let counted = sides.index(counted(file.conn()))?;
     let is_up = counted.as_ref().is_some_and(|counted| counted.seq == number(mark.seq));
-    if is_up && sides.mirror(fits(&mirror, counted.as_ref(), reader, ledger_id, mark))? && sides.index(named(file.conn()))?.is_empty() {
+    if is_up && sides.mirror(fits(&mirror, counted.as_ref(), reader, mark))? && sides.index(named(file.conn()))?.is_empty() {
         return Ok(if file.is_in_place() { Caught::Up } else { Caught::Replaced });
     }
     drop(mirror);
@@ -90,7 +89,7 @@ pub(super) fn step(file: &mut IndexFile, reader: &MirrorReader, ledger_id: Ledge
     let mark = reader.watermark_since(ledger_id, Seq::ZERO)?;
     let counted = sides.index(self::counted(&index))?;
     let from = match counted {
-        Some(counted) if sides.mirror(fits(&mirror, Some(&counted), reader, ledger_id, mark))? => counted.seq,
+        Some(counted) if sides.mirror(fits(&mirror, Some(&counted), reader, mark))? => counted.seq,
         _ => {
             sides.index(
                 index.execute_batch("DELETE FROM sessions; DELETE FROM session_types; DELETE FROM named; DELETE FROM counted_through"),
@@ -101,7 +100,7 @@ pub(super) fn step(file: &mut IndexFile, reader: &MirrorReader, ledger_id: Ledge
     let (added, end, rows) = count(&mirror, &sides, from, mark.seq)?;
     sides.index(add(&index, added))?;
     recount(&index, &mirror, &sides, Seq::new(from.cast_unsigned()), end)?;
-    sides.index(keep(&index, &mirror, reader, ledger_id, end))?;
+    sides.index(keep(&index, &mirror, reader, end))?;
     sides.index(index.commit())?;
     Ok(if rows < ROWS { Caught::Up } else { Caught::More })
 }
@@ -115,27 +114,19 @@ fn file_of(reader: &MirrorReader) -> (i64, i64) {
 }
 
 fn counted(index: &Connection) -> rusqlite::Result<Option<Counted>> {
-    let read = |row: &rusqlite::Row<'_>| {
-        Ok(Counted { ledger_id: row.get(0)?, seq: row.get(1)?, event_hash: row.get(2)?, file: (row.get(3)?, row.get(4)?) })
-    };
-    index.query_row("SELECT ledger_id, seq, event_hash, device, inode FROM counted_through", [], read).optional()
+    let read = |row: &rusqlite::Row<'_>| Ok(Counted { seq: row.get(0)?, event_hash: row.get(1)?, file: (row.get(2)?, row.get(3)?) });
+    index.query_row("SELECT seq, event_hash, device, inode FROM counted_through", [], read).optional()
 }
 
-/// Whether what is counted are rows of this mirror.
-fn fits(
-    mirror: &Connection,
-    counted: Option<&Counted>,
-    reader: &MirrorReader,
-    ledger_id: LedgerId,
-    mark: Watermark,
-) -> rusqlite::Result<bool> {
-    let Some(counted) = counted else {
-        return Ok(false);
-    };
-    if counted.ledger_id != ledger_id.to_string() || counted.seq > number(mark.seq) || counted.file != file_of(reader) {
-        return Ok(false);
+/// Whether what is counted are rows of this mirror: its file is the same, and its row of that seq. The hash there stands for all before
+/// it, and for the ledger.
+fn fits(mirror: &Connection, counted: Option<&Counted>, reader: &MirrorReader, mark: Watermark) -> rusqlite::Result<bool> {
+    match counted {
+        Some(counted) if counted.seq <= number(mark.seq) && counted.file == file_of(reader) => {
+            Ok(counted.seq == 0 || hash_of(mirror, counted.seq)?.as_ref() == Some(&counted.event_hash))
+        }
+        _ => Ok(false),
     }
-    Ok(counted.seq == 0 || hash_of(mirror, counted.seq)?.as_ref() == Some(&counted.event_hash))
 }
 
 fn hash_of(mirror: &Connection, seq: i64) -> rusqlite::Result<Option<Vec<u8>>> {
@@ -266,13 +257,9 @@ fn named_row(mirror: &Connection, seq: i64) -> rusqlite::Result<Option<NamedRow>
         .optional()
 }
 
-fn keep(index: &Transaction<'_>, mirror: &Connection, reader: &MirrorReader, ledger_id: LedgerId, end: i64) -> rusqlite::Result<()> {
+fn keep(index: &Transaction<'_>, mirror: &Connection, reader: &MirrorReader, end: i64) -> rusqlite::Result<()> {
     let hash = hash_of(mirror, end)?.unwrap_or_default();
     let (device, inode) = file_of(reader);
-    index
-        .execute(
-            "INSERT OR REPLACE INTO counted_through VALUES (1, ?1, ?2, ?3, ?4, ?5)",
-            params![ledger_id.to_string(), end, hash, device, inode],
-        )
-        .map(drop)
+    let values = params![end, hash, device, inode];
+    index.execute("INSERT OR REPLACE INTO counted_through VALUES (1, ?1, ?2, ?3, ?4)", values).map(drop)
 }

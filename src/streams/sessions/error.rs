@@ -64,6 +64,17 @@ impl SessionsError {
     }
 }
 
+impl SessionsError {
+    /// Whether the file may have been removed while it was used: SQLite then misses it, or what it keeps beside it.
+    pub(super) fn may_be_removed(&self) -> bool {
+        use rusqlite::ErrorCode::SystemIoFailure;
+        match self {
+            SessionsError::Sqlite { source, .. } => source.sqlite_error_code() == Some(SystemIoFailure),
+            error => matches!(error, SessionsError::Gone { .. }),
+        }
+    }
+}
+
 fn advice(source: &rusqlite::Error) -> &'static str {
     use rusqlite::ErrorCode;
     match source.sqlite_error_code() {

@@ -19,6 +19,9 @@ const VERSION: i64 = 1;
 /// disk that is slow does not make listing fail.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// How often it is opened again where others remove it meanwhile.
+const TRIES: u32 = 3;
+
 const CREATE: &str = "
 CREATE TABLE sessions (
   number INTEGER PRIMARY KEY, session_id TEXT NOT NULL UNIQUE, events INTEGER NOT NULL, bytes INTEGER NOT NULL, first_seq INTEGER NOT NULL,
@@ -29,8 +32,7 @@ CREATE TABLE session_types (
   number INTEGER NOT NULL, event_type TEXT NOT NULL, events INTEGER NOT NULL, PRIMARY KEY (number, event_type)) WITHOUT ROWID;
 CREATE TABLE named (seq INTEGER PRIMARY KEY);
 CREATE TABLE counted_through (
-  one INTEGER PRIMARY KEY CHECK (one = 1), ledger_id TEXT NOT NULL, seq INTEGER NOT NULL, event_hash BLOB NOT NULL, device INTEGER NOT NULL,
-  inode INTEGER NOT NULL);
+  one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, event_hash BLOB NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL);
 ";
 
 /// The database.
@@ -43,25 +45,26 @@ pub(in crate::streams) struct IndexFile {
 }
 
 impl IndexFile {
-    /// Opens the list of this store, creating it where it is missing or of another version.
+    /// Opens the list of this store, creating it where it is missing, damaged or of another version.
     pub(super) fn open(dir: &Path) -> Result<IndexFile, SessionsError> {
         let path = derived::sessions_path(dir);
+        for _ in 1..TRIES {
+            match IndexFile::open_at(&path) {
+                Err(error) if error.is_damage() => IndexFile::remove(&path, &error)?,
+                Err(error) if error.may_be_removed() => {}
+                opened => return opened,
+            }
+        }
         match IndexFile::open_at(&path) {
-            Err(error) if error.is_damage() => IndexFile::removed(&path, &error),
+            Err(error) if error.may_be_removed() => IndexFile::temporary(),
             opened => opened,
         }
     }
 
-    /// Opens it anew, since this one is of no use.
-    pub(super) fn anew(&self, dir: &Path) -> Result<IndexFile, SessionsError> {
-        let source = rusqlite::Error::InvalidQuery;
-        IndexFile::removed(&derived::sessions_path(dir), &SessionsError::Sqlite { action: "reading", path: self.path.clone(), source })
-    }
-
-    fn removed(path: &Path, error: &SessionsError) -> Result<IndexFile, SessionsError> {
+    /// Removes it, since it is of no use.
+    pub(super) fn remove(path: &Path, error: &SessionsError) -> Result<(), SessionsError> {
         tracing::info!(path = %path.display(), %error, "the list of sessions is made anew");
-        derived::remove(path).map_err(|source| SessionsError::Io { action: "removing", path: path.to_owned(), source })?;
-        IndexFile::open_at(path)
+        derived::remove(path).map_err(|source| SessionsError::Io { action: "removing", path: path.to_owned(), source })
     }
 
     fn open_at(path: &Path) -> Result<IndexFile, SessionsError> {
@@ -86,6 +89,9 @@ impl IndexFile {
             }
             Ok(is_writable.then_some(conn))
         });
+        if !matches!(opened, Ok(Some(_))) && file_id(path).is_ok_and(|now| now != file) {
+            return Err(SessionsError::Gone { path: path.to_owned() });
+        }
         match opened {
             Ok(Some(conn)) => Ok(IndexFile { conn, path: path.to_owned(), file: Some(file) }),
             Ok(None) => IndexFile::temporary(),
@@ -95,7 +101,7 @@ impl IndexFile {
     }
 
     /// A database that SQLite removes by itself, in the system's folder for such.
-    fn temporary() -> Result<IndexFile, SessionsError> {
+    pub(super) fn temporary() -> Result<IndexFile, SessionsError> {
         let path = PathBuf::from("in a temporary file");
         let opened = Connection::open("").and_then(|mut conn| {
             prepare(&mut conn)?;
@@ -132,7 +138,8 @@ fn io_of(error: MirrorError) -> std::io::Error {
 fn prepare(conn: &mut Connection) -> rusqlite::Result<()> {
     conn.busy_timeout(BUSY)?;
     conn.pragma_update(None, "trusted_schema", false)?;
-    // It can be made anew, and need not outlast a power cut to the last page; a WAL keeps it whole.
+    // No WAL: one of a file that was removed could be taken for the new one's.
+    conn.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
     conn.pragma_update(None, "synchronous", "NORMAL")?;
     let version = |conn: &Connection| -> rusqlite::Result<(i64, i64)> {
         let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
@@ -141,8 +148,6 @@ fn prepare(conn: &mut Connection) -> rusqlite::Result<()> {
     if version(conn)? == (APPLICATION_ID, VERSION) {
         return Ok(());
     }
-    // Where another one is just making it too, this may fail, and one of us has done it.
-    let _ = conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()));
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     match version(&transaction)? {
         (APPLICATION_ID, VERSION) => return Ok(()),

@@ -78,14 +78,28 @@ impl SessionIndex {
     /// # Errors
     /// [`Error::Mirror`] where the mirror is missing or can't be read; [`Error::Sessions`].
     pub fn page(&mut self, query: &SessionsQuery) -> Result<SessionsPage, Error> {
+        let mut is_removed = false;
         for _ in 1..TRIES {
             match self.try_page(query) {
                 Ok(Some(page)) => return Ok(page),
-                Ok(None) => self.file = IndexFile::open(&self.dir)?,
                 Err(Error::Mirror(error)) if matches!(error, MirrorError::Gone { .. }) || error.may_be_unread() => self.mirror = None,
-                Err(Error::Sessions(error)) if error.is_damage() => self.file = self.file.anew(&self.dir)?,
+                Err(Error::Sessions(error)) if self.file.is_in_place() && !error.may_be_removed() => {
+                    if !error.is_damage() {
+                        return Err(error.into());
+                    }
+                    IndexFile::remove(self.file.path(), &error)?;
+                    self.file = IndexFile::open(&self.dir)?;
+                }
+                Ok(None) | Err(Error::Sessions(_)) => {
+                    is_removed = true;
+                    self.file = IndexFile::open(&self.dir)?;
+                }
                 Err(error) => return Err(error),
             }
+        }
+        if is_removed {
+            // Again and again, it seems: one of our own is left alone.
+            self.file = IndexFile::temporary()?;
         }
         let path = self.file.path().to_owned();
         self.try_page(query)?.ok_or_else(|| SessionsError::Gone { path }.into())

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::core::{check_head, draft};
+use crate::entity::own_stream;
 use crate::settings::{Settings, settings};
 
 /// As `#[tokio::main]` has it: as many workers as processors.
@@ -22,14 +23,15 @@ pub fn runtime() -> Result<Runtime> {
 /// Appends through the handle, acknowledged by the ledger or (`+mirrored`) by both legs.
 pub fn run(spec: &Spec, has: impl Fn(&str) -> bool) -> Result<Outcome> {
     let durability = if has("mirrored") { Durability::Mirrored } else { Durability::Ledger };
-    let ledger_only = has("ledger-only");
+    let (ledger_only, own) = (has("ledger-only"), has("own"));
     let Settings { ledger: options, syncs } = settings(has);
     let runtime = runtime()?;
     let store = options.store.clone();
     let ledger = runtime.block_on(Ledger::open_with(&spec.dir, options))?;
     let held = if ledger_only { Some(Held::mirror(spec)?) } else { None };
     let syncs_before = syncs.load(Ordering::Relaxed);
-    let load = Load { ledger: ledger.clone(), payloads: Payloads::new(spec.payload), durability, pacer: Pacer::new(spec, READY) };
+    let (payloads, pacer) = (Payloads::new(spec.payload), Pacer::new(spec, READY));
+    let load = Load { ledger: ledger.clone(), payloads, durability, own, pacer };
     let load = Arc::new(load);
     let meter = match spec.rate {
         None => runtime.block_on(closed(&load, spec.in_flight)),
@@ -65,12 +67,15 @@ pub struct Load {
     pub ledger: Ledger,
     pub payloads: Payloads,
     pub durability: Durability,
+    /// Each caller appends to a stream of its own.
+    pub own: bool,
     pub pacer: Pacer,
 }
 
 impl Load {
     async fn append(&self, caller: u64, n: u64, from: Instant) -> Result<()> {
         let draft = draft(&self.payloads, n, caller)?;
+        let draft = if self.own { draft.session(own_stream(caller)) } else { draft };
         self.ledger.append_with(draft, Expect::Any, self.durability).await?;
         self.pacer.done(caller as usize, from, 1);
         Ok(())

@@ -2,7 +2,7 @@
 
 use bench_load::{Outcome, Result, Spec};
 
-use crate::{actors, core, disk, soak, sqlite, upkeep};
+use crate::{actors, core, disk, entity, soak, sqlite, streams, upkeep};
 
 /// Runs a case in this process.
 pub fn run(spec: &Spec) -> Result<Outcome> {
@@ -24,6 +24,15 @@ pub fn run(spec: &Spec) -> Result<Outcome> {
         "repair-from-mirror" => upkeep::from_mirror(spec),
         "open" => upkeep::open(spec),
         "import" => upkeep::import(spec),
+        "entity" => entity::run(spec, has),
+        "entity-read" => entity::reads(spec, has),
+        "entity-keys" => entity::keys(spec, has),
+        "streams-make" => streams::make(spec, has),
+        "entity-open" => streams::open(spec, has),
+        "stream-middle" => streams::middle(spec),
+        "stream-backwards" => streams::backwards(spec),
+        "sessions" => streams::sessions(spec),
+        "sessions-first" => streams::first_list(spec),
         "soak" => soak::run(spec),
         other => Err(format!("there is no system {other:?}").into()),
     }

@@ -1,13 +1,16 @@
 //! Benchmarks of Counterfoil: alone on this disk, or side by side with what could be used instead. See README.md.
 //!
-//! - `plan` which cases there are · `runner` a process for each, in rounds · `results`, `targets`, `report`, `plot` what
+//! - `plan` which cases there are · `runner` a process for each, in rounds · `results`, `targets`, `report` (with `entity_report`), `plot` what
 //!   came of it · `machine` what it ran on · `growth`, `soak` long runs
-//! - `cases` what such a process does: `disk` yardsticks, `core`, `actors`, `sqlite`, `upkeep` (with `transcripts`); `settings` their options
+//! - `cases` what such a process does: `disk` yardsticks, `core`, `actors`, `sqlite`, `upkeep` (with `transcripts`), `entity` and `streams`
+//!   (with `tools`); `settings` their options
 
 mod actors;
 mod cases;
 mod core;
 mod disk;
+mod entity;
+mod entity_report;
 mod growth;
 mod machine;
 mod plan;
@@ -18,7 +21,9 @@ mod runner;
 mod settings;
 mod soak;
 mod sqlite;
+mod streams;
 mod targets;
+mod tools;
 mod transcripts;
 mod upkeep;
 
@@ -178,6 +183,7 @@ fn measure(rounds: &Rounds, peers: bool) -> Result<bool> {
         quick,
         seconds: rounds.seconds.unwrap_or(if quick { 0.15 } else { 2.0 }),
         lines: rounds.lines.unwrap_or(if quick { 2_000 } else { 100_000 }),
+        sizes: if quick { vec![800] } else { vec![10_000, 100_000, 1_000_000] },
         only: rounds.only.clone(),
     };
     let cases = plan(&wanted);

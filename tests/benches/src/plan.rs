@@ -25,6 +25,8 @@ pub enum Needs {
     Nothing,
     /// Our store of so many events.
     Ours(u64),
+    /// Ours, with a long stream among others, or (the second) with its events together; see `streams`.
+    Streams(u64, bool),
     /// crtx-store's.
     Crtx(u64),
 }
@@ -36,6 +38,8 @@ pub struct Wanted {
     pub seconds: f64,
     /// Events of the stores that are verified, compared, replayed.
     pub lines: u64,
+    /// Events of the stores in which one long stream is read, or its entity opened.
+    pub sizes: Vec<u64>,
     /// Parts of a case's key, one of which it must have; none: all cases.
     pub only: Vec<String>,
 }
@@ -86,6 +90,29 @@ pub const PER_APPEND: &[&str] = &["crtx", "okaywal", "logdb", "batpak", "batpak+
 /// Claude Code's transcripts, which most of what is imported is.
 pub const IMPORT_BESIDE: (&str, usize, usize) = ("actors+mirrored", 256, LARGE);
 
+/// Commands to entities, with as many plain appends in flight beside them: as they are elsewhere here, and (`+own`) each caller in a
+/// stream of its own, as an entity is.
+pub const COMMANDS: &[(&str, usize)] =
+    &[("entity", 1), ("entity+keyed", 1), ("actors", 1000), ("actors+own", 1000), ("entity", 1000), ("entity+keyed", 1000)];
+/// Looks at an entity's state, beside so many plain appends.
+pub const READS: (&str, [usize; 2]) = ("entity-read", [1, 256]);
+/// What is done with one stream, in stores of growing size.
+pub const STREAMS: &[&str] = &[
+    "entity-open",
+    "entity-open+together",
+    "entity-open+folded",
+    "entity-open+folded+together",
+    "stream-middle",
+    "stream-middle+together",
+    "stream-backwards",
+    "stream-backwards+together",
+    "sessions",
+];
+/// What is done with all of a store's events: it may grow with them.
+pub const FIRST_LIST: &str = "sessions-first";
+/// How many keys a stream has had, of which those of a new command are told.
+const KEYS: [u64; 2] = [1_000, 100_000];
+
 /// All cases that are wanted, in a fixed order.
 pub fn plan(wanted: &Wanted) -> Vec<Case> {
     let mut cases = Vec::new();
@@ -109,6 +136,7 @@ pub fn plan(wanted: &Wanted) -> Vec<Case> {
         }
     }
     cases.extend(upkeep(wanted));
+    cases.extend(entities(wanted));
     cases.retain(|case| wanted.peers || case.program == Program::Ours);
     cases.retain(|case| wanted.only.is_empty() || wanted.only.iter().any(|part| key(&case.spec).contains(part)));
     let yardstick = append(Program::Ours, IMPORT_BESIDE.0, IMPORT_BESIDE.1, IMPORT_BESIDE.2, None, wanted);
@@ -155,6 +183,24 @@ fn upkeep(wanted: &Wanted) -> Vec<Case> {
     cases
 }
 
+/// Entities and streams.
+fn entities(wanted: &Wanted) -> Vec<Case> {
+    let ours = |system: &str, in_flight| append(Program::Ours, system, in_flight, SMALL, None, wanted);
+    let mut cases: Vec<Case> = COMMANDS.iter().map(|(system, in_flight)| ours(system, *in_flight)).collect();
+    let of = |system: &str, events_max| {
+        let case = ours(system, 1);
+        Case { spec: Spec { events_max, ..case.spec }, ..case }
+    };
+    let keys = if wanted.quick { &KEYS[..1] } else { &KEYS[..] };
+    cases.extend(READS.1.map(|in_flight| ours(READS.0, in_flight)));
+    cases.extend(keys.iter().map(|keys| of("entity-keys", *keys)));
+    for system in STREAMS.iter().chain([&FIRST_LIST]) {
+        let together = system.contains("+together");
+        cases.extend(wanted.sizes.iter().map(|&events| Case { store: Needs::Streams(events, together), ..of(system, events) }));
+    }
+    cases
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,12 +209,21 @@ mod tests {
     fn an_import_is_never_measured_alone() {
         for (quick, only) in [(false, vec!["/395", "#"]), (false, vec!["import"]), (false, vec![]), (true, vec!["import"])] {
             let only = only.into_iter().map(str::to_owned).collect();
-            let cases = plan(&Wanted { peers: true, quick, seconds: 1.0, lines: 1000, only });
+            let cases = plan(&Wanted { peers: true, quick, seconds: 1.0, lines: 1000, sizes: vec![1, 2, 3], only });
             let beside = cases.iter().filter(|case| key(&case.spec) == "actors+mirrored/256/1140").count();
             assert_eq!(beside, 1);
         }
         let only = vec!["actors/16".to_owned()];
-        let cases = plan(&Wanted { peers: false, quick: false, seconds: 1.0, lines: 1000, only });
+        let cases = plan(&Wanted { peers: false, quick: false, seconds: 1.0, lines: 1000, sizes: vec![1, 2, 3], only });
         assert!(cases.iter().all(|case| case.spec.system == "actors"));
+    }
+
+    #[test]
+    fn no_case_is_there_twice() {
+        for quick in [false, true] {
+            let cases = plan(&Wanted { peers: true, quick, seconds: 1.0, lines: 1000, sizes: vec![1, 2, 3], only: Vec::new() });
+            let keys: std::collections::BTreeSet<_> = cases.iter().map(|case| key(&case.spec)).collect();
+            assert_eq!(keys.len(), cases.len());
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use bench_load::Outcome;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle, presets};
 
+use crate::entity_report;
 use crate::plan::{LARGE, RATES, SMALL};
 use crate::results::{Results, Spread, append_key};
 use crate::targets::targets;
@@ -60,7 +61,7 @@ pub struct Sheet {
 }
 
 impl Sheet {
-    fn new(title: impl Into<String>, head: &[&str]) -> Sheet {
+    pub fn new(title: impl Into<String>, head: &[&str]) -> Sheet {
         Sheet { title: title.into(), head: head.iter().map(|cell| (*cell).to_owned()).collect(), rows: Vec::new() }
     }
 
@@ -102,6 +103,7 @@ pub fn sheets(results: &Results) -> Vec<Sheet> {
     }
     sheets.push(open_loops(results));
     sheets.push(upkeep(results));
+    sheets.extend(entity_report::sheets(results));
     sheets.push(not_measured(results));
     sheets.retain(|sheet| !sheet.rows.is_empty());
     sheets

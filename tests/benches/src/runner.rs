@@ -44,6 +44,7 @@ impl Runner {
             let (name, program, system, events) = match case.store {
                 Needs::Nothing => continue,
                 Needs::Ours(events) => (format!("ours-{events}"), Program::Ours, "actors", events),
+                Needs::Streams(events, together) => (streams_name(events, together), Program::Ours, streams_make(together), events),
                 Needs::Crtx(events) => (format!("crtx-{events}"), Program::Peers, "crtx-make", events),
             };
             if self.stores.contains_key(&name) {
@@ -93,7 +94,8 @@ impl Runner {
         if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
             return Ok(false);
         }
-        for case in cases.iter().filter(|case| case.store == Needs::Nothing && case.spec.rate.is_none() && case.spec.system != "import") {
+        for case in cases.iter().filter(|case| case.store == Needs::Nothing && case.spec.rate.is_none() && case.spec.events_max == u64::MAX)
+        {
             let counted = self.in_fresh_dir(&case.spec, |spec| {
                 let counts = self.work.join("strace");
                 let mut strace = Command::new("strace");
@@ -120,6 +122,7 @@ impl Runner {
         let store = match case.store {
             Needs::Nothing => None,
             Needs::Ours(events) => self.stores.get(&format!("ours-{events}")),
+            Needs::Streams(events, together) => self.stores.get(&streams_name(events, together)),
             Needs::Crtx(events) => self.stores.get(&format!("crtx-{events}")),
         };
         let program = self.program(case.program)?;
@@ -155,6 +158,8 @@ impl Runner {
                 (None, u64::MAX) => format!("{}/{}", case.spec.in_flight, case.spec.payload),
                 // It is compared with both legs at 256 in flight, and writes as they do.
                 _ if case.spec.system == "import" => "256/1140".to_owned(),
+                // The sizes of one thing beside each other.
+                _ if matches!(case.store, Needs::Streams(..)) => case.spec.system.clone(),
                 _ => "#".to_owned(),
             };
             blocks.entry(block).or_default().push(index);
@@ -179,6 +184,14 @@ impl Drop for Runner {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.work);
     }
+}
+
+fn streams_make(together: bool) -> &'static str {
+    if together { "streams-make+together" } else { "streams-make" }
+}
+
+fn streams_name(events: u64, together: bool) -> String {
+    format!("{}-{events}", streams_make(together))
 }
 
 /// Runs a case in a process of its own.

@@ -26,8 +26,8 @@ pub fn run(spec: &Spec) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     for number in 0..PARTS {
         let pacer = Pacer::new(&part, Duration::ZERO);
-        let load = Load { ledger: ledger.clone(), payloads: Payloads::new(spec.payload), durability: Durability::Ledger, pacer };
-        let load = Arc::new(load);
+        let (payloads, durability) = (Payloads::new(spec.payload), Durability::Ledger);
+        let load = Arc::new(Load { ledger: ledger.clone(), payloads, durability, own: false, pacer });
         let (seen, meter) = watched(&spec.dir, || runtime.block_on(closed(&load, spec.in_flight)))?;
         let done = meter.stop(load.pacer.outcome());
         let status = ledger.status();

@@ -15,8 +15,8 @@ use counterfoil::attest::{Attestor, MemoryKey};
 use counterfoil::checkpoint::Checkpointer;
 use counterfoil::keys::{KeyChange, KeyReason};
 use counterfoil::{
-    Conditions, LedgerReader, MirrorReader, Options, Seq, SignatureRules, Store, Writer, claim, parity_full, repair_from_ledger, repair_from_mirror, replay_store, verify,
-    verify_signed,
+    Conditions, LedgerReader, MirrorReader, Options, Seq, SignatureRules, Store, Writer, claim, parity_full, repair_from_ledger,
+    repair_from_mirror, replay_store, verify, verify_signed,
 };
 
 use crate::actors::runtime;

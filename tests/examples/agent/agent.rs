@@ -29,12 +29,14 @@ pub enum Step {
     Recorded(Call, Outcome),
 }
 
+pub type Watch = Arc<dyn Fn(&str, Step) + Send + Sync>;
+
 pub struct Agent {
     pub conversations: Entities<Conversations>,
     pub model: Arc<dyn Model>,
     pub tools: Tools,
     /// Told of each step, with the stream.
-    pub watch: Arc<dyn Fn(&str, Step) + Send + Sync>,
+    pub watch: Watch,
 }
 
 impl Agent {

@@ -101,6 +101,14 @@ pub fn effect_key(stream: &str, call: &str) -> EventId {
     command_id(stream, &result_key(call))
 }
 
+/// What `tool_call.v1` was.
+#[derive(Deserialize)]
+struct CallV1 {
+    id: String,
+    command: String,
+}
+
+/// The kind of entity that a conversation is.
 pub struct Conversations;
 
 impl Entity for Conversations {
@@ -142,9 +150,7 @@ impl Entity for Conversations {
     /// Once the shell was the only tool, and a call was its command.
     fn upcasts(&self) -> Upcasts {
         Upcasts::none().upcast("tool_call.v1", "tool_call.v2", |call| {
-            let (Some(id), Some(command)) = (call["id"].as_str(), call["command"].as_str()) else {
-                return Err("it has no id or no command".to_owned());
-            };
+            let CallV1 { id, command } = serde_json::from_value(call).map_err(|error| error.to_string())?;
             Ok(serde_json::json!({"id": id, "tool": {"shell": {"command": command, "args": [], "keyed": false}}}))
         })
     }

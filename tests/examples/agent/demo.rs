@@ -41,7 +41,7 @@ pub fn demonstrate(dir: &Path, agent: &dyn Fn() -> Command, out: &mut dyn Write)
     let kill = Kill {
         at: |step| matches!(step, Step::Begun(Call { tool: Tool::Shell { .. }, .. })),
         once: Some(&books),
-        moment: "the command is running",
+        moment: "the command has begun",
     };
     life(agent(), Some(kill), out)?;
 

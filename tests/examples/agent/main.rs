@@ -10,7 +10,7 @@
 //!   do · `model` what it is told to
 //! - `run` the program · `demo` kills it · `show` reads what is recorded
 
-#![allow(clippy::print_stdout)] // it is a program
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a program
 
 mod agent;
 mod conversation;
@@ -22,22 +22,42 @@ mod show;
 mod tools;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
-use crate::agent::Error;
+use crate::agent::{Error, Step};
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    match obey(&args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn obey(args: &[String]) -> Result<(), Error> {
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => tokio::task::block_in_place(demonstrate),
-        ["run", dir] => run::run(Path::new(dir), run::tell).await,
+        ["run", dir] => {
+            run::run(Path::new(dir), tell).await?;
+            println!("Done. What was said: cargo run --example agent -- show {dir}");
+            Ok(())
+        }
         ["run", dir, "--steps"] => run::run(Path::new(dir), run::step).await,
         ["show", dir] => {
             show::conversation(Path::new(dir), &mut std::io::stdout())?;
             show::checks(Path::new(dir), &mut std::io::stdout())
         }
         _ => Err("use `agent`, `agent run DIR` or `agent show DIR`".into()),
+    }
+}
+
+fn tell(_: &str, step: Step) {
+    if let Some(line) = run::line(&step) {
+        println!("{line}");
     }
 }
 

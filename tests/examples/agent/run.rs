@@ -23,20 +23,14 @@ pub async fn run(dir: &Path, watch: impl Fn(&str, Step) + Send + Sync + 'static)
     let work = dir.join("work");
     let tools = Tools::new(&work)?;
     if !work.join("invoice.txt").exists() {
-        fs::write(work.join("invoice.txt"), INVOICE)?;
+        fs::write(work.join("invoice.new"), INVOICE)?;
+        fs::rename(work.join("invoice.new"), work.join("invoice.txt"))?; // it may be killed here as well
     }
     let agent = Agent { conversations, model: Arc::new(Bookkeeper), tools, watch: Arc::new(watch) };
     agent.converse(STREAM, QUESTION).await?;
     agent.conversations.close().await;
     ledger.close().await?;
     Ok(())
-}
-
-/// Prints what is found and what is recorded, for people.
-pub fn tell(_stream: &str, step: Step) {
-    if let Some(line) = line(&step) {
-        println!("  {line}");
-    }
 }
 
 /// Prints each step as JSON, and waits for a line before it goes on: so whoever has started this process can kill it at one.

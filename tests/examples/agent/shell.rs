@@ -2,7 +2,6 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -13,25 +12,25 @@ use counterfoil::EventId;
 
 use crate::conversation::Outcome;
 
-/// How long a command may take. Then it is killed, with all that it has started.
-const RUNS_FOR: Duration = Duration::from_secs(10);
 /// How long the output of a command that has ended is waited for: something that it left in the background may hold it open.
 const OUTPUT_WAIT: Duration = Duration::from_millis(200);
-/// How long commands of an earlier process are waited for.
-const EARLIER_WAIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(1);
 /// Bytes of output that are kept. 16 KiB: a model reads no more.
 const OUTPUT_BYTES_MAX: usize = 16 << 10;
 /// A command holds a lock on this file for as long as it runs, whoever has started it and whether or not they live.
 const RUNNING: &str = ".running";
 
-/// Runs a command. An error says that nobody knows whether it was carried out.
-pub fn run(dir: &Path, command: &str, args: &[String], key: Option<EventId>) -> io::Result<Outcome> {
+/// Runs a command, for so long at most: then it is killed, with all that it has started. An error says that nobody knows whether it was
+/// carried out.
+pub fn run(dir: &Path, command: &str, args: &[String], key: Option<EventId>, runs_for: Duration) -> io::Result<Outcome> {
     let lock = running(dir)?;
     lock.lock_shared()?;
     let (output, writer) = io::pipe()?;
     let mut sh = Command::new("sh");
-    sh.args(["-c", command, "sh"]).args(args).current_dir(dir).process_group(0).env_remove("COUNTERFOIL_CALL_ID");
+    sh.args(["-c", command, "sh"]).args(args).current_dir(dir).env_remove("COUNTERFOIL_CALL_ID");
+    // A group of its own, so that it can be killed with all that it has started.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut sh, 0);
     // Its input is the locked file, which has nothing in it.
     sh.stdin(lock).stdout(writer.try_clone()?).stderr(writer);
     if let Some(key) = key {
@@ -40,27 +39,30 @@ pub fn run(dir: &Path, command: &str, args: &[String], key: Option<EventId>) -> 
     let mut child = sh.spawn()?;
     drop(sh); // and with it this process's end of the pipe and of the lock
     let output = Output::of(output);
-    let deadline = Instant::now() + RUNS_FOR;
-    let status = loop {
+    let deadline = Instant::now() + runs_for;
+    let ended = loop {
         match child.try_wait()? {
-            Some(status) => break status,
+            Some(status) => break Some(status),
             None if Instant::now() < deadline => thread::sleep(POLL),
-            None => {
-                end_group(child.id())?;
-                child.wait()?;
-                let reason = format!("killed after {} s; what it had done by then is done\n{}", RUNS_FOR.as_secs(), output.take());
-                return Ok(Outcome::Failed { reason });
-            }
+            None => break None,
         }
     };
+    if ended.is_none() {
+        end_group(child.id())?;
+        child.wait()?;
+    }
     let output = output.take();
-    Ok(if status.success() { Outcome::Done { output } } else { Outcome::Failed { reason: format!("{status}\n{output}") } })
+    Ok(match ended {
+        Some(status) if status.success() => Outcome::Done { output },
+        Some(status) => Outcome::Failed { reason: format!("{status}\n{output}") },
+        None => Outcome::Failed { reason: format!("killed after {} ms; what it had done by then is done\n{output}", runs_for.as_millis()) },
+    })
 }
 
-/// Waits until no command runs that an earlier process has started: one that was killed takes nobody with it.
-pub fn wait_for_earlier(dir: &Path) -> io::Result<()> {
+/// Waits, for so long at most, until no command runs that an earlier process has started: a process that is killed leaves them running.
+pub fn wait_for_earlier(dir: &Path, wait: Duration) -> io::Result<()> {
     let lock = running(dir)?;
-    let deadline = Instant::now() + EARLIER_WAIT;
+    let deadline = Instant::now() + wait;
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(()),

@@ -3,35 +3,31 @@
 use std::io::Write;
 use std::path::Path;
 
-use counterfoil::entity::Codec;
+use counterfoil::entity::{Codec, Folded};
 use counterfoil::{LedgerReader, Options, Seq, StreamQuery, StreamReader, parity_full, verify};
 
 use crate::agent::Error;
 use crate::conversation::{Call, Conversations, Outcome, Said};
 use crate::run::STREAM;
 
-/// Each event of the conversation, with its position.
+/// Each event of the conversation, with its position, and the calls that are open.
 pub fn conversation(dir: &Path, out: &mut dyn Write) -> Result<(), Error> {
-    let codec = Codec::new(&Conversations)?;
+    let (codec, mut folded) = (Codec::new(&Conversations)?, Folded::<Conversations>::default());
     let mut reader = StreamReader::open(dir.join("store"), &Options::default())?;
-    let mut open: Vec<Call> = Vec::new();
     let mut query = Some(StreamQuery::new(STREAM));
     while let Some(asked) = query.take() {
         let page = reader.page(&asked, Seq::MAX)?;
         for event in &page.events {
-            let Some(payload) = reader.payload(event)? else { continue };
-            let said = codec.decode(&event.event_type, payload.get())?;
-            writeln!(out, "{:>4}  {}", event.session_seq.unwrap_or_default(), line(&said))?;
-            match said {
-                Said::Called(call) => open.push(call),
-                Said::Resulted { call, .. } => open.retain(|open| open.id != call),
-                Said::Asked { .. } | Said::Answered { .. } => {}
+            let payload = reader.payload(event)?;
+            folded.absorb(&Conversations, &codec, event, payload.as_ref().map(|payload| payload.get()))?;
+            if let Some(said) = folded.state.said.last() {
+                writeln!(out, "{:>4}  {}", folded.position, line(said))?;
             }
         }
         query = page.next.map(|next| asked.from(next));
     }
-    for call in open {
-        writeln!(out, "      open    {} {}: it has no result yet", call.id, call.tool)?;
+    for Call { id, tool } in &folded.state.open {
+        writeln!(out, "      open    {id} {tool}: it has no result yet")?;
     }
     Ok(())
 }

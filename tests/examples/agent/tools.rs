@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use counterfoil::EventId;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,10 @@ use crate::shell;
 
 /// Bytes of a file that the model is shown. 64 KiB: more is no use to it.
 const FILE_BYTES_MAX: u64 = 64 << 10;
+/// How long a command of the shell may take.
+const SHELL_RUNS_FOR: Duration = Duration::from_secs(10);
+/// How long a command that an earlier process has started is waited for.
+const EARLIER_WAIT: Duration = Duration::from_secs(30);
 
 /// A tool, with what it is to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,7 +80,7 @@ impl Tools {
     /// Takes the folder over, once no command that an earlier process started there is running any more.
     pub fn new(dir: &Path) -> io::Result<Tools> {
         fs::create_dir_all(dir.join("bank"))?;
-        shell::wait_for_earlier(dir)?;
+        shell::wait_for_earlier(dir, EARLIER_WAIT)?;
         Ok(Tools { dir: dir.to_owned() })
     }
 
@@ -87,7 +92,7 @@ impl Tools {
                 Err(error) => Outcome::Failed { reason: format!("{path}: {error}") },
             }),
             Tool::Pay { to, cents } => Ok(Outcome::Done { output: self.pay(to, *cents, key)? }),
-            Tool::Shell { command, args, keyed } => shell::run(&self.dir, command, args, keyed.then_some(key)),
+            Tool::Shell { command, args, keyed } => shell::run(&self.dir, command, args, keyed.then_some(key), SHELL_RUNS_FOR),
         }
     }
 

@@ -9,7 +9,7 @@ mod payload;
 mod spec;
 mod threads;
 
-pub use meter::{Meter, peak_kib, resident_kib};
+pub use meter::{Meter, forget_peak, peak_kib, resident_kib};
 pub use pacer::Pacer;
 pub use payload::{Payloads, SESSIONS, session};
 pub use spec::{Outcome, Spec};
