@@ -628,6 +628,12 @@ impl LedgerState {
             match MirrorReader::open(dir, self.context.manifest.ledger_id, timeout) {
                 Ok(reader) if !reader.is_frozen() => self.lookup = Some(reader),
                 Ok(_) => tracing::warn!(actor = "ledger", "the mirror can be read only as if nobody wrote to it"),
+                Err(error @ MirrorError::Missing { .. }) => {
+                    // SqliteActor may have nothing to write, and so never see that what it has open is no longer there.
+                    self.to_mirror.unlink();
+                    let doubt = Inner::MirrorUnreadable { doubt: Doubt::Unchecked, reason: error.to_string() };
+                    let _ = self.context.supervisor.cast(doubt.into());
+                }
                 Err(error) => tracing::warn!(actor = "ledger", %error, "the mirror can't be read just now"),
             }
         }

@@ -10,8 +10,6 @@ use counterfoil::actors::entity::{EntityError, EntityOptions};
 use counterfoil::actors::{Ledger, LedgerOptions};
 use counterfoil::*;
 use rusqlite::Connection;
-use tokio::task::{JoinError, JoinHandle};
-use tokio::time::error::Elapsed;
 
 use super::bank::{Account, Bank, Short, State};
 use super::chance::Chance;
@@ -232,26 +230,12 @@ impl World {
                 Err(_) => {
                     // An append that needs the mirror's rows waits for as long as it is locked.
                     self.locks = [None, None];
-                    self.hurry(running).await
+                    tokio::time::timeout(DEADLINE, running).await
                 }
             };
             done.push(ended.unwrap_or_else(|_| panic!("it hangs: {what}; {:?}", self.ledger().status())).unwrap());
         }
         done
-    }
-
-    /// Waits for something that takes long. Where the mirror was removed, an append that needs it waits until somebody sees that.
-    async fn hurry<T>(&mut self, mut running: JoinHandle<T>) -> Result<Result<T, JoinError>, Elapsed> {
-        match tokio::time::timeout(Duration::from_secs(2), &mut running).await {
-            Err(_) if self.mirror_is_behind => {
-                self.count("stalled until SqliteActor was killed");
-                eprintln!("a stall: {:?}", self.ledger().status());
-                Op::KillSqlite.run(0, self.bank(), self.ledger()).await;
-            }
-            Err(_) => {}
-            Ok(ended) => return Ok(ended),
-        }
-        tokio::time::timeout(DEADLINE, running).await
     }
 
     fn positions(&self) -> BTreeMap<String, usize> {
