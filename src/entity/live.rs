@@ -15,13 +15,17 @@ pub(crate) struct Live<E: Entity> {
     pub recent: Recent,
     /// The position of its last snapshot; 0 where it has none.
     pub kept_at: u64,
+    /// The snapshots' file that was open when its fold began: the only one that its state may go to.
+    pub file: Option<u64>,
+    /// How often in a row no snapshot could be taken of it.
+    pub refused: u32,
     /// All that the stream has up to this seq of the ledger is folded.
     pub synced: Seq,
 }
 
 impl<E: Entity> Default for Live<E> {
     fn default() -> Live<E> {
-        Live { folded: Folded::default(), recent: Recent::default(), kept_at: 0, synced: Seq::ZERO }
+        Live { folded: Folded::default(), recent: Recent::default(), kept_at: 0, file: None, refused: 0, synced: Seq::ZERO }
     }
 }
 
@@ -34,7 +38,8 @@ impl<E: Entity> Live<E> {
         let read = catch_unwind(AssertUnwindSafe(|| serde_json::from_str(&snapshot.state)));
         let state: E::State = read.map_err(|_| "reading it has panicked".to_owned())?.map_err(|error| error.to_string())?;
         let folded = Folded { state, position: snapshot.session_seq, seq: snapshot.seq, event_hash: snapshot.event_hash };
-        Ok(Live { recent: Recent::behind(folded.seq), kept_at: folded.position, synced: folded.seq, folded })
+        let (recent, synced) = (Recent::behind(folded.seq), folded.seq);
+        Ok(Live { recent, kept_at: folded.position, file: None, refused: 0, synced, folded })
     }
 
     /// A snapshot of it as it is.

@@ -199,6 +199,7 @@ pub struct Snapshots {
     dir: PathBuf,
     path: PathBuf,
     ledger_id: LedgerId,
+    busy_timeout: Duration,
     /// Which files they are: the database, and its WAL.
     files: [FileId; 2],
 }
@@ -282,7 +283,7 @@ impl Snapshots {
         let erased = if is_new { erased_through(dir, busy_timeout) } else { Seq::ZERO };
         prepare(&mut conn, ledger_id, erased).map_err(opening)??;
         let wal = file_id(&beside(&path, "-wal")).map_err(io("looking at the WAL of"))?;
-        Ok(Snapshots { conn, dir: dir.to_owned(), path, ledger_id, files: [file, wal] })
+        Ok(Snapshots { conn, dir: dir.to_owned(), path, ledger_id, busy_timeout, files: [file, wal] })
     }
 
     /// The last state that was kept of an entity. One of another version, or that is not as it was kept, is dropped, and there is
@@ -316,15 +317,20 @@ impl Snapshots {
             }
             None => tracing::warn!(path = %self.path.display(), entity, session_id, "a snapshot is not as it was kept, and is dropped"),
         }
+        let dropped = self.at_once(|snapshots| snapshots.delete(entity, session_id));
+        // What can't be dropped just now is not believed the next time either.
+        match dropped {
+            Err(error) if error.is_broken() => Err(error),
+            _ => Ok(None),
+        }
+    }
+
+    fn delete(&self, entity: &str, session_id: &str) -> Result<usize, SnapshotError> {
         let delete = || {
             let mut delete = self.conn.prepare_cached("DELETE FROM snapshots WHERE session_id = ?1 AND entity = ?2")?;
             delete.execute([session_id, entity])
         };
-        // What can't be dropped just now is not believed the next time either.
-        match delete().map_err(self.sqlite("dropping a row of")) {
-            Err(error) if error.is_broken() => Err(error),
-            _ => Ok(None),
-        }
+        delete().map_err(self.sqlite("dropping a row of"))
     }
 
     /// What a row says, where it is as it was kept.
@@ -422,6 +428,25 @@ impl Snapshots {
         if is_removed { sync_dir(dir) } else { Ok(()) }
     }
 
+    /// [`Snapshots::save`], without waiting where somebody has the file locked.
+    #[cfg(feature = "actors")]
+    pub(crate) fn save_at_once(&mut self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        self.at_once(|snapshots| snapshots.save(snapshot))
+    }
+
+    /// [`Snapshots::drop_stream`], likewise.
+    #[cfg(feature = "actors")]
+    pub(crate) fn drop_stream_at_once(&mut self, session_id: &str) -> Result<(), SnapshotError> {
+        self.at_once(|snapshots| snapshots.drop_stream(session_id))
+    }
+
+    fn at_once<T>(&mut self, run: impl FnOnce(&mut Snapshots) -> Result<T, SnapshotError>) -> Result<T, SnapshotError> {
+        self.conn.busy_timeout(Duration::ZERO).map_err(self.sqlite("setting up"))?;
+        let done = run(self);
+        self.conn.busy_timeout(self.busy_timeout).map_err(self.sqlite("setting up"))?;
+        done
+    }
+
     fn check_in_place(&self, session_id: &str) -> Result<(), SnapshotError> {
         if self.is_in_place() {
             return Ok(());
@@ -458,7 +483,7 @@ impl Drop for Snapshots {
 
 impl SnapshotError {
     /// Whether somebody else holds a lock.
-    fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         let SnapshotError::Sqlite { source, .. } = self else { return false };
         matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
     }
@@ -481,7 +506,10 @@ fn prepare(conn: &mut Connection, ledger_id: LedgerId, erased: Seq) -> rusqlite:
     conn.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
     // A state that is dropped or replaced is overwritten.
     conn.pragma_update(None, "secure_delete", true)?;
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Where nothing is to be written, nobody's lock is waited for.
+    let is_begun = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))? > 0;
+    let behavior = if is_begun { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
+    let transaction = conn.transaction_with_behavior(behavior)?;
     let pragma = |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let shape = {
         let mut all = transaction.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid")?;
