@@ -45,6 +45,7 @@ const TABLES: [&str; 2] = [
     "CREATE TABLE snapshots (
   session_id TEXT NOT NULL,
   entity TEXT NOT NULL,
+  type_name TEXT NOT NULL,
   state_version INTEGER NOT NULL,
   session_seq INTEGER NOT NULL,
   seq INTEGER NOT NULL,
@@ -76,6 +77,8 @@ pub(crate) fn snapshots_path(dir: &Path) -> PathBuf {
 pub struct Snapshot {
     /// Which kind of entity it is.
     pub entity: String,
+    /// [`std::any::type_name`] of its code. Another type of the same name must not take the state for its own: whoever loads it compares.
+    pub type_name: String,
     /// Of the state's shape.
     pub state_version: u32,
     /// The stream.
@@ -94,7 +97,7 @@ impl Snapshot {
     /// Over all that it says, and the ledger.
     fn hash(&self, ledger_id: LedgerId) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-        for text in [&*ledger_id.to_string(), &self.entity, &self.session_id, &self.state] {
+        for text in [&*ledger_id.to_string(), &self.entity, &self.type_name, &self.session_id, &self.state] {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         }
         for number in [u64::from(self.state_version), self.session_seq, self.seq.get()] {
@@ -222,6 +225,7 @@ impl Snapshots {
     /// let receipt = store.append(Draft::new(EventType::USER_MESSAGE, Source::User).session("s-1").payload("hello")?)?;
     /// let snapshot = Snapshot {
     ///     entity: "words".to_owned(),
+    ///     type_name: "my_program::Words".to_owned(),
     ///     state_version: 1,
     ///     session_id: "s-1".to_owned(),
     ///     session_seq: 1,
@@ -302,7 +306,7 @@ impl Snapshots {
     fn load_once(&mut self, entity: &str, state_version: u32, session_id: &str) -> Result<Option<Snapshot>, SnapshotError> {
         let read = || {
             let mut select = self.conn.prepare_cached(
-                "SELECT state_version, session_seq, seq, event_hash, state_hash, state FROM snapshots WHERE session_id = ?1 AND entity = ?2",
+                "SELECT state_version, session_seq, seq, event_hash, state_hash, state, type_name FROM snapshots WHERE session_id = ?1 AND entity = ?2",
             )?;
             select.query_row([session_id, entity], |row| Ok(self.of_row(row, entity, session_id))).optional()
         };
@@ -342,6 +346,7 @@ impl Snapshots {
         };
         let snapshot = Snapshot {
             entity: entity.to_owned(),
+            type_name: row.get(6).ok()?,
             state_version: row.get(0).ok()?,
             session_id: session_id.to_owned(),
             session_seq: row.get::<_, i64>(1).ok()?.cast_unsigned(),
@@ -372,14 +377,16 @@ impl Snapshots {
     fn save_once(&mut self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         let write = || {
             let mut upsert = self.conn.prepare_cached(
-                "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (session_id, entity) DO UPDATE SET
-                   state_version = excluded.state_version, session_seq = excluded.session_seq, seq = excluded.seq,
+                "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (session_id, entity) DO UPDATE SET
+                   type_name = excluded.type_name, state_version = excluded.state_version, session_seq = excluded.session_seq, seq = excluded.seq,
                    event_hash = excluded.event_hash, state_hash = excluded.state_hash, state = excluded.state
-                 WHERE excluded.state_version <> snapshots.state_version OR excluded.session_seq >= snapshots.session_seq",
+                 WHERE excluded.type_name <> snapshots.type_name OR excluded.state_version <> snapshots.state_version
+                   OR excluded.session_seq >= snapshots.session_seq",
             )?;
             upsert.execute(params![
                 snapshot.session_id,
                 snapshot.entity,
+                snapshot.type_name,
                 snapshot.state_version,
                 snapshot.session_seq.cast_signed(),
                 snapshot.seq.get().cast_signed(),
