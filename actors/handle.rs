@@ -565,6 +565,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T,
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a test
 mod tests {
+    use super::super::shared::Erasures;
     use super::*;
     use crate::{Erase, EventType, Source};
 
@@ -575,12 +576,12 @@ mod tests {
         let receipt = ledger.append(Draft::new(EventType::SYSTEM_NOTE, Source::Runtime).payload("x").unwrap()).await.unwrap();
         let erasure = Erasure::new(Erase::Ids(vec![receipt.id]), "a test");
         ledger.erase(erasure.clone().dry_run()).await.unwrap();
-        assert_eq!(ledger.shared().erasures(), Some(0));
+        assert_eq!(ledger.shared().erasures(), Erasures { counted: 0, is_settled: true });
         ledger.erase(erasure.clone()).await.unwrap();
-        assert_eq!(ledger.shared().erasures(), Some(2));
+        assert_eq!(ledger.shared().erasures(), Erasures { counted: 2, is_settled: true });
         // There is nothing left to do.
         ledger.erase(erasure).await.unwrap();
-        assert_eq!(ledger.shared().erasures(), Some(2));
+        assert_eq!(ledger.shared().erasures(), Erasures { counted: 2, is_settled: true });
         ledger.close().await.unwrap();
     }
 }

@@ -163,11 +163,8 @@ impl ParityState {
                 // First: what is replayed is to have no payload that is to be erased.
                 let (reshaping, erasing) = (shared.reshaping(), shared.erasing());
                 let erased = finish(&reader, &mut mirror, durable, store);
+                erasing.ended(&erased);
                 drop(reshaping);
-                if !erased.is_nothing() {
-                    shared.count_erasure();
-                }
-                drop(erasing);
                 if !erased.is_nothing() && erased.unfinished.is_none() {
                     tracing::info!(actor = "parity", rows = erased.rows, segments = erased.segments.len(), "an erasure was carried out");
                 }

@@ -18,7 +18,9 @@ use super::message::Reply;
 use super::outbox::Outbox;
 use super::permits::Permits;
 use crate::attest::Signer;
-use crate::{AppendError, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, SealedEnds, Seq, VerifyReport, WalHeld};
+use crate::{
+    AppendError, Erased, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, SealedEnds, Seq, VerifyReport, WalHeld,
+};
 
 /// Where a store's actors are in their life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -185,18 +187,45 @@ pub(crate) struct Shared {
     erasures: AtomicU64,
     /// Erasures that are carried out just now.
     erasing: AtomicU64,
+    /// One is recorded, and not known to be carried out as a whole.
+    erasure_is_unfinished: AtomicBool,
     /// Held by whoever gives sealed segments other files: one that compresses what another erases from would bring it back.
     reshaping: Mutex<()>,
     /// Held by whoever is the next one, so that one who does it again and again lets others in between.
     reshaping_next: Mutex<()>,
 }
 
-/// An erasure that is carried out.
-pub(crate) struct Erasing<'s>(&'s Shared);
+/// Erasures, as whoever folds events has to know of them: a state that was folded while they were others may have what is erased.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Erasures {
+    /// How often payloads were erased, or to be erased.
+    pub counted: u64,
+    /// None is being carried out, or waits to be: until then a snapshot may have what lines have no more.
+    pub is_settled: bool,
+}
+
+/// An erasure that is carried out. Where it does not say how it ended, something was done, and something is left.
+pub(crate) struct Erasing<'s> {
+    shared: &'s Shared,
+    outdates_states: bool,
+    is_unfinished: bool,
+}
+
+impl Erasing<'_> {
+    /// It was carried out so far.
+    pub(crate) fn ended(mut self, erased: &Erased) {
+        self.outdates_states = erased.outdates_states || !erased.is_nothing();
+        self.is_unfinished = erased.unfinished.is_some();
+    }
+}
 
 impl Drop for Erasing<'_> {
     fn drop(&mut self) {
-        self.0.erasing.fetch_sub(1, Ordering::AcqRel);
+        if self.outdates_states {
+            self.shared.erasures.fetch_add(1, Ordering::SeqCst);
+        }
+        self.shared.erasure_is_unfinished.store(self.is_unfinished, Ordering::SeqCst);
+        self.shared.erasing.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -246,6 +275,7 @@ impl Shared {
             sealed_ends: Mutex::default(),
             erasures: AtomicU64::new(0),
             erasing: AtomicU64::new(0),
+            erasure_is_unfinished: AtomicBool::new(false),
             reshaping: Mutex::default(),
             signer: Mutex::new(options.store.attestor.clone()),
             signer_changes: AtomicU64::new(0),
@@ -286,21 +316,24 @@ impl Shared {
         change(self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default());
     }
 
-    /// Takes note that payloads are to be erased, or were.
+    /// Takes note that payloads are to be erased: recorded, and not carried out yet.
     pub(crate) fn count_erasure(&self) {
-        self.erasures.fetch_add(1, Ordering::AcqRel);
+        self.erasure_is_unfinished.store(true, Ordering::SeqCst);
+        self.erasures.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Held while an erasure is carried out, until it is counted: who sees that none is, sees that one was.
+    /// Held while an erasure is carried out, until it is counted: who sees that none is, sees that one was. Two are carried out one
+    /// after the other, and this is let go of before the next one begins: the last one says whether anything is left.
     pub(crate) fn erasing(&self) -> Erasing<'_> {
-        self.erasing.fetch_add(1, Ordering::AcqRel);
-        Erasing(self)
+        self.erasing.fetch_add(1, Ordering::SeqCst);
+        Erasing { shared: self, outdates_states: true, is_unfinished: true }
     }
 
-    /// How often payloads were erased or to be erased; nothing while they are.
-    pub(crate) fn erasures(&self) -> Option<u64> {
-        let erasures = self.erasures.load(Ordering::Acquire);
-        (self.erasing.load(Ordering::Acquire) == 0).then_some(erasures)
+    /// How often payloads were erased, and whether they are just now.
+    pub(crate) fn erasures(&self) -> Erasures {
+        // In this order: one that has ended before the first look is counted at the last one.
+        let is_settled = self.erasing.load(Ordering::SeqCst) == 0 && !self.erasure_is_unfinished.load(Ordering::SeqCst);
+        Erasures { counted: self.erasures.load(Ordering::SeqCst), is_settled }
     }
 
     pub(crate) fn put_sealed_ends(&self, ends: Vec<SealedEnds>) {

@@ -403,18 +403,14 @@ impl SqliteState {
         let shared = self.context.shared.clone();
         let reached = self.at(failpoint::ACTOR_SQLITE_ERASE);
         let erasing = shared.erasing();
+        let reshaping = shared.reshaping();
         let erased = match &mut self.mirror {
             _ if reached.is_err() => Erased::left("it was stopped"),
-            Some(mirror) if mirror.check_in_place().is_ok() => {
-                let _reshaping = shared.reshaping();
-                finish(&self.reader, mirror, durable, &shared.options.store)
-            }
+            Some(mirror) if mirror.check_in_place().is_ok() => finish(&self.reader, mirror, durable, &shared.options.store),
             _ => Erased::left("the mirror can't be written just now; erase again once it is, or open the store again"),
         };
-        if !erased.is_nothing() {
-            shared.count_erasure();
-        }
-        drop(erasing);
+        erasing.ended(&erased);
+        drop(reshaping);
         self.watch_wal(me);
         let _ = reply.send(erased);
         self.see_to_step(me);

@@ -115,6 +115,64 @@ async fn no_snapshot_and_no_live_state_keeps_it() {
     assert_eq!(files_with_it(temp.path()), Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_snapshots_could_not_be_removed_at_first() {
+    let temp = tempfile::tempdir().unwrap();
+    let fails = Arc::new(AtomicBool::new(true));
+    let (mut options, failing) = (ledger_options(), fails.clone());
+    options.store.failpoint = Some(Arc::new(move |point| match point == failpoint::ERASE_SNAPSHOTS && failing.load(Ordering::SeqCst) {
+        true => Err(std::io::Error::other("not now")),
+        false => Ok(()),
+    }));
+    let ledger = actors::Ledger::open_with(temp.path(), options).await.unwrap();
+    let mut eager = eager();
+    eager.snapshot_every = 2;
+    let accounts = ledger.entities(Forgetful, eager).await.unwrap();
+    let has_it = async || accounts.read("a", |state| state.moved.contains_key(SECRET)).await.unwrap();
+    accounts.send("a", secret()).await.unwrap();
+    accounts.send("a", deposit(1)).await.unwrap();
+    until("the snapshot is there", || files_with_it(temp.path()).iter().any(|name| name.starts_with("entities.sqlite3"))).await;
+    let erasure = || Erasure::new(Erase::Seqs(vec![Seq::new(1)..=Seq::new(1)]), "asked to");
+    assert!(ledger.erase(erasure()).await.unwrap().done.unfinished.is_some());
+    // The old snapshot is still there, and is not read; nor is one kept.
+    assert!(!has_it().await);
+    accounts.passivate("a");
+    assert!(!has_it().await);
+    fails.store(false, Ordering::SeqCst);
+    assert_eq!(ledger.erase(erasure()).await.unwrap().done.unfinished, None);
+    assert_eq!(files_with_it(temp.path()), Vec::<String>::new());
+    assert!(!has_it().await);
+    for _ in 0..4 {
+        accounts.send("a", deposit(1)).await.unwrap();
+    }
+    accounts.close().await;
+    assert!(temp.path().join("entities.sqlite3").exists(), "snapshots are kept again");
+    ledger.close().await.unwrap();
+    assert_eq!(files_with_it(temp.path()), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_to_be_kept_while_the_store_is_opened_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let accounts = ledger.entities(Forgetful, eager()).await.unwrap();
+    accounts.send("a", deposit(1)).await.unwrap();
+    until("the file is there", || temp.path().join("entities.sqlite3-wal").exists()).await;
+    let locked = rusqlite::Connection::open(temp.path().join("entities.sqlite3")).unwrap();
+    locked.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+    locked.execute_batch("BEGIN IMMEDIATE").unwrap();
+    accounts.send("a", secret()).await.unwrap();
+    ledger.close().await.unwrap();
+    // By actors that know nothing of those entities.
+    let again = open(temp.path()).await;
+    let report = again.erase(Erasure::new(Erase::Seqs(vec![Seq::new(2)..=Seq::new(2)]), "asked to")).await.unwrap();
+    assert_eq!(report.done.unfinished, None);
+    drop(locked);
+    accounts.close().await;
+    assert_eq!(files_with_it(temp.path()), Vec::<String>::new());
+    again.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn one_that_has_no_answer_to_it_is_stopped() {
     let temp = tempfile::tempdir().unwrap();

@@ -29,6 +29,7 @@ fn open(dir: &Path) -> Snapshots {
 fn snapshot(session_id: &str, session_seq: u64) -> Snapshot {
     Snapshot {
         entity: "account".to_owned(),
+        type_name: "tests::Account".to_owned(),
         state_version: 1,
         session_id: session_id.to_owned(),
         session_seq,
@@ -222,6 +223,7 @@ fn no_column_can_be_changed() {
         "state = CAST(state AS BLOB)",
         "state = state || ' '",
         "entity = 'other'",
+        "type_name = 'tests::Other'",
         "session_id = 's-2'",
         "state_version = 2",
         "state_version = 4294967297",

@@ -145,6 +145,115 @@ async fn what_a_snapshot_has_is_not_read_again() {
     assert_eq!(misshaped.folded_anew().await, (31, 31));
 }
 
+/// Another entity of the same name, version and shape.
+struct Product;
+
+impl Entity for Product {
+    type State = u64;
+    type Command = u64;
+    type Event = Added;
+    type Error = std::convert::Infallible;
+    const NAME: &'static str = "sum";
+    const STATE_VERSION: u32 = 1;
+
+    fn decide(&self, _: &u64, n: &u64) -> Result<Vec<Added>, Self::Error> {
+        Ok(vec![Added::Added(*n)])
+    }
+
+    fn apply(&self, state: &mut u64, event: &Added) {
+        let Added::Added(n) = event;
+        *state = (*state).max(1) * (n + 1);
+    }
+}
+
+#[tokio::test]
+async fn another_type_of_the_same_name_does_not_take_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let opened = Opened::<u64, 1>::new(&ledger, 1).await;
+    opened.add(3).await;
+    assert_eq!(opened.folded_anew().await, (3, 0));
+    opened.sums.close().await;
+    let mut options = EntityOptions::default();
+    options.snapshot_every = 1;
+    let products = ledger.entities(Product, options).await.unwrap();
+    assert_eq!(products.read("s", |state| *state).await.unwrap(), 8);
+    products.close().await;
+    let opened = Opened::<u64, 1>::new(&ledger, 1).await;
+    assert_eq!(opened.folded_anew().await, (3, 3));
+}
+
+/// A state that grows past what is kept, and says how often it was written.
+#[derive(Default)]
+struct Growing(u64);
+
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+impl Serialize for Growing {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let text = if self.0 < 3 { String::new() } else { "x".repeat(counterfoil::entity::STATE_BYTES_MAX) };
+        (self.0, text).serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Growing {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Growing, D::Error> {
+        <(u64, String)>::deserialize(from).map(|(n, _)| Growing(n))
+    }
+}
+
+impl Shape for Growing {
+    fn add(&mut self, n: u64) {
+        self.0 += n;
+    }
+    fn sum(&self) -> u64 {
+        self.0
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_too_large_is_tried_ever_more_rarely() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let opened = Opened::<Growing, 1>::new(&ledger, 1).await;
+    // At 1 and 2; at 3, 5, 9, 17 and 33, where it does not fit.
+    opened.add(40).await;
+    assert_eq!(WRITTEN.load(Ordering::Relaxed), 7);
+    assert_eq!(opened.folded_anew().await, (40, 38));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_file_is_locked_nobody_waits() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut options = ledger_options();
+    // Whoever waits for the lock waits for ever.
+    options.store.mirror_busy_timeout = std::time::Duration::from_secs(3600);
+    let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
+    let opened = Opened::<u64, 1>::new(&ledger, 1).await;
+    opened.add(1).await;
+    assert_eq!(opened.folded_anew().await, (1, 0));
+    let locked = counterfoil::rusqlite::Connection::open(temp.path().join("entities.sqlite3")).unwrap();
+    locked.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let meanwhile = async {
+        opened.add(20).await;
+        assert_eq!(opened.sums.read("other", Shape::sum).await.unwrap(), 0);
+        assert_eq!(opened.folded_anew().await, (21, 20));
+        opened.add(1).await;
+        // One that opens the file meanwhile.
+        let second = Opened::<u64, 1>::new(&ledger, 1).await;
+        assert_eq!(second.sums.read("another", Shape::sum).await.unwrap(), 0);
+        second.sums.close().await;
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), meanwhile).await.expect("somebody waits for the lock");
+    drop(locked);
+    // What waited is kept: the last of them.
+    let ledger_id = ledger.manifest().ledger_id;
+    let mut snapshots = Snapshots::open(temp.path(), ledger_id, Options::default().mirror_busy_timeout).unwrap();
+    until("it is kept", || snapshots.load("sum", 1, "s").unwrap().is_some_and(|kept| kept.session_seq == 22)).await;
+    opened.sums.close().await;
+}
+
 #[tokio::test]
 async fn one_that_is_of_another_history_is_dropped() {
     let temp = tempfile::tempdir().unwrap();

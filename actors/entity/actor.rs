@@ -21,10 +21,11 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::claims::Turn;
-use super::desk::Page;
+use super::desk::{Keep, Opening, Page};
 use super::kind::{Alive, Kind};
 use super::{EntityError, Outcome};
 use crate::actors::Durability;
+use crate::actors::shared::Erasures;
 use crate::entity::{Entity, Live, PoisonEvent, command_id, command_tag, panic_message};
 use crate::{AppendError, CheckedDraft, Conditions, EventId, EventType, Receipt, Seq, StreamQuery};
 
@@ -44,6 +45,9 @@ enum Attempt<Event> {
 
 /// Drafts of a command's events, and the events as they will read back.
 type Prepared<E> = (Vec<CheckedDraft>, Vec<<E as Entity>::Event>);
+/// How often the events until the next try are doubled where no snapshot could be taken. 16: it is tried so rarely then that it costs
+/// nothing.
+const REFUSED_MAX: u32 = 16;
 
 type Answer<E> = Result<Outcome<<E as Entity>::Event>, EntityError<<E as Entity>::Error>>;
 
@@ -83,8 +87,8 @@ pub(crate) struct Seat<E: Entity> {
     live: Option<Live<E>>,
     turn: Turn,
     over: Option<Over>,
-    /// Erasures that were recorded when it was folded; nothing while one is carried out.
-    erasures: Option<u64>,
+    /// Erasures as they were when it was folded.
+    erasures: Erasures,
     _alive: Alive,
 }
 
@@ -111,7 +115,7 @@ impl<E: Entity> Actor for EntityActor<E> {
 
     async fn pre_start(&self, _: ActorRef<EntityMsg<E>>, args: EntityArgs<E>) -> Result<Seat<E>, ActorProcessingErr> {
         let EntityArgs { kind, session_id, turn, alive } = args;
-        Ok(Seat { kind, session_id, turn, live: None, over: None, erasures: None, _alive: alive })
+        Ok(Seat { kind, session_id, turn, live: None, over: None, erasures: Erasures::default(), _alive: alive })
     }
 
     async fn handle(&self, me: ActorRef<EntityMsg<E>>, message: EntityMsg<E>, seat: &mut Seat<E>) -> Result<(), ActorProcessingErr> {
@@ -191,20 +195,19 @@ impl<E: Entity> Seat<E> {
 
     /// What its snapshot has, or nothing yet.
     async fn opening(&self) -> Result<Live<E>, EntityError<E::Error>> {
-        let nothing = || self.caught("State::default", 0, || Ok(Live::default()));
+        let nothing = |file| self.caught("State::default", 0, || Ok(Live { file, ..Live::default() }));
         if self.kind.options.snapshot_every == 0 {
-            return nothing();
+            return nothing(None);
         }
         let session_id = self.session_id.clone();
         let found = self.kind.desk.run(move |desk| Ok(desk.opening(E::NAME, E::STATE_VERSION, &session_id))).await;
-        let Ok(Some(snapshot)) = found else {
-            return nothing();
-        };
-        Live::of_snapshot(&snapshot).or_else(|problem| {
+        let Opening { snapshot, file } = found.unwrap_or_default();
+        let Some(snapshot) = snapshot else { return nothing(file) };
+        Live::of_snapshot(&snapshot).map(|live| Live { file, ..live }).or_else(|problem| {
             tracing::warn!(entity = E::NAME, position = snapshot.session_seq, problem, "a snapshot does not fit the state; it is dropped");
             let session_id = self.session_id.clone();
             self.kind.desk.cast(move |desk| desk.drop_snapshot(&session_id));
-            nothing()
+            nothing(file)
         })
     }
 
@@ -418,14 +421,22 @@ impl<E: Entity> Seat<E> {
         }
     }
 
-    /// Has a snapshot taken, where it is time for one.
+    /// Has a snapshot taken, where it is time for one. Events that are passed over count: with a snapshot they are not read again.
     fn keep_snapshot(&self, live: &mut Live<E>) {
-        let every = self.kind.options.snapshot_every;
-        let Some(erasures) = self.erasures.filter(|_| every > 0 && live.folded.position - live.kept_at >= every) else { return };
+        let every = self.kind.options.snapshot_every.saturating_mul(1 << live.refused);
+        let (erasures, file) = (self.erasures, live.file.filter(|_| self.erasures.is_settled));
+        let Some(file) = file.filter(|_| every > 0 && live.folded.position - live.kept_at >= every) else { return };
         live.kept_at = live.folded.position;
         match live.snapshot(&self.session_id) {
-            Ok(snapshot) => self.kind.desk.cast(move |desk| desk.keep(&snapshot, erasures)),
-            Err(problem) => tracing::warn!(entity = E::NAME, position = live.folded.position, problem, "no snapshot could be taken"),
+            Ok(snapshot) => {
+                live.refused = 0;
+                self.kind.desk.keep(Keep { snapshot, erasures, file });
+            }
+            Err(problem) => {
+                // Trying costs what the state is large.
+                live.refused = (live.refused + 1).min(REFUSED_MAX);
+                tracing::warn!(entity = E::NAME, position = live.folded.position, problem, "no snapshot could be taken");
+            }
         }
     }
 }

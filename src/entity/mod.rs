@@ -172,7 +172,9 @@ pub trait Entity: Send + Sync + 'static {
     /// Why a command is refused.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Name of this kind of entity: in snapshots and logs. 1 to 128 bytes, no control characters.
+    /// Name of this kind of entity: in snapshots and logs. 1 to 128 bytes, no control characters. A stream has one snapshot of a name:
+    /// one that another type of the same name has left is dropped, as after the type or its module was renamed, and two such types
+    /// on one stream take each other's away.
     const NAME: &'static str;
 
     /// Version of what snapshots hold. A snapshot of another version is dropped, and the entity read from its events again. Raise it

@@ -45,6 +45,7 @@ const TABLES: [&str; 2] = [
     "CREATE TABLE snapshots (
   session_id TEXT NOT NULL,
   entity TEXT NOT NULL,
+  type_name TEXT NOT NULL,
   state_version INTEGER NOT NULL,
   session_seq INTEGER NOT NULL,
   seq INTEGER NOT NULL,
@@ -76,6 +77,8 @@ pub(crate) fn snapshots_path(dir: &Path) -> PathBuf {
 pub struct Snapshot {
     /// Which kind of entity it is.
     pub entity: String,
+    /// [`std::any::type_name`] of its code. Another type of the same name must not take the state for its own: whoever loads it compares.
+    pub type_name: String,
     /// Of the state's shape.
     pub state_version: u32,
     /// The stream.
@@ -94,7 +97,7 @@ impl Snapshot {
     /// Over all that it says, and the ledger.
     fn hash(&self, ledger_id: LedgerId) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-        for text in [&*ledger_id.to_string(), &self.entity, &self.session_id, &self.state] {
+        for text in [&*ledger_id.to_string(), &self.entity, &self.type_name, &self.session_id, &self.state] {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         }
         for number in [u64::from(self.state_version), self.session_seq, self.seq.get()] {
@@ -199,6 +202,7 @@ pub struct Snapshots {
     dir: PathBuf,
     path: PathBuf,
     ledger_id: LedgerId,
+    busy_timeout: Duration,
     /// Which files they are: the database, and its WAL.
     files: [FileId; 2],
 }
@@ -221,6 +225,7 @@ impl Snapshots {
     /// let receipt = store.append(Draft::new(EventType::USER_MESSAGE, Source::User).session("s-1").payload("hello")?)?;
     /// let snapshot = Snapshot {
     ///     entity: "words".to_owned(),
+    ///     type_name: "my_program::Words".to_owned(),
     ///     state_version: 1,
     ///     session_id: "s-1".to_owned(),
     ///     session_seq: 1,
@@ -282,7 +287,7 @@ impl Snapshots {
         let erased = if is_new { erased_through(dir, busy_timeout) } else { Seq::ZERO };
         prepare(&mut conn, ledger_id, erased).map_err(opening)??;
         let wal = file_id(&beside(&path, "-wal")).map_err(io("looking at the WAL of"))?;
-        Ok(Snapshots { conn, dir: dir.to_owned(), path, ledger_id, files: [file, wal] })
+        Ok(Snapshots { conn, dir: dir.to_owned(), path, ledger_id, busy_timeout, files: [file, wal] })
     }
 
     /// The last state that was kept of an entity. One of another version, or that is not as it was kept, is dropped, and there is
@@ -301,7 +306,7 @@ impl Snapshots {
     fn load_once(&mut self, entity: &str, state_version: u32, session_id: &str) -> Result<Option<Snapshot>, SnapshotError> {
         let read = || {
             let mut select = self.conn.prepare_cached(
-                "SELECT state_version, session_seq, seq, event_hash, state_hash, state FROM snapshots WHERE session_id = ?1 AND entity = ?2",
+                "SELECT state_version, session_seq, seq, event_hash, state_hash, state, type_name FROM snapshots WHERE session_id = ?1 AND entity = ?2",
             )?;
             select.query_row([session_id, entity], |row| Ok(self.of_row(row, entity, session_id))).optional()
         };
@@ -316,15 +321,20 @@ impl Snapshots {
             }
             None => tracing::warn!(path = %self.path.display(), entity, session_id, "a snapshot is not as it was kept, and is dropped"),
         }
+        let dropped = self.at_once(|snapshots| snapshots.delete(entity, session_id));
+        // What can't be dropped just now is not believed the next time either.
+        match dropped {
+            Err(error) if error.is_broken() => Err(error),
+            _ => Ok(None),
+        }
+    }
+
+    fn delete(&self, entity: &str, session_id: &str) -> Result<usize, SnapshotError> {
         let delete = || {
             let mut delete = self.conn.prepare_cached("DELETE FROM snapshots WHERE session_id = ?1 AND entity = ?2")?;
             delete.execute([session_id, entity])
         };
-        // What can't be dropped just now is not believed the next time either.
-        match delete().map_err(self.sqlite("dropping a row of")) {
-            Err(error) if error.is_broken() => Err(error),
-            _ => Ok(None),
-        }
+        delete().map_err(self.sqlite("dropping a row of"))
     }
 
     /// What a row says, where it is as it was kept.
@@ -336,6 +346,7 @@ impl Snapshots {
         };
         let snapshot = Snapshot {
             entity: entity.to_owned(),
+            type_name: row.get(6).ok()?,
             state_version: row.get(0).ok()?,
             session_id: session_id.to_owned(),
             session_seq: row.get::<_, i64>(1).ok()?.cast_unsigned(),
@@ -366,14 +377,16 @@ impl Snapshots {
     fn save_once(&mut self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         let write = || {
             let mut upsert = self.conn.prepare_cached(
-                "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (session_id, entity) DO UPDATE SET
-                   state_version = excluded.state_version, session_seq = excluded.session_seq, seq = excluded.seq,
+                "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (session_id, entity) DO UPDATE SET
+                   type_name = excluded.type_name, state_version = excluded.state_version, session_seq = excluded.session_seq, seq = excluded.seq,
                    event_hash = excluded.event_hash, state_hash = excluded.state_hash, state = excluded.state
-                 WHERE excluded.state_version <> snapshots.state_version OR excluded.session_seq >= snapshots.session_seq",
+                 WHERE excluded.type_name <> snapshots.type_name OR excluded.state_version <> snapshots.state_version
+                   OR excluded.session_seq >= snapshots.session_seq",
             )?;
             upsert.execute(params![
                 snapshot.session_id,
                 snapshot.entity,
+                snapshot.type_name,
                 snapshot.state_version,
                 snapshot.session_seq.cast_signed(),
                 snapshot.seq.get().cast_signed(),
@@ -422,6 +435,25 @@ impl Snapshots {
         if is_removed { sync_dir(dir) } else { Ok(()) }
     }
 
+    /// [`Snapshots::save`], without waiting where somebody has the file locked.
+    #[cfg(feature = "actors")]
+    pub(crate) fn save_at_once(&mut self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        self.at_once(|snapshots| snapshots.save(snapshot))
+    }
+
+    /// [`Snapshots::drop_stream`], likewise.
+    #[cfg(feature = "actors")]
+    pub(crate) fn drop_stream_at_once(&mut self, session_id: &str) -> Result<(), SnapshotError> {
+        self.at_once(|snapshots| snapshots.drop_stream(session_id))
+    }
+
+    fn at_once<T>(&mut self, run: impl FnOnce(&mut Snapshots) -> Result<T, SnapshotError>) -> Result<T, SnapshotError> {
+        self.conn.busy_timeout(Duration::ZERO).map_err(self.sqlite("setting up"))?;
+        let done = run(self);
+        self.conn.busy_timeout(self.busy_timeout).map_err(self.sqlite("setting up"))?;
+        done
+    }
+
     fn check_in_place(&self, session_id: &str) -> Result<(), SnapshotError> {
         if self.is_in_place() {
             return Ok(());
@@ -458,7 +490,7 @@ impl Drop for Snapshots {
 
 impl SnapshotError {
     /// Whether somebody else holds a lock.
-    fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         let SnapshotError::Sqlite { source, .. } = self else { return false };
         matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
     }
@@ -481,7 +513,10 @@ fn prepare(conn: &mut Connection, ledger_id: LedgerId, erased: Seq) -> rusqlite:
     conn.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
     // A state that is dropped or replaced is overwritten.
     conn.pragma_update(None, "secure_delete", true)?;
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Where nothing is to be written, nobody's lock is waited for.
+    let is_begun = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))? > 0;
+    let behavior = if is_begun { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
+    let transaction = conn.transaction_with_behavior(behavior)?;
     let pragma = |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let shape = {
         let mut all = transaction.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid")?;

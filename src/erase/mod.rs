@@ -169,6 +169,7 @@ impl Work<'_> {
         let asides = asides(self.reader.dir())?;
         let changed = self.changed(&known.files, &torn, &asides);
         let is_reread = !names.is_empty() || known.pending || changed.iter().any(|name| name.starts_with("segments/"));
+        self.done.outdates_states = is_reread;
         if !is_reread && changed.is_empty() {
             return self.snapshots(false, known.through);
         }
@@ -196,11 +197,12 @@ impl Work<'_> {
 
     /// Snapshots of entities may have what erased payloads said, and which do nobody can tell. Whoever folds an entity from now on
     /// finds no payload of them in rows and lines; and what was folded before is not kept, since its file is gone.
-    fn snapshots(&self, have_payloads: bool, erased: Seq) -> Result<(), Unfinished> {
+    fn snapshots(&mut self, have_payloads: bool, erased: Seq) -> Result<(), Unfinished> {
         let (dir, path) = (self.reader.dir(), snapshots_path(self.reader.dir()));
         if !have_payloads && are_begun_after(dir, erased, self.options.mirror_busy_timeout) {
             return Ok(());
         }
+        self.done.outdates_states = true;
         let removed = self.options.at(failpoint::ERASE_SNAPSHOTS).and_then(|()| Snapshots::remove(dir));
         removed.map_err(|source| Unfinished::Snapshots { path, source })
     }

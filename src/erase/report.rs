@@ -34,12 +34,15 @@ pub struct Erased {
     pub missing: Vec<Seq>,
     /// Why it is not done as a whole; the next open does the rest.
     pub unfinished: Option<String>,
+    /// States that were folded before may have payloads that are erased by now, also where nothing else had to be done.
+    #[serde(skip)]
+    pub(crate) outdates_states: bool,
 }
 
 impl Erased {
     /// Whether there was nothing to do.
     pub fn is_nothing(&self) -> bool {
-        *self == Erased::default()
+        *self == Erased { outdates_states: self.outdates_states, ..Erased::default() }
     }
 
     /// Nothing is done yet, since this is in the way.
@@ -85,6 +88,7 @@ impl Erased {
         self.note_missing(&later.missing);
         self.missing_count += later.missing_count - listed;
         self.unfinished = later.unfinished;
+        self.outdates_states |= later.outdates_states;
     }
 }
 

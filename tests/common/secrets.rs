@@ -112,7 +112,18 @@ pub fn snapshot(dir: &Path, state: &str, session_seq: u64) {
     let mut snapshots = entity::Snapshots::open(dir, ledger_id, std::time::Duration::from_secs(5)).unwrap();
     let (entity, session_id, state) = ("a test".to_owned(), SESSION.to_owned(), state.to_owned());
     let (seq, event_hash) = (Seq::new(4), EventHash::from_bytes([4; 32]));
-    snapshots.save(&entity::Snapshot { entity, state_version: 1, session_id, session_seq, seq, event_hash, state }).unwrap();
+    snapshots
+        .save(&entity::Snapshot {
+            entity,
+            type_name: "tests::Test".to_owned(),
+            state_version: 1,
+            session_id,
+            session_seq,
+            seq,
+            event_hash,
+            state,
+        })
+        .unwrap();
     let wal = dir.join("entities.sqlite3-wal");
     let bytes = fs::read(&wal).unwrap();
     drop(snapshots);

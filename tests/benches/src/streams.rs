@@ -126,6 +126,7 @@ fn keep_snapshot(dir: &Path, options: &Options, at: u64) -> Result<()> {
     }
     snapshots.save(&Snapshot {
         entity: "tools".to_owned(),
+        type_name: std::any::type_name::<Tools>().to_owned(),
         state_version: 1,
         session_id: long(),
         session_seq: folded.position,
