@@ -10,6 +10,8 @@ use counterfoil::actors::entity::{EntityError, EntityOptions};
 use counterfoil::actors::{Ledger, LedgerOptions};
 use counterfoil::*;
 use rusqlite::Connection;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::error::Elapsed;
 
 use super::bank::{Account, Bank, Short, State};
 use super::chance::Chance;
@@ -57,6 +59,8 @@ pub struct World {
     pub(super) locks: [Option<Connection>; 2],
     /// The mirror may not have all just now.
     pub(super) mirror_is_behind: bool,
+    /// An entity that was killed a moment ago may still take a command, and lose it.
+    pub(super) is_dying: bool,
     /// It was removed in this life of the store, which nobody may have seen yet.
     pub(super) mirror_is_removed: bool,
     /// Derived files as they were.
@@ -88,6 +92,7 @@ impl World {
             model,
             locks: [None, None],
             mirror_is_behind: false,
+            is_dying: false,
             mirror_is_removed: false,
             images: Vec::new(),
             log,
@@ -192,7 +197,7 @@ impl World {
     pub(super) fn trouble(&self, ops: &[(u64, Op)]) -> Trouble {
         let has = |is: fn(&Op) -> bool| ops.iter().any(|(_, op)| is(op));
         Trouble {
-            killed: has(|op| matches!(op, Op::KillEntity(_) | Op::KillLedger)),
+            killed: self.is_dying || has(|op| matches!(op, Op::KillEntity(_) | Op::KillLedger)),
             closing: has(|op| matches!(op, Op::CloseBank | Op::CloseLedger)),
             power: false,
             version: self.version,
@@ -208,6 +213,7 @@ impl World {
             *self.counts.entry(op.name()).or_default() += 1;
             self.mirror_is_behind |= matches!(op, Op::KillSqlite | Op::RemoveMirror);
             self.mirror_is_removed |= matches!(op, Op::RemoveMirror);
+            self.is_dying |= matches!(op, Op::KillEntity(_));
         }
         let run = |(yields, op): (u64, Op)| (op.text(), tokio::spawn(op.run(yields, self.bank(), self.ledger())));
         let running: Vec<_> = ops.into_iter().map(run).collect();
@@ -218,12 +224,27 @@ impl World {
                 Err(_) => {
                     // An append that needs the mirror's rows waits for as long as it is locked.
                     self.locks = [None, None];
-                    tokio::time::timeout(DEADLINE, running).await
+                    self.hurry(running).await
                 }
             };
             done.push(ended.unwrap_or_else(|_| panic!("it hangs: {what}; {:?}", self.ledger().status())).unwrap());
         }
         done
+    }
+
+    /// Waits for something that takes long. A mirror that was removed right behind the open can be one that nobody misses: LedgerActor
+    /// waits for it, and SqliteActor, which has nothing to write, goes on with the file that is gone, until the next comparison of the
+    /// legs. That is none of the entities' doing; it is counted.
+    async fn hurry<T>(&mut self, mut running: JoinHandle<T>) -> Result<Result<T, JoinError>, Elapsed> {
+        match tokio::time::timeout(Duration::from_secs(2), &mut running).await {
+            Err(_) if self.mirror_is_removed => {
+                self.count("mirrors that nobody missed");
+                Op::KillSqlite.run(0, self.bank(), self.ledger()).await;
+            }
+            Err(_) => {}
+            Ok(ended) => return Ok(ended),
+        }
+        tokio::time::timeout(DEADLINE, running).await
     }
 
     pub(super) fn positions(&self) -> BTreeMap<String, usize> {
@@ -357,6 +378,7 @@ impl World {
         }
         // Nothing that was sent before is under way any more.
         self.model.settle();
+        self.is_dying = false;
         self.count("comparisons");
     }
 
