@@ -5,6 +5,7 @@ pub mod bank;
 pub mod chance;
 #[path = "../common/mod.rs"]
 pub mod common;
+mod lives;
 pub mod model;
 pub mod ops;
 pub mod world;
