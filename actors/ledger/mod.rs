@@ -599,14 +599,12 @@ impl LedgerState {
             MirrorLink::Ready { sqlite, through } => {
                 self.lookup = None;
                 self.open_lookup();
-                let ledger_id = self.context.manifest.ledger_id;
-                // Its actor may have committed more than it has told yet.
-                let committed = self.lookup.as_ref().and_then(|reader| reader.watermark(ledger_id).ok()).map_or(Seq::ZERO, |mark| mark.seq);
-                self.covered = committed.max(through) >= self.writer.floor() && self.lookup.is_some();
                 self.writer.mirrored_through(through);
+                // Its actor may have committed more than it has told yet.
+                self.covered = self.is_covered(self.writer.floor());
                 self.to_mirror.link(sqlite);
-                // Where it could not be opened, the answer to this is when to try again.
-                if through < self.writer.head().seq || self.lookup.is_none() {
+                // Where it is not of use yet, the answer to this is when to try again.
+                if through < self.writer.head().seq || !self.covered {
                     self.to_mirror.tell_behind();
                 }
             }
@@ -617,9 +615,17 @@ impl LedgerState {
     /// Sees to a reader, where the mirror covers what the writer has forgotten.
     fn look(&mut self, through: Seq) {
         if self.to_mirror.is_linked() && !self.covered && through >= self.writer.floor() {
+            // It may be open, and of a file that is gone.
+            self.lookup = None;
             self.open_lookup();
-            self.covered = self.lookup.is_some();
+            self.covered = self.is_covered(through);
         }
+    }
+
+    /// Whether the file that is open here has all rows up to this one. What its actor has told may be of another file, which is gone.
+    fn is_covered(&self, through: Seq) -> bool {
+        let mark = self.lookup.as_ref().and_then(|reader| reader.watermark(self.context.manifest.ledger_id).ok());
+        mark.is_some_and(|mark| mark.seq >= through)
     }
 
     fn open_lookup(&mut self) {
