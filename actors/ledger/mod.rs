@@ -577,6 +577,7 @@ impl LedgerState {
             // is gone, which knows nothing of what would be forgotten.
             return Ok(());
         }
+        self.covered &= self.is_covered(through);
         self.look(through);
         self.writer.mirrored_through(through);
         if self.to_mirror.given_back(credit, caught_up) && through < self.writer.head().seq {
@@ -598,10 +599,14 @@ impl LedgerState {
             }
             MirrorLink::Ready { sqlite, through } => {
                 self.lookup = None;
-                self.open_lookup();
+                let is_missing = self.open_lookup();
                 self.writer.mirrored_through(through);
                 // Its actor may have committed more than it has told yet.
                 self.covered = self.is_covered(self.writer.floor());
+                if is_missing {
+                    // The supervisor is told; another one comes.
+                    return self.stage_deferred(me);
+                }
                 self.to_mirror.link(sqlite);
                 // Where it is not of use yet, the answer to this is when to try again.
                 if through < self.writer.head().seq || !self.covered {
@@ -624,11 +629,11 @@ impl LedgerState {
 
     /// Whether the file that is open here has all rows up to this one. What its actor has told may be of another file, which is gone.
     fn is_covered(&self, through: Seq) -> bool {
-        let mark = self.lookup.as_ref().and_then(|reader| reader.watermark(self.context.manifest.ledger_id).ok());
-        mark.is_some_and(|mark| mark.seq >= through)
+        self.lookup.as_ref().is_some_and(|reader| reader.has_through(through))
     }
 
-    fn open_lookup(&mut self) {
+    /// Opens a reader where there is none; answers whether the file is missing, of which the supervisor is told then.
+    fn open_lookup(&mut self) -> bool {
         if self.lookup.is_none() {
             let (dir, timeout) = (&self.context.dir, self.context.shared.options.store.mirror_busy_timeout);
             match MirrorReader::open(dir, self.context.manifest.ledger_id, timeout) {
@@ -639,10 +644,12 @@ impl LedgerState {
                     self.to_mirror.unlink();
                     let doubt = Inner::MirrorUnreadable { doubt: Doubt::Unchecked, reason: error.to_string() };
                     let _ = self.context.supervisor.cast(doubt.into());
+                    return true;
                 }
                 Err(error) => tracing::warn!(actor = "ledger", %error, "the mirror can't be read just now"),
             }
         }
+        false
     }
 
     /// Tries those again that wait for the mirror, in their order, until one has to wait on.

@@ -91,6 +91,14 @@ lookup!(Mirror);
 lookup!(MirrorReader);
 
 impl MirrorReader {
+    /// Whether this file has all rows up to this one, as far as it can be read.
+    #[cfg(feature = "actors")]
+    pub(crate) fn has_through(&self, seq: Seq) -> bool {
+        let found = self.conn.prepare_cached("SELECT seq FROM mirrored_through");
+        let found = found.and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)));
+        found.is_ok_and(|found| found >= seq.get().cast_signed())
+    }
+
     /// The keys of the ledger, as its events say. That the events themselves are right is for verify.
     ///
     /// # Errors
