@@ -53,7 +53,8 @@ async fn beside_another_writer_that_never_pauses_nothing_is_lost_or_done_twice()
     let ended = AtomicBool::new(false);
     let other = async {
         let mut appended = 0;
-        while !ended.load(Ordering::Relaxed) {
+        // So many that the commands must come in between, and not so many that this takes for ever where they hardly can.
+        while !ended.load(Ordering::Relaxed) && appended < 500 {
             ledger.append(outside(1)).await.unwrap();
             appended += 1;
         }
