@@ -45,6 +45,7 @@ enum Attempt<Event> {
 
 /// Drafts of a command's events, and the events as they will read back.
 type Prepared<E> = (Vec<CheckedDraft>, Vec<<E as Entity>::Event>);
+
 /// How often the events until the next try are doubled where no snapshot could be taken. 16: it is tried so rarely then that it costs
 /// nothing.
 const REFUSED_MAX: u32 = 16;
@@ -394,13 +395,15 @@ impl<E: Entity> Seat<E> {
     async fn first_answer(&self, first: u64, key: &str) -> Answer<E> {
         let Kind { entity, codec, .. } = &*self.kind;
         let (mut outcome, tag) = (Outcome { events: Vec::new(), receipts: Vec::new(), position: first, duplicate: true }, command_tag(key));
-        let mut last = Seq::ZERO;
+        // How large its batch is, the first event says.
+        let (mut last, mut events_max) = (Seq::ZERO, 1);
         loop {
-            let page = self.page(outcome.position + u64::from(last > Seq::ZERO), self.kind.options.page_events_max).await?;
+            let page = self.page(outcome.position + u64::from(last > Seq::ZERO), events_max).await?;
             for (event, payload) in &page.events {
                 if last == Seq::ZERO {
                     let behind = event.batch.map_or(0, |(at, events)| u64::from(events.saturating_sub(at)));
                     last = Seq::new(event.seq.get() + behind);
+                    events_max = usize::try_from(behind).unwrap_or(usize::MAX).clamp(1, self.kind.options.page_events_max.max(1));
                 }
                 if event.seq > last || !(event.domain_tags.contains(&tag) || outcome.receipts.is_empty()) {
                     return Ok(outcome);
