@@ -11,11 +11,10 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use common::opened::Opened;
+use common::opened::counting;
 use common::streams::{STREAMS, all, filled, of_stream, text, unmirrored};
 use common::{Random, campaign, note, portable};
 use counterfoil::*;
@@ -339,44 +338,6 @@ fn payloads_come_from_the_line_and_from_blobs() {
         }
         assert!(seed > 0 || of_blobs > 0);
     }
-}
-
-#[derive(Debug)]
-struct Counting(Box<dyn StorageFile>, Arc<AtomicU64>);
-
-impl StorageFile for Counting {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        let read = self.0.read_at(buffer, offset)?;
-        self.1.fetch_add(read as u64, SeqCst);
-        Ok(read)
-    }
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-        self.0.write_at(bytes, offset)
-    }
-    fn reserve(&mut self, offset: u64, bytes: u64) -> std::io::Result<()> {
-        self.0.reserve(offset, bytes)
-    }
-    fn set_len(&mut self, bytes: u64) -> std::io::Result<()> {
-        self.0.set_len(bytes)
-    }
-    fn sync_data(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Options whose reads of segments are counted, in bytes.
-fn counting(options: &Options) -> (Options, Arc<AtomicU64>) {
-    let bytes = Arc::new(AtomicU64::new(0));
-    let (mut counted, count) = (options.clone(), bytes.clone());
-    let wrap = move |path: &Path, file: Box<dyn StorageFile>| -> Box<dyn StorageFile> {
-        let is_segment = path.parent().is_some_and(|dir| dir.ends_with("segments"));
-        if is_segment { Box::new(Counting(file, count.clone())) } else { file }
-    };
-    counted.storage = Arc::new(Opened(wrap));
-    (counted, bytes)
 }
 
 #[test]

@@ -11,13 +11,11 @@
 mod common;
 
 use std::future::poll_fn;
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use common::opened::Opened;
+use common::opened::counting;
 use common::{note, until};
 use counterfoil::actors::{Ledger, LedgerOptions, MirrorHealth};
 use counterfoil::*;
@@ -89,42 +87,12 @@ async fn own_appends_are_read_at_once() {
     ledger.close().await.unwrap();
 }
 
-#[derive(Debug)]
-struct Counting(Box<dyn StorageFile>, Arc<AtomicU64>);
-
-impl StorageFile for Counting {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        let read = self.0.read_at(buffer, offset)?;
-        self.1.fetch_add(read as u64, SeqCst);
-        Ok(read)
-    }
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-        self.0.write_at(bytes, offset)
-    }
-    fn reserve(&mut self, offset: u64, bytes: u64) -> std::io::Result<()> {
-        self.0.reserve(offset, bytes)
-    }
-    fn set_len(&mut self, bytes: u64) -> std::io::Result<()> {
-        self.0.set_len(bytes)
-    }
-    fn sync_data(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_loads_what_is_asked_for_and_stops_when_it_is_dropped() {
     let temp = tempfile::tempdir().unwrap();
-    let read = Arc::new(AtomicU64::new(0));
     let mut options = options();
-    let count = read.clone();
-    options.store.storage = Arc::new(Opened(move |path: &Path, file: Box<dyn StorageFile>| -> Box<dyn StorageFile> {
-        let is_segment = path.parent().is_some_and(|dir| dir.ends_with("segments"));
-        if is_segment { Box::new(Counting(file, count.clone())) } else { file }
-    }));
+    let read;
+    (options.store, read) = counting(&options.store);
     let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
     let draft = |n: u64| note(&format!("{n} {}", "x".repeat(1000))).session("s-1");
     ledger.append_batch((1..=400).map(draft).collect()).await.unwrap();

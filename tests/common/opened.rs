@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use counterfoil::{FileIdentity, FsStorage, Storage, StorageFile, StorageLock};
+use counterfoil::{FileIdentity, FsStorage, Options, Storage, StorageFile, StorageLock};
 
 /// What `wrap` makes of each file that is opened or created.
 pub struct Opened<W>(pub W);
@@ -46,4 +48,43 @@ impl<W: Fn(&Path, Box<dyn StorageFile>) -> Box<dyn StorageFile> + Send + Sync> S
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn StorageLock>>> {
         FsStorage.try_lock(path)
     }
+}
+
+/// A file, and how many bytes were read of it and of others like it; it is not fsynced.
+#[derive(Debug)]
+struct Counting(Box<dyn StorageFile>, Arc<AtomicU64>);
+
+impl StorageFile for Counting {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let read = self.0.read_at(buffer, offset)?;
+        self.1.fetch_add(read as u64, SeqCst);
+        Ok(read)
+    }
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(bytes, offset)
+    }
+    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.0.reserve(offset, bytes)
+    }
+    fn set_len(&mut self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+    fn sync_data(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Options whose reads of segments are counted, in bytes.
+pub fn counting(options: &Options) -> (Options, Arc<AtomicU64>) {
+    let bytes = Arc::new(AtomicU64::new(0));
+    let (mut counted, count) = (options.clone(), bytes.clone());
+    let wrap = move |path: &Path, file: Box<dyn StorageFile>| -> Box<dyn StorageFile> {
+        let is_segment = path.parent().is_some_and(|dir| dir.ends_with("segments"));
+        if is_segment { Box::new(Counting(file, count.clone())) } else { file }
+    };
+    counted.storage = Arc::new(Opened(wrap));
+    (counted, bytes)
 }
