@@ -65,7 +65,7 @@ async fn it_verifies_itself_after_an_open_that_was_told_so() {
 async fn the_timer_finds_a_row_that_differs() {
     let (_temp, dir, mut options) = closed();
     options.parity_interval = Duration::from_millis(5);
-    let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     conn.execute("UPDATE events SET payload = '0' WHERE seq = 2", []).unwrap();
     drop(conn);
     let ledger = Ledger::open_with(&dir, options).await.unwrap();
@@ -77,7 +77,7 @@ async fn the_timer_finds_a_row_that_differs() {
 
 /// A row, made unlike its line.
 fn change_row(dir: &Path, seq: u64) {
-    let conn = rusqlite::Connection::open(mirror_path(dir)).unwrap();
+    let conn = common::by_hand(dir);
     assert_eq!(conn.execute("UPDATE events SET payload = '0' WHERE seq = ?1", [seq.cast_signed()]).unwrap(), 1);
 }
 

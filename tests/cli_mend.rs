@@ -40,7 +40,7 @@ fn replay_and_repair_report() {
     snapshot!("cli_repair_from_mirror", repaired.shown(&store));
     assert_eq!(common::ledger_bytes(&store), whole);
 
-    let mirror = counterfoil::rusqlite::Connection::open(store.join("mirror.sqlite3")).unwrap();
+    let mirror = common::by_hand(&store);
     mirror.execute("UPDATE events SET payload = '{}' WHERE seq = 4", []).unwrap();
     mirror.execute("INSERT INTO events SELECT 99, 'evt_00000000000000000000000009', schema_version, observed_at, recorded_at, source, event_type, trace_id, NULL, NULL, causation_id, domain_tags, attachments, group_seq, batch, signed_by, policy, payload_hash, prev_event_hash, event_hash, signature, payload, blob, erased FROM events WHERE seq = 1", []).unwrap();
     drop(mirror);

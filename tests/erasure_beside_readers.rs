@@ -75,7 +75,7 @@ fn what_a_writer_has_left_half_done_is_told() {
     let beside = common::parity(&dir);
     assert!(beside.is_consistent() && beside.being_erased_count == SECRET.len() as u64, "{beside}");
     // An edited row is no erased one, whoever is at work.
-    let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     conn.execute("UPDATE events SET payload = '\"edited\"' WHERE seq = 2", []).unwrap();
     conn.execute("UPDATE events SET payload = NULL, erased = 1 WHERE seq = 5", []).unwrap();
     let beside = common::parity(&dir);
@@ -104,7 +104,7 @@ fn forged(is_hashed: bool) {
     let before = secrets::lines(&dir);
     let victim = line::decode(&before[&2]).unwrap();
     let payload = format!(r#"{{"erased":[{{"seq":2,"id":"{}","payload_hash":"{}","reason":"forged"}}]}}"#, victim.id, victim.payload_hash);
-    let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     conn.execute("UPDATE events SET event_type = 'counterfoil.erasure.v1', payload = ?1 WHERE seq = 6", [&payload]).unwrap();
     if is_hashed {
         let hash = blake3::hash(payload.as_bytes());

@@ -96,7 +96,7 @@ fn of_a_mirror_where_rows_were_moved() {
         store.append(common::note(&text)).unwrap();
     }
     store.close().unwrap();
-    let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     conn.execute_batch(
         "CREATE TEMP TABLE kept AS SELECT * FROM events; DELETE FROM events WHERE seq % 7 != 0 AND seq < 190;
          INSERT OR IGNORE INTO events SELECT * FROM kept ORDER BY seq * 37 % 201",

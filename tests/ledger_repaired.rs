@@ -82,7 +82,7 @@ fn lost_segments() {
 fn lost_segments_after_a_repair_of_the_mirror() {
     let case = Case::new();
     // A repair of rows ends where the watermark was; the list of segments is there afterwards as before.
-    let conn = rusqlite::Connection::open(mirror_path(&case.dir)).unwrap();
+    let conn = common::by_hand(&case.dir);
     conn.execute("UPDATE events SET payload = '9' WHERE seq = 2", []).unwrap();
     drop(conn);
     assert_eq!(repair_from_ledger(&case.dir, &case.options, &mut |_| ()).unwrap().rows_written, 1);
@@ -250,7 +250,7 @@ fn what_neither_leg_has_is_not_papered_over() {
     // A row that was edited is no source either.
     fs::write(last, &case.whole[last.strip_prefix(case.dir.join("segments")).unwrap()]).unwrap();
     fs::remove_file(&case.paths[0]).unwrap();
-    let mirror = rusqlite::Connection::open(mirror_path(&case.dir)).unwrap();
+    let mirror = common::by_hand(&case.dir);
     mirror.execute("UPDATE events SET payload = '\"forged\"' WHERE seq = 2", []).unwrap();
     drop(mirror);
     let error = repair_from_mirror(&case.dir, &case.options, &mut |_| ()).unwrap_err();
@@ -304,7 +304,7 @@ fn a_payload_that_was_taken_away() {
         case.clean(&format!("seq {seq}"));
     }
     // Where the mirror lacks it too, nothing is put in its place, and the rest is restored.
-    let conn = rusqlite::Connection::open(mirror_path(&case.dir)).unwrap();
+    let conn = common::by_hand(&case.dir);
     conn.execute("UPDATE events SET payload = NULL, erased = 1 WHERE seq = 1", []).unwrap();
     drop(conn);
     fs::write(&case.paths[0], blank(&fs::read_to_string(&case.paths[0]).unwrap(), 1)).unwrap();

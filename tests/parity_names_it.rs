@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 fn sql(dir: &Path, sql: &str) {
-    Connection::open(mirror_path(dir)).unwrap().execute_batch(sql).unwrap();
+    common::by_hand(dir).execute_batch(sql).unwrap();
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn every_column() {
     // The format's own vectors have every key, out-of-line and erased payloads too.
     copy_dir(Path::new("tests/vectors/store-v1"), &dir);
     open_is_clean(&dir, &Options::default());
-    let conn = Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     // Without its rules the table takes what a damaged file could hold.
     conn.execute_batch("PRAGMA writable_schema = ON").unwrap();
     conn.execute("UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE name = 'events'", []).unwrap();
@@ -258,10 +258,7 @@ fn a_duplicate_id_in_the_ledger() {
     let report = parity(&dir);
     assert_eq!(report.findings, [Finding::DuplicateId { id: id(103), first: Seq::new(4), second: Seq::new(13) }]);
     assert_eq!(report.missing_in_sqlite.count, 1);
-    assert_eq!(
-        Connection::open(mirror_path(&dir)).unwrap().query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0)).unwrap(),
-        12
-    );
+    assert_eq!(common::by_hand(&dir).query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0)).unwrap(), 12);
 }
 
 #[test]

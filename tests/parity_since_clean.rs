@@ -125,7 +125,7 @@ fn damage(dir: &Path, options: &Options, random: &mut Random, checked: bool) {
             fs::write(path, bytes).unwrap();
         }
         _ => {
-            let conn = rusqlite::Connection::open(mirror_path(dir)).unwrap();
+            let conn = common::by_hand(dir);
             let first: u64 = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
             let sql = ["DELETE FROM events WHERE seq = ?1", "UPDATE events SET payload = '0' WHERE seq = ?1"][random.below(2) as usize];
             conn.execute(sql, [first.cast_signed()]).unwrap();
@@ -174,7 +174,7 @@ fn a_row_that_was_found_right_is_left_to_the_full_check() {
     // What the page says that it does not see; and a new line that does not fit what was left out is found.
     let (_temp, dir, options) = unsynced_store();
     clean(&dir);
-    let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     conn.execute("UPDATE events SET payload = '0' WHERE seq = 2", []).unwrap();
     assert_eq!(clean(&dir), (0, 12));
     let full = parity(&dir);
@@ -187,7 +187,7 @@ fn a_row_that_was_found_right_is_left_to_the_full_check() {
 
 /// First seqs of the segments that were found right.
 fn kept(dir: &Path) -> Vec<i64> {
-    let conn = rusqlite::Connection::open(mirror_path(dir)).unwrap();
+    let conn = common::by_hand(dir);
     let mut kept = conn.prepare("SELECT first_seq FROM checked ORDER BY first_seq").unwrap();
     kept.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
 }
@@ -196,7 +196,7 @@ fn kept(dir: &Path) -> Vec<i64> {
 fn what_is_wrong_is_read_again_and_nothing_else() {
     let (_temp, dir, _) = unsynced_store();
     let firsts: Vec<i64> = segment_paths(&dir).iter().map(|path| path.file_stem().unwrap().to_str().unwrap().parse().unwrap()).collect();
-    let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     conn.execute("DELETE FROM events WHERE seq = 1", []).unwrap();
     let report = check(&dir, usize::MAX);
     assert_eq!((report.missing_in_sqlite.count, report.skipped_count), (1, 0), "{report}");
@@ -211,7 +211,7 @@ fn a_wrong_row_of_what_was_left_out_is_not_held_against_the_line() {
     let (_temp, dir, options) = unsynced_store();
     append(&dir, &options, &["a"]);
     clean(&dir);
-    let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     let sql = "UPDATE events SET session_seq = session_seq + 7 WHERE session_id = 's-1'";
     assert!(conn.execute(sql, []).unwrap() > 0);
     drop(conn);
@@ -234,7 +234,7 @@ fn beside_a_writer_nothing_is_kept() {
     let (store, _) = Store::open(&dir, &options).unwrap();
     let report = check(&dir, usize::MAX);
     assert_eq!((report.is_consistent(), report.skipped_count), (true, 0), "{report}");
-    let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'checked'", [], |row| row.get(0)).unwrap();
     assert_eq!(tables, 0);
     store.close().unwrap();

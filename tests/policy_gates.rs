@@ -252,7 +252,7 @@ async fn the_mirrors_vote_is_about_the_real_mirror() {
         ledger.change_key(&KeyChange::Added { key: key.public_key(), reason: KeyReason::default() }, key.clone()).await.unwrap();
         let first = ledger.append_with(common::note("fine"), Expect::Any, Durability::Mirrored).await.unwrap();
         // Somebody edits a row behind the store's back, and a check finds it.
-        let row = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+        let row = common::by_hand(&dir);
         row.busy_timeout(Duration::from_secs(30)).unwrap();
         row.execute("UPDATE events SET payload = '\"forged\"' WHERE seq = ?1", [first.seq.get() as i64]).unwrap();
         drop(row);
@@ -272,7 +272,7 @@ async fn the_mirrors_vote_is_about_the_real_mirror() {
 
 /// Appends six events while nobody can write to the mirror, until the connection that is given back lets go.
 async fn six_beside_a_held_mirror(ledger: &Ledger) -> rusqlite::Connection {
-    let held = rusqlite::Connection::open(mirror_path(ledger.dir())).unwrap();
+    let held = common::by_hand(ledger.dir());
     held.busy_timeout(Duration::from_secs(30)).unwrap();
     held.execute_batch("BEGIN IMMEDIATE").unwrap();
     for n in 1..=6 {

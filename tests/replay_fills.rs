@@ -20,14 +20,14 @@ fn mirror(dir: &Path, options: &Options) -> (LedgerReader, Mirror) {
 }
 
 fn rows(dir: &Path) -> i64 {
-    Connection::open(mirror_path(dir)).unwrap().query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap()
+    common::by_hand(dir).query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap()
 }
 
 #[test]
 fn holes_below_the_watermark() {
     let (_temp, dir, options) = store();
     for holes in ["seq = 1", "seq = 11", "seq IN (3, 4, 9)", "seq % 2 = 1", "seq < 12"] {
-        Connection::open(mirror_path(&dir)).unwrap().execute(&format!("DELETE FROM events WHERE {holes}"), []).unwrap();
+        common::by_hand(&dir).execute(&format!("DELETE FROM events WHERE {holes}"), []).unwrap();
         let missing = 12 - rows(&dir) as u64;
         let (reader, mut mirror) = mirror(&dir, &options);
         assert_eq!(mirror.watermark().seq.get(), 12);
@@ -47,7 +47,7 @@ fn a_watermark_without_its_row_is_no_evidence() {
     // Nothing tells a row that was deleted from a watermark that is wrong, so such a mirror is rebuilt as a whole.
     for damage in ["DELETE FROM events WHERE seq = 12", "DELETE FROM events", "UPDATE mirrored_through SET seq = 13"] {
         let (_temp, dir, options) = store();
-        Connection::open(mirror_path(&dir)).unwrap().execute(damage, []).unwrap();
+        common::by_hand(&dir).execute(damage, []).unwrap();
         let reader = LedgerReader::open(&dir, &options).unwrap();
         let error = Mirror::open(&dir, reader.manifest(), &options).unwrap_err();
         assert!(matches!(error, MirrorError::Corrupt { .. }), "{error}");
@@ -59,7 +59,7 @@ fn a_watermark_without_its_row_is_no_evidence() {
 #[test]
 fn a_conflicting_row_fails_closed() {
     let (_temp, dir, options) = store();
-    let conn = Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     conn.execute_batch("DELETE FROM events WHERE seq IN (2, 3); UPDATE events SET payload = '\"forged\"' WHERE seq = 9").unwrap();
     let (reader, mut mirror) = mirror(&dir, &options);
     let mark = mirror.watermark();

@@ -127,7 +127,7 @@ fn the_mirrors_hint_is_only_a_hint() {
     let dir = temp.path().join("store");
     let options = filled_with(&dir, 500, 64 << 20);
     let (_, right) = opened(&dir, &options);
-    let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     for wrong in [1i64, 777, 1 << 40] {
         conn.execute("UPDATE mirrored_through SET byte_offset = ?1", [wrong]).unwrap();
         let (report, scanned) = opened(&dir, &options);

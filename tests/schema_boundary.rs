@@ -110,7 +110,7 @@ fn its_row_is_committed_with_the_callers_tables() {
     store.append(note("behind it")).unwrap();
     store.close().unwrap();
     open_is_clean(&dir, &options);
-    let conn = Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     assert_eq!((count(&conn, BOUNDARIES), count(&conn, TABLES)), (1, 1));
 }
 
@@ -130,7 +130,7 @@ fn it_is_rolled_back_with_them_and_replayed_later() {
         let head = store.head();
         let boundary = store.begin_schema_migration(head.event_hash, &migration()).unwrap();
         // On a connection of the caller's own.
-        let mut conn = Connection::open(mirror_path(&dir)).unwrap();
+        let mut conn = common::by_hand(&dir);
         let transaction = conn.transaction().unwrap();
         transaction.execute_batch("CREATE TABLE orders (id TEXT)").unwrap();
         assert_eq!(boundary.insert(&transaction).unwrap(), Insertion::Inserted);
@@ -178,7 +178,7 @@ fn a_crash_before_the_transaction_commits_leaves_the_event_alone() {
     let boundary = store.begin_schema_migration(head, &migration()).unwrap();
     let (between, within) = (temp.path().join("between"), temp.path().join("within"));
     copy_dir(&dir, &between);
-    let mut conn = Connection::open(mirror_path(&dir)).unwrap();
+    let mut conn = common::by_hand(&dir);
     let transaction = conn.transaction().unwrap();
     transaction.execute_batch("CREATE TABLE orders (id TEXT)").unwrap();
     boundary.insert(&transaction).unwrap();
@@ -197,7 +197,7 @@ fn a_crash_before_the_transaction_commits_leaves_the_event_alone() {
         assert_eq!(inserted.unwrap(), Insertion::AlreadyPresent);
         store.close().unwrap();
         open_is_clean(&dir, &options);
-        let conn = Connection::open(mirror_path(&dir)).unwrap();
+        let conn = common::by_hand(&dir);
         assert_eq!((count(&conn, BOUNDARIES), count(&conn, TABLES)), (1, 1));
     }
 }
@@ -223,7 +223,7 @@ fn an_append_that_is_stopped_is_recorded_once_or_not_at_all() {
         store.mirror_mut().transaction(|transaction| boundary.insert(transaction)).unwrap();
         store.close().unwrap();
         open_is_clean(&dir, &well);
-        assert_eq!(count(&Connection::open(mirror_path(&dir)).unwrap(), BOUNDARIES), 1, "{point}");
+        assert_eq!(count(&common::by_hand(&dir), BOUNDARIES), 1, "{point}");
     }
 }
 
@@ -231,7 +231,7 @@ fn an_append_that_is_stopped_is_recorded_once_or_not_at_all() {
 fn what_the_mirror_lacked_comes_before_it() {
     let temp = tempfile::tempdir().unwrap();
     let (dir, mut store, options) = opened(temp.path());
-    let other = Connection::open(mirror_path(&dir)).unwrap();
+    let other = common::by_hand(&dir);
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(store.append(note("4")).unwrap().mirror, MirrorAck::MirrorBehind);
     let head = store.head();

@@ -157,7 +157,7 @@ fn links_among_rubbish_and_names_to_come_are_not_followed() {
     fs::write(&active, [&whole[..], b"{\"seq\":13,"].concat()).unwrap();
     let report = open_is_clean(&dir, &options);
     assert_eq!(report.recovery.torn.map(|torn| torn.bytes), Some(10));
-    let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
+    let conn = common::by_hand(&dir);
     conn.execute("UPDATE events SET payload = '9' WHERE seq = 2", []).unwrap();
     drop(conn);
     repair_from_ledger(&dir, &options, &mut |_| ())

@@ -87,7 +87,7 @@ fn what_recovery_and_repair_leave() {
         fine(umask, &store, &["append", "4"]);
         holds(&all_private(&store, umask), &["torn/0", "mirror.sqlite3.aside-1"]);
         // A row that differs: repair keeps a copy of the mirror.
-        let mirror = counterfoil::rusqlite::Connection::open(store.join("mirror.sqlite3")).unwrap();
+        let mirror = by_hand(&store);
         mirror.execute("UPDATE events SET payload = '9' WHERE seq = 2", []).unwrap();
         drop(mirror);
         fine(umask, &store, &["repair", "--from", "ledger"]);

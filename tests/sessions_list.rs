@@ -222,19 +222,19 @@ fn a_list_that_is_of_no_use_is_made_anew() {
     fs::rename(dir.join("new"), index_path(&dir)).unwrap();
     check(&mut index, &dir, 3, "replaced");
     // Rows were put right in place, below what had been counted.
-    execute(&mirror_path(&dir), "UPDATE events SET session_id = 's-9' WHERE session_id = 's-1'");
+    common::by_hand(&dir).execute_batch("UPDATE events SET session_id = 's-9' WHERE session_id = 's-1'").unwrap();
     remove(&index_path(&dir));
     check(&mut index, &dir, 3, "damaged rows");
     repair_from_ledger(&dir, &options, &mut |_| ()).unwrap();
     check(&mut index, &dir, 3, "repaired");
-    execute(&mirror_path(&dir), "DELETE FROM events WHERE seq = 7");
+    common::by_hand(&dir).execute_batch("DELETE FROM events WHERE seq = 7").unwrap();
     remove(&index_path(&dir));
     check(&mut index, &dir, 3, "a row is missing");
     replay_store(&dir, &options, &mut |_, _| ()).unwrap();
     check(&mut index, &dir, 3, "replayed");
     // One that ends before its end may have put rows right all the same, and forgets first.
     assert!(index_path(&dir).exists());
-    execute(&mirror_path(&dir), "UPDATE events SET payload = '\"other\"' WHERE seq = 7");
+    common::by_hand(&dir).execute_batch("UPDATE events SET payload = '\"other\"' WHERE seq = 7").unwrap();
     replay_store(&dir, &options, &mut |_, _| ()).unwrap_err();
     assert!(!index_path(&dir).exists());
     repair_from_ledger(&dir, &options, &mut |_| ()).unwrap();
@@ -248,7 +248,7 @@ fn it_is_of_this_mirror_and_of_this_history() {
     let options = small(&dir);
     let mut index = SessionIndex::open(&dir, &options).unwrap();
     // A row was wrong when it was counted, and the mirror is made anew: the rows have other files, and the same hashes.
-    execute(&mirror_path(&dir), "UPDATE events SET session_id = 's-9' WHERE seq = 5");
+    common::by_hand(&dir).execute_batch("UPDATE events SET session_id = 's-9' WHERE seq = 5").unwrap();
     check(&mut index, &dir, 3, "a wrong row");
     remove(&mirror_path(&dir));
     Store::open(&dir, &options).unwrap().0.close().unwrap();

@@ -184,7 +184,7 @@ fn of_one_stream() -> (tempfile::TempDir, PathBuf, Options) {
 }
 
 fn damaged(dir: &Path, sql: &str) {
-    let conn = rusqlite::Connection::open(mirror_path(dir)).unwrap();
+    let conn = common::by_hand(dir);
     assert!(conn.execute(sql, []).unwrap() > 0, "{sql}");
 }
 
@@ -252,7 +252,7 @@ fn a_mirror_without_its_index_and_one_that_is_damaged_are_not_waited_for() {
         ["DROP INDEX events_by_session", "DROP TABLE events", "UPDATE mirrored_through SET ledger_id = 'ldg_00000000000000000000000000'"]
     {
         let (_temp, dir, options) = of_one_stream();
-        rusqlite::Connection::open(mirror_path(&dir)).unwrap().execute_batch(sql).unwrap();
+        common::by_hand(&dir).execute_batch(sql).unwrap();
         let mut reader = StreamReader::open(&dir, &options).unwrap();
         let page = reader.page(&StreamQuery::new("s-1").from(5).events_max(4), Seq::MAX).unwrap();
         assert_eq!(page.events.iter().filter_map(|event| event.session_seq).collect::<Vec<_>>(), [5, 6, 7, 8], "{sql}");

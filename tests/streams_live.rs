@@ -65,7 +65,7 @@ async fn own_appends_are_read_at_once() {
     assert_eq!((sessions.sessions[0].events, sessions.as_of.get()), (20, 20));
 
     // Another connection holds the lock to write: readers go on, and see in the lines what has no row.
-    let other = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
+    let other = common::by_hand(temp.path());
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     append_and_read(&ledger, 21, 40).await;
     assert_eq!(ledger.status().mirrored_through.get(), 20);
@@ -97,7 +97,7 @@ async fn a_stream_loads_what_is_asked_for_and_stops_when_it_is_dropped() {
     let draft = |n: u64| note(&format!("{n} {}", "x".repeat(1000))).session("s-1");
     ledger.append_batch((1..=400).map(draft).collect()).await.unwrap();
     // Without a mirror each page that is loaded reads lines.
-    let other = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
+    let other = common::by_hand(temp.path());
     ledger.mirrored(Seq::new(400)).await.unwrap();
     other.execute_batch("DROP INDEX events_by_session").unwrap();
     let so_far = || read.load(SeqCst);
@@ -144,7 +144,7 @@ async fn a_stream_ends_where_its_last_page_was_loaded() {
     assert_eq!(positions(events).await, [2, 3, 4, 5, 6], "what was durable when the last page was loaded is there");
     assert_eq!(positions(ledger.stream(StreamQuery::new("none"))).await, [] as [u64; 0]);
     // An error ends it.
-    let conn = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
+    let conn = common::by_hand(temp.path());
     ledger.mirrored(Seq::new(6)).await.unwrap();
     conn.execute("UPDATE events SET payload = '9' WHERE seq = 5", []).unwrap();
     let mut events: Events = ledger.stream(StreamQuery::new("s-1").events_max(2));

@@ -197,7 +197,7 @@ const DEEDS: &[Deed] = &[
     ("reorder two lines", |_, dir| edit_lines(dir, |lines| lines.swap(4, 5))),
     ("truncate the ledger", |_, dir| edit_lines(dir, |lines| lines.truncate(OLDER as usize))),
     ("edit a row of the mirror", |_, dir| {
-        let mirror = rusqlite::Connection::open(mirror_path(dir)).unwrap();
+        let mirror = common::by_hand(dir);
         mirror.execute("UPDATE events SET payload = '\"what did not happen\"' WHERE seq = 5", []).unwrap();
     }),
     ("roll back the ledger", |scene, dir| put_back(&scene.older, dir, true, false)),

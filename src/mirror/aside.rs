@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::{MirrorError, check_links, mirror_path, schema, with_suffix};
+use super::{MirrorError, check_links, guard, mirror_path, schema, with_suffix};
 use crate::event::erasure::is_never_erased;
 use crate::event::{EventId, PayloadHash, Seq};
 use crate::failpoint;
@@ -87,6 +87,7 @@ fn erase_rows(conn: &mut Connection, names: &Names) -> rusqlite::Result<u64> {
     // A rollback journal would be a file more that may be left.
     let _: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     conn.pragma_update(None, "secure_delete", true)?;
+    guard::lift(conn, true)?;
     let ids: std::collections::HashSet<EventId> = names.values().flatten().filter_map(|name| name.id).collect();
     let mut named = Vec::new();
     {

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::row::Row;
-use super::{Mirror, MirrorError, MirrorReader, SELECT};
+use super::{Mirror, MirrorError, MirrorReader, SELECT, guard};
 use crate::event::erasure::{ERASURE, ErasurePayload};
 use crate::event::{Event, Seq};
 use crate::failpoint;
@@ -129,7 +129,12 @@ impl Mirror {
     /// Takes the payloads out of the rows of these events, in one transaction; answers of how many. Copies of them may then still
     /// be in the mirror's files.
     pub(crate) fn erase_rows(&mut self, names: &Names) -> Result<u64, MirrorError> {
-        let set = |on: bool| move |mirror: &Mirror| mirror.sqlite("preparing", mirror.conn.pragma_update(None, "secure_delete", on));
+        let set = |on: bool| {
+            move |mirror: &Mirror| {
+                let set = mirror.conn.pragma_update(None, "secure_delete", on);
+                mirror.sqlite("preparing", set.and_then(|()| guard::lift(&mirror.conn, on)))
+            }
+        };
         set(true)(self)?;
         let erased = self.erase_rows_in_transaction(names);
         set(false)(self)?;

@@ -6,6 +6,7 @@
 //! - `apply` rows and watermark in one transaction · `fields` of a line that is right · `lookup` ids and streams for the writer
 //! - `checked` segments that were found right · `ends` of sealed segments, for open · `positions` a temporary database for checks ·
 //!   `query` read-only SQL for people · `window` rows for a check, copied out
+//! - `guard` against rows that are deleted or changed by hand
 //! - `erase` payloads out of rows, pages and the WAL, and what is known of erasures that are done
 //! - `wal` kept short · `checkpointer` a thread that copies it into the database · `error`
 
@@ -17,6 +18,7 @@ mod ends;
 mod erase;
 mod error;
 mod fields;
+mod guard;
 mod lookup;
 mod positions;
 mod query;
@@ -276,6 +278,11 @@ impl Mirror {
         transaction.commit().map_err(sqlite("committing"))?;
         self.see_to_wal();
         Ok(done)
+    }
+
+    /// Lets rows be removed, for a repair: they are kept from that else.
+    pub(crate) fn lift_guard(&self) -> Result<(), MirrorError> {
+        self.sqlite("preparing", guard::lift(&self.conn, true))
     }
 
     /// Whether each index fits its table. Reads all of the mirror.

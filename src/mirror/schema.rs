@@ -10,7 +10,7 @@ use crate::event::{EventHash, LedgerId, Seq};
 use crate::ledger::{Manifest, Watermark};
 
 /// `PRAGMA user_version` of a mirror that this code writes.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// `PRAGMA application_id`: "Cfoi".
 const APPLICATION_ID: i64 = 0x4366_6f69;
@@ -28,7 +28,8 @@ const CACHE_KIB: i64 = 32 << 10;
 const QUICK_CHECK_BYTES_MAX: i64 = 16 << 20;
 
 /// One entry a version: what brings a database from the version before it to this one.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = ["
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
+    "
 CREATE TABLE events (
   seq INTEGER PRIMARY KEY,
   id TEXT NOT NULL UNIQUE,
@@ -79,7 +80,9 @@ CREATE VIEW events_text AS SELECT
   signed_by, policy, lower(hex(payload_hash)) AS payload_hash, lower(hex(prev_event_hash)) AS prev_event_hash,
   lower(hex(event_hash)) AS event_hash, signature, payload, blob, erased
 FROM events;
-"];
+",
+    super::guard::TRIGGERS,
+];
 
 /// Sets the connection up, creates the tables where they are missing, and migrates older ones.
 pub(super) fn prepare(conn: &mut Connection, path: &Path, manifest: &Manifest, wal_bytes_max: u64) -> Result<(), MirrorError> {

@@ -121,6 +121,7 @@ pub fn repair_from_ledger(dir: &Path, options: &Options, progress: &mut dyn FnMu
         report.set_aside.push(set_aside(dir)?);
         mirror = Mirror::open(dir, reader.manifest(), options)?;
     }
+    mirror.lift_guard()?;
     let (_, last_row) = mirror.count()?;
     let stray = last_row > verified.head.seq || mirror.watermark().seq > verified.head.seq || mirror.has_stray_rows()?;
     if stray || found.mismatched_count > 0 {

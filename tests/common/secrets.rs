@@ -96,7 +96,7 @@ pub fn filled(dir: &Path, options: &Options) {
     fs::copy(mirror_path(dir), dir.join("mirror.sqlite3.aside-1")).unwrap();
     fs::write(dir.join("mirror.sqlite3.aside-2"), "a mirror of nothing").unwrap();
     // Rows that come and go leave pages behind.
-    let conn = rusqlite::Connection::open(mirror_path(dir)).unwrap();
+    let conn = super::by_hand(dir);
     conn.execute_batch(
         "CREATE TEMP TABLE kept AS SELECT * FROM events; DELETE FROM events WHERE seq % 3 = 0; DELETE FROM events WHERE seq = 4;
          INSERT OR IGNORE INTO events SELECT * FROM kept ORDER BY seq DESC",

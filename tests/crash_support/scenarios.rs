@@ -106,7 +106,7 @@ impl Scenario {
             Scenario::RepairFromLedger => {
                 prepared.said = append(dir, &submissions());
                 prepared.said.iter_mut().for_each(|said| said.mirrored = false);
-                let conn = rusqlite::Connection::open(mirror_path(dir)).unwrap();
+                let conn = common::by_hand(dir);
                 conn.execute_batch(
                     "UPDATE events SET payload = '\"edited\"' WHERE seq = 2; DELETE FROM events WHERE seq = 4;
                      UPDATE events SET seq = 999 WHERE seq = 6",
