@@ -16,11 +16,11 @@ fn rows_are_not_deleted_nor_changed() {
     let (_temp, dir, options) = common::store();
     let (mut store, _) = Store::open(&dir, &options).unwrap();
     let conn = rusqlite::Connection::open(mirror_path(&dir)).unwrap();
-    insta::assert_snapshot!(refused(&conn, "DELETE FROM events WHERE seq = 3"), @"");
-    insta::assert_snapshot!(refused(&conn, "UPDATE events SET payload = '1' WHERE seq = 3"), @"");
+    insta::assert_snapshot!(refused(&conn, "DELETE FROM events WHERE seq = 3"), @"this is the mirror of a Counterfoil ledger, and its rows are not deleted: to take data out, run `counterfoil erase`; to have the mirror made anew, remove the file while nobody writes");
+    insta::assert_snapshot!(refused(&conn, "UPDATE events SET payload = '1' WHERE seq = 3"), @"this is the mirror of a Counterfoil ledger, and its rows are not changed: append an event that says what is right, and keep what is yours in a database of its own");
     for sql in [
         "DELETE FROM events",
-        "REPLACE INTO events SELECT * FROM events WHERE seq = 3; DELETE FROM events WHERE seq = 4",
+        "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE session_id = 's-1')",
         "INSERT INTO events SELECT * FROM events WHERE seq = 3 ON CONFLICT DO UPDATE SET payload = '1'",
         "BEGIN; DELETE FROM events WHERE seq = 12; COMMIT",
     ] {
