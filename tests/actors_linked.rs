@@ -53,7 +53,9 @@ async fn messages_to_a_stable_address_under_a_parent() {
     let temp = tempfile::tempdir().unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));
     let (parent, _) = Actor::spawn(None, Parent, told.clone()).await.unwrap();
-    let ledger = Ledger::open_linked(temp.path(), LedgerOptions::default(), parent.get_cell()).await.unwrap();
+    let mut options = LedgerOptions::default();
+    (options.restarts_max, options.mirrored_deadline) = (1_000, Duration::from_secs(60));
+    let ledger = Ledger::open_linked(temp.path(), options, parent.get_cell()).await.unwrap();
     assert_eq!(parent.get_cell().get_children().len(), 1, "the supervisor is the parent's child");
     let mut expected = 0;
     for round in 0..5 {

@@ -9,7 +9,9 @@ use counterfoil::actors::{Durability, Ledger, LedgerOptions};
 use counterfoil::*;
 
 fn options() -> LedgerOptions {
-    LedgerOptions::default()
+    let mut options = LedgerOptions::default();
+    options.mirrored_deadline = std::time::Duration::from_secs(60);
+    options
 }
 
 async fn session(ledger: &Ledger, name: String, events: u64) -> Vec<Receipt> {

@@ -161,8 +161,8 @@ fn commands_end_in_time_and_are_waited_for_by_the_next_process() {
         fs::create_dir(folder).unwrap();
     }
     let run = |command: &str, time: Duration| shell::run(&dir, &running, command, &[], None, time).unwrap();
-    let ended = run("echo begun; sleep 1000 & sleep 1000", Duration::from_millis(100));
-    assert_eq!(ended, Outcome::Failed { reason: "killed after 100 ms; what it had done by then is done\nbegun".to_owned() });
+    let ended = run("echo begun; sleep 1000 & sleep 1000", Duration::from_secs(2));
+    assert_eq!(ended, Outcome::Failed { reason: "killed after 2000 ms; what it had done by then is done\nbegun".to_owned() });
     // What it leaves in the background has ended when it is said to be done.
     let waits = "(until [ -e ../go ]; do sleep 0.01; done; echo > late)";
     assert_eq!(run(&format!("echo done; {waits} &"), MINUTE), Outcome::Done { output: "done".to_owned() });

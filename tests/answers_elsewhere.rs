@@ -7,9 +7,15 @@ mod common;
 use std::time::Duration;
 
 use common::watched::Watched;
-use common::{note, options, parity, until};
-use counterfoil::actors::{Durability, Ledger};
+use common::{note, parity, until};
+use counterfoil::actors::{Durability, Ledger, LedgerOptions};
 use counterfoil::{Conditions, Expect, MirrorAck};
+
+fn options() -> LedgerOptions {
+    let mut options = LedgerOptions::from(common::options());
+    options.mirrored_deadline = Duration::from_secs(60);
+    options
+}
 
 #[test]
 fn a_runtime_that_stands_still_holds_nobody_up() {
@@ -44,7 +50,7 @@ fn a_runtime_that_stands_still_holds_nobody_up() {
 fn nor_does_one_that_an_append_came_from_last() {
     let temp = tempfile::tempdir().unwrap();
     let mut options = options();
-    let watched = Watched::under(&mut options);
+    let watched = Watched::under(&mut options.store);
     let still = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let other = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let ledger = other.block_on(Ledger::open_with(temp.path(), options)).unwrap();

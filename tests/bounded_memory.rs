@@ -27,8 +27,13 @@ fn filled_with(dir: &Path, events: u64) {
     store.close().unwrap();
 }
 
-/// The peak of memory of the command, in KiB, as far as could be seen.
+/// The peak of memory of the command, in KiB. One that was over before it was looked at is run again.
 fn peak(dir: &Path, arguments: &[&str]) -> u64 {
+    (0..20).map(|_| peak_once(dir, arguments)).find(|peak| *peak > 1000).unwrap_or(0)
+}
+
+/// The same, as far as could be seen.
+fn peak_once(dir: &Path, arguments: &[&str]) -> u64 {
     let mut command = Command::new(env!("CARGO_BIN_EXE_counterfoil"));
     command.arg("--store").arg(dir).args(arguments).stdout(Stdio::null());
     let mut child = command.spawn().unwrap();

@@ -59,7 +59,8 @@ fn ctrl_c_closes_the_store_and_reports() {
     let lines: String = (0..400_000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
     fs::write(&transcript, lines).unwrap();
     let mut import = Running(command(&store, &["import", transcript.to_str().unwrap(), "--json"]).spawn().unwrap());
-    until("some events are there", || run(&store, &["show", "500"]).code == 0);
+    let segment = store.join("segments/00000000000000000001.jsonl");
+    until("some events are there", || fs::read(&segment).is_ok_and(|bytes| memchr::memmem::find(&bytes, b"\n{\"seq\":500,").is_some()));
     let killed = std::process::Command::new("kill").args(["-INT", &import.0.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let mut out = String::new();

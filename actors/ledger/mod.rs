@@ -139,7 +139,8 @@ impl ThreadLocalActor for LedgerActor {
                 state.look(through);
                 state.stage_deferred(&me)
             }
-            LedgerMsg::Close(reply) => state.close(reply),
+            // Appends whose word of it is behind this one came first.
+            LedgerMsg::Close(reply) => state.take_posted(&me).and_then(|()| state.close(reply)),
         }
         .map_err(ActorProcessingErr::from)
     }

@@ -147,7 +147,7 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 /// What is kept of what a command says on standard error: the last lines say what went wrong.
 const SAID_BYTES_MAX: usize = 1024;
 /// How long what it has said is waited for once it has ended: a child of its own may hold the pipe open.
-const SAID_WAIT: Duration = Duration::from_millis(200);
+const SAID_WAIT: Duration = Duration::from_secs(2);
 
 /// A command that is given each checkpoint on its standard input: `git commit`, an upload, a witness's client. It has taken it
 /// when it exits with 0 within its deadline; past that it is killed (its own children are not).

@@ -172,7 +172,12 @@ pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if path.is_dir() {
                 walk(root, &path, into);
             } else {
-                into.insert(path.strip_prefix(root).unwrap().to_owned(), fs::read(&path).unwrap());
+                match fs::read(&path) {
+                    Ok(bytes) => drop(into.insert(path.strip_prefix(root).unwrap().to_owned(), bytes)),
+                    // Gone since it was listed: a live store renames and removes.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => panic!("{}: {error}", path.display()),
+                }
             }
         }
     }

@@ -387,7 +387,7 @@ fn with_actors(dir: &Path, options: &Options, submissions: &Submissions, patienc
             let append = ledger.append_batch_with(submissions[next].clone(), Conditions::none(), durability);
             let answer = {
                 let mut append = std::pin::pin!(append);
-                let answer = tokio::time::timeout(Duration::from_secs(2), &mut append).await;
+                let answer = tokio::time::timeout(Duration::from_secs(5), &mut append).await;
                 match (answer, ledger.status().mirror) {
                     (Err(_), MirrorHealth::Blocked { .. }) => None,
                     (Err(_), _) => tokio::time::timeout(Duration::from_secs(40), append).await.ok(),

@@ -21,7 +21,7 @@ use super::model::{Answer, Fate, Model, of_version};
 use super::ops::{Done, MIRROR, Op, SNAPSHOTS, derived, remove, send};
 
 /// How long a step may take before it counts as one that hangs.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How long what waits for a lock may wait before the lock is let go of.
 const PATIENCE: Duration = Duration::from_millis(15);
