@@ -13,9 +13,10 @@ mod common;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use common::{finish, note, skipped, until};
-use counterfoil::actors::Ledger;
+use common::{finish, note, skipped};
+use counterfoil::actors::{Ledger, MirrorHealth};
 use counterfoil::*;
 
 const COUNT: &str = "
@@ -66,10 +67,18 @@ async fn beside_actors() {
         assert_eq!(wal_inode(&dir), wal, "the WAL that is written is the one that readers see");
         assert!(ledger.status().mirror_set_aside.is_none(), "the mirror is well");
         // The next SqliteActor opens the mirror again, beside LedgerActor's reader.
-        let restarts = ledger.status().restarts;
-        ledger.children().await.unwrap().sqlite.unwrap().kill();
-        until("a restart", || ledger.status().restarts > restarts && ledger.status().mirror == counterfoil::actors::MirrorHealth::Live)
-            .await;
+        let killed = ledger.children().await.unwrap().sqlite.unwrap();
+        killed.kill();
+        let is_back = async || {
+            let next = ledger.children().await.unwrap().sqlite;
+            next.is_some_and(|next| next.get_id() != killed.get_id()) && ledger.status().mirror == MirrorHealth::Live
+        };
+        let back = async {
+            while !is_back().await {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), back).await.expect("a restart");
     }
     finish(ledger, &dir, 16).await;
 }

@@ -32,8 +32,8 @@ fn in_session(session: &str, n: u64) -> Draft {
 async fn locked_by_another_process() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
-    let first = ledger.append_with(in_session("s", 0).id(common::id(1)), Expect::Any, Durability::Mirrored).await.unwrap();
-    assert_eq!(first.mirror, MirrorAck::Mirrored);
+    let first = ledger.append(in_session("s", 0).id(common::id(1))).await.unwrap();
+    ledger.mirrored(first.seq).await.unwrap();
 
     let other = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -186,8 +186,11 @@ async fn its_shared_memory_cannot_be_made_yet() {
 #[tokio::test(flavor = "multi_thread")]
 async fn out_of_reach_while_ledger_actor_restarts() {
     let temp = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
-    ledger.append_with(in_session("s", 0), Expect::Any, Durability::Mirrored).await.unwrap();
+    let mut options = options();
+    options.restarts_max = 1000;
+    let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
+    ledger.append(in_session("s", 0)).await.unwrap();
+    ledger.mirrored(Seq::FIRST).await.unwrap();
     let mirror = mirror_path(temp.path());
     let moved = temp.path().join("moved");
     std::fs::rename(&mirror, &moved).unwrap();
@@ -233,7 +236,8 @@ async fn the_ledger_cannot_be_read_for_a_while() {
     let mut options = options();
     let disk = common::disk::faulty(&mut options.store);
     let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
-    ledger.append_with(in_session("s", 0), Expect::Any, Durability::Mirrored).await.unwrap();
+    ledger.append(in_session("s", 0)).await.unwrap();
+    ledger.mirrored(Seq::FIRST).await.unwrap();
     let other = rusqlite::Connection::open(mirror_path(temp.path())).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     ledger.append(in_session("s", 1)).await.unwrap();

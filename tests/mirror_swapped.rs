@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use common::{finish, note};
-use counterfoil::actors::{Ledger, LedgerOptions};
+use counterfoil::actors::{Ledger, LedgerOptions, MirrorHealth};
 use counterfoil::*;
 
 /// Events in the store, of which the older copy of the mirror has half, and the mirror all but the last ones.
@@ -133,6 +133,7 @@ async fn hits(from: &Path) -> BTreeMap<&'static str, u64> {
     let hits: Arc<std::sync::Mutex<BTreeMap<&'static str, u64>>> = Arc::default();
     let count = hits.clone();
     let ledger = Ledger::open_with(&dir, options(move |point| *count.lock().unwrap().entry(point).or_default() += 1)).await.unwrap();
+    common::until("Live", || ledger.status().mirror == MirrorHealth::Live).await;
     load(&ledger).await;
     finish(ledger, &dir, EVENTS + NEW).await;
     let hits = hits.lock().unwrap();

@@ -251,6 +251,7 @@ async fn the_mirrors_vote_is_about_the_real_mirror() {
         let ledger = Ledger::open_with(&dir, options).await.unwrap();
         ledger.change_key(&KeyChange::Added { key: key.public_key(), reason: KeyReason::default() }, key.clone()).await.unwrap();
         let first = ledger.append_with(common::note("fine"), Expect::Any, Durability::Mirrored).await.unwrap();
+        ledger.mirrored(first.seq).await.unwrap();
         // Somebody edits a row behind the store's back, and a check finds it.
         let row = common::by_hand(&dir);
         row.busy_timeout(Duration::from_secs(30)).unwrap();
@@ -289,6 +290,7 @@ async fn lag_beyond_its_bound_is_warned_of() {
     options.policy = Policy::default().lag_events_max(3);
     let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
     ledger.append_with(common::note("0"), Expect::Any, Durability::Mirrored).await.unwrap();
+    common::until("Live", || ledger.status().mirror == actors::MirrorHealth::Live).await;
     let held = six_beside_a_held_mirror(&ledger).await;
     held.execute_batch("ROLLBACK").unwrap();
     ledger.close().await.unwrap();

@@ -110,7 +110,7 @@ fn its_row_is_committed_with_the_callers_tables() {
     store.append(note("behind it")).unwrap();
     store.close().unwrap();
     open_is_clean(&dir, &options);
-    let conn = common::by_hand(&dir);
+    let conn = Connection::open(mirror_path(&dir)).unwrap();
     assert_eq!((count(&conn, BOUNDARIES), count(&conn, TABLES)), (1, 1));
 }
 
@@ -130,7 +130,7 @@ fn it_is_rolled_back_with_them_and_replayed_later() {
         let head = store.head();
         let boundary = store.begin_schema_migration(head.event_hash, &migration()).unwrap();
         // On a connection of the caller's own.
-        let mut conn = common::by_hand(&dir);
+        let mut conn = Connection::open(mirror_path(&dir)).unwrap();
         let transaction = conn.transaction().unwrap();
         transaction.execute_batch("CREATE TABLE orders (id TEXT)").unwrap();
         assert_eq!(boundary.insert(&transaction).unwrap(), Insertion::Inserted);
@@ -178,7 +178,7 @@ fn a_crash_before_the_transaction_commits_leaves_the_event_alone() {
     let boundary = store.begin_schema_migration(head, &migration()).unwrap();
     let (between, within) = (temp.path().join("between"), temp.path().join("within"));
     copy_dir(&dir, &between);
-    let mut conn = common::by_hand(&dir);
+    let mut conn = Connection::open(mirror_path(&dir)).unwrap();
     let transaction = conn.transaction().unwrap();
     transaction.execute_batch("CREATE TABLE orders (id TEXT)").unwrap();
     boundary.insert(&transaction).unwrap();
@@ -197,7 +197,7 @@ fn a_crash_before_the_transaction_commits_leaves_the_event_alone() {
         assert_eq!(inserted.unwrap(), Insertion::AlreadyPresent);
         store.close().unwrap();
         open_is_clean(&dir, &options);
-        let conn = common::by_hand(&dir);
+        let conn = Connection::open(mirror_path(&dir)).unwrap();
         assert_eq!((count(&conn, BOUNDARIES), count(&conn, TABLES)), (1, 1));
     }
 }
@@ -223,7 +223,7 @@ fn an_append_that_is_stopped_is_recorded_once_or_not_at_all() {
         store.mirror_mut().transaction(|transaction| boundary.insert(transaction)).unwrap();
         store.close().unwrap();
         open_is_clean(&dir, &well);
-        assert_eq!(count(&common::by_hand(&dir), BOUNDARIES), 1, "{point}");
+        assert_eq!(count(&Connection::open(mirror_path(&dir)).unwrap(), BOUNDARIES), 1, "{point}");
     }
 }
 
@@ -231,7 +231,7 @@ fn an_append_that_is_stopped_is_recorded_once_or_not_at_all() {
 fn what_the_mirror_lacked_comes_before_it() {
     let temp = tempfile::tempdir().unwrap();
     let (dir, mut store, options) = opened(temp.path());
-    let other = common::by_hand(&dir);
+    let other = Connection::open(mirror_path(&dir)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(store.append(note("4")).unwrap().mirror, MirrorAck::MirrorBehind);
     let head = store.head();
@@ -261,6 +261,7 @@ fn only_the_mirror_of_its_own_ledger_takes_it() {
     // Another row stands in its place.
     let error = store.mirror_mut().transaction(|transaction| {
         boundary.insert(transaction)?;
+        common::unguard(transaction);
         transaction.execute("UPDATE events SET observed_at = '2026-11-24T05:37:09.000000Z' WHERE seq = 4", []).unwrap();
         boundary.insert(transaction)
     });
@@ -272,7 +273,9 @@ fn only_the_mirror_of_its_own_ledger_takes_it() {
 async fn the_actors_append_it_too() {
     use counterfoil::actors::{Durability, Ledger, LedgerOptions};
     let temp = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open_with(temp.path(), LedgerOptions::default()).await.unwrap();
+    let mut options = LedgerOptions::default();
+    options.mirrored_deadline = std::time::Duration::from_secs(60);
+    let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
     let first = ledger.append(note("1")).await.unwrap();
     let second = ledger.append(note("2")).await.unwrap();
     let append = |head| {

@@ -194,13 +194,15 @@ async fn a_signer_that_stays_away_holds_up_its_group_once() {
     // It is not asked again before it has come back; others go on meanwhile.
     let second = ledger.append(note(2).sign_with(away.clone())).await;
     assert!(matches!(second, Err(AppendError::Attest(AttestError::Stuck { .. }))), "{second:?}");
+    common::until("the call", || away.asked.load(Ordering::SeqCst) > 0).await;
     assert_eq!(away.asked.load(Ordering::SeqCst), 1);
     ledger.append(note(3)).await.unwrap();
     away.comes_back();
     // Once it has, it signs.
     let mut tries = 0;
     while let Err(error) = ledger.append(note(4).sign_with(away.clone())).await {
-        assert!(matches!(error, AppendError::Attest(AttestError::Stuck { .. })), "{error}");
+        // Once it is back, it may still be too late where the machine does other things.
+        assert!(matches!(error, AppendError::Attest(AttestError::Stuck { .. } | AttestError::Deadline { .. })), "{error}");
         tries += 1;
         assert!(tries < 1_000_000);
         tokio::task::yield_now().await;
@@ -261,7 +263,8 @@ fn lingering(options: Options) -> actors::LedgerOptions {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_hangs_takes_no_threads_from_others() {
     let (temp, _, mut options) = common::unsynced_store();
-    options.sign_deadline = Duration::from_millis(300);
+    // The one that is well has to answer within it too.
+    options.sign_deadline = Duration::from_secs(3);
     let dir = temp.path().join("new");
     let ledger = Ledger::open_with(&dir, lingering(options)).await.unwrap();
     let (hung, well) = (Away::new(), Flaky::new(8, |_| false));

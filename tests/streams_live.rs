@@ -61,6 +61,7 @@ async fn own_appends_are_read_at_once() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = Ledger::open_with(temp.path(), options()).await.unwrap();
     append_and_read(&ledger, 1, 20).await;
+    ledger.mirrored(Seq::new(20)).await.unwrap();
     let sessions = ledger.sessions(SessionsQuery::new()).await.unwrap();
     assert_eq!((sessions.sessions[0].events, sessions.as_of.get()), (20, 20));
 
@@ -99,6 +100,11 @@ async fn a_stream_loads_what_is_asked_for_and_stops_when_it_is_dropped() {
     // Without a mirror each page that is loaded reads lines.
     let other = common::by_hand(temp.path());
     ledger.mirrored(Seq::new(400)).await.unwrap();
+    // SqliteActor's first steps, which may read the ledger too, are over once it has done others' work.
+    for _ in 0..3 {
+        let other = ledger.append(note("elsewhere").session("s-2")).await.unwrap();
+        ledger.mirrored(other.seq).await.unwrap();
+    }
     other.execute_batch("DROP INDEX events_by_session").unwrap();
     let so_far = || read.load(SeqCst);
 

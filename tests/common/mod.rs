@@ -201,8 +201,13 @@ pub fn segment_paths(dir: &Path) -> Vec<PathBuf> {
 /// The mirror, to do to its rows what nobody does by accident: they are kept from being deleted and changed.
 pub fn by_hand(dir: &Path) -> rusqlite::Connection {
     let conn = rusqlite::Connection::open(mirror_path(dir)).unwrap();
-    conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+    unguard(&conn);
     conn
+}
+
+/// The same with this connection.
+pub fn unguard(conn: &rusqlite::Connection) {
+    conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
 }
 
 /// What must not change when an append is refused: the ledger's bytes and the mirror's rows.
