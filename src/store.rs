@@ -19,7 +19,7 @@ use crate::ledger::{
     Writer, claim, compress, recovery, segment,
 };
 use crate::migration::{Boundary, SchemaMigration};
-use crate::mirror::{Mirror, MirrorError, MirrorFault, MirrorReader, set_aside};
+use crate::mirror::{Mirror, MirrorError, MirrorFault, MirrorReader};
 use crate::options::Options;
 use crate::parity::{ParityReport, Replay, ReplayError, ReplayReport};
 use crate::policy::ParityState;
@@ -161,6 +161,28 @@ pub struct FullReplay {
     pub parity: ParityReport,
 }
 
+/// Replays. Where the mirror turns out to be damaged only then (a large one is not checked as a whole at open, and there is damage that
+/// SQLite's quick check passes over), it is set aside, made anew and replayed into from the start; answers where the old one is then.
+fn replayed_or_anew(
+    reader: &LedgerReader,
+    mut mirror: Mirror,
+    (head, options): (Seq, &Options),
+    erased: &mut Erased,
+    run: &mut dyn FnMut(&mut Mirror) -> Result<ReplayReport, ReplayError>,
+) -> Result<(Mirror, ReplayReport, Option<PathBuf>), Error> {
+    match run(&mut mirror) {
+        Err(ReplayError::Mirror(error)) if error.fault() == MirrorFault::Broken => {
+            drop(mirror);
+            let aside = crate::mirror::set_aside_since(reader.dir(), &error)?;
+            let mut mirror = Mirror::open(reader.dir(), reader.manifest(), options)?;
+            let replay = run(&mut mirror)?;
+            erased.add(finish(reader, &mut mirror, head, options));
+            Ok((mirror, replay, Some(aside)))
+        }
+        done => Ok((mirror, done?, None)),
+    }
+}
+
 /// Opens the store in this directory, replays its whole ledger into the mirror, which is made anew where it is missing
 /// or broken, compares both legs and closes the store again. `progress` is called with the last seq that is done and
 /// the seq at which it ends.
@@ -172,31 +194,20 @@ pub fn replay_store(dir: impl AsRef<Path>, options: &Options, progress: &mut dyn
     let mut options = options.clone();
     options.create = false;
     let Prepared { lock: _lock, manifest, mirror, .. } = prepare(dir, &options)?;
-    let (mut writer, recovery, mut mirror, mut mirror_set_aside) = recover(dir, &manifest, mirror, &options)?;
+    let (mut writer, recovery, mut mirror, mirror_set_aside) = recover(dir, &manifest, mirror, &options)?;
     let (reader, head) = (LedgerReader::of(dir, manifest.clone(), &options), writer.head().seq);
     let mut erased = finish(&reader, &mut mirror, head, &options);
     let mut run = |mirror: &mut Mirror| Replay::from_start(&reader, head)?.run(mirror, &mut |report| progress(report.through, head));
     // Before and after: rows may come below the watermark, and may have done so though it ends in between.
     crate::derived::forget_sessions(dir);
-    let replay = match run(&mut mirror) {
-        // Damage that shows only when the rows are read: a large database is not checked as a whole at open.
-        Err(ReplayError::Mirror(error)) if error.fault() == MirrorFault::Broken => {
-            drop(mirror);
-            mirror_set_aside = Some(set_aside(dir)?);
-            mirror = Mirror::open(dir, &manifest, &options)?;
-            let replay = run(&mut mirror)?;
-            erased.add(finish(&reader, &mut mirror, head, &options));
-            replay
-        }
-        done => done?,
-    };
+    let (mirror, replay, aside) = replayed_or_anew(&reader, mirror, (head, &options), &mut erased, &mut run)?;
     if replay.replayed > 0 {
         crate::derived::forget_sessions(dir);
     }
     writer.trim()?;
     mirror.checkpoint()?;
     let parity = crate::parity::full(&reader, &options, None, &mut |_| ())?;
-    let mirror_set_aside = mirror_set_aside.filter(|aside| !erased.has_removed(aside));
+    let mirror_set_aside = aside.or(mirror_set_aside).filter(|aside| !erased.has_removed(aside));
     Ok(FullReplay { recovery, mirror_set_aside, erased, replay, parity })
 }
 
@@ -248,12 +259,13 @@ impl Store {
         let dir = dir.as_ref();
         let Prepared { lock, manifest, created, mirror } = prepare(dir, options)?;
         let (mut writer, recovery, mut mirror, mirror_set_aside) = recover(dir, &manifest, mirror, options)?;
-        let reader = LedgerReader::of(dir, manifest.clone(), options);
+        let (reader, head) = (LedgerReader::of(dir, manifest.clone(), options), writer.head().seq);
         // First: what is replayed is to have no payload that is to be erased.
-        let erased = finish(&reader, &mut mirror, writer.head().seq, options);
-        let replay = Replay::from_watermark(&reader, &mirror, writer.head().seq)?.run(&mut mirror, &mut |_| ())?;
+        let mut erased = finish(&reader, &mut mirror, head, options);
+        let mut run = |mirror: &mut Mirror| Replay::from_watermark(&reader, mirror, head)?.run(mirror, &mut |_| ());
+        let (mirror, replay, aside) = replayed_or_anew(&reader, mirror, (head, options), &mut erased, &mut run)?;
         writer.mirrored_through(mirror.watermark().seq);
-        let mirror_set_aside = mirror_set_aside.filter(|aside| !erased.has_removed(aside));
+        let mirror_set_aside = aside.or(mirror_set_aside).filter(|aside| !erased.has_removed(aside));
         let report = OpenReport { created, recovery, mirror_set_aside, erased, replay };
         Ok((Store { dir: dir.to_owned(), options: options.clone(), manifest, writer, mirror, _lock: lock }, report))
     }
