@@ -32,7 +32,7 @@ const LOOKS: &[&str] = &["read", "pread64", "getdents64", "statx", "fcntl", "flo
 /// Calls that can find the disk full.
 const ALLOCATES: &[&str] = &["openat", "mkdir", "rename", "write", "pwrite64", "fdatasync", "fsync", "ftruncate", "fallocate"];
 /// Runs of the ordinary sample.
-const SAMPLE: usize = 400;
+const SAMPLE: usize = 250;
 /// Runs at once. Tracing makes two processes of each.
 const AT_ONCE: usize = 2;
 
