@@ -57,27 +57,27 @@ impl Segment {
 
     /// The same; then it is the form that was opened: it may have got the other one since it was listed.
     pub(crate) fn open_present(&mut self, storage: &dyn Storage) -> io::Result<Box<dyn StorageFile>> {
-        // The new form has its name before the old one goes; it may go back meanwhile, hence the third look.
-        for form in [self.clone(), self.other_form(), self.clone()] {
-            match storage.open_read(&form.path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-                Ok(file) => {
-                    *self = form;
-                    return if self.is_compressed() { Ok(Box::new(Zst::open(file)?)) } else { Ok(file) };
-                }
+        let file = self.open_file(storage)?;
+        if self.is_compressed() { Ok(Box::new(Zst::open(file)?)) } else { Ok(file) }
+    }
+
+    /// The file itself.
+    fn open_file(&mut self, storage: &dyn Storage) -> io::Result<Box<dyn StorageFile>> {
+        // The new form has its name before the old one goes; it may go back, and forth, between two looks.
+        for _ in 0..FORMS_LOOKED_FOR {
+            match storage.open_read(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => *self = self.other_form(),
+                found => return found,
             }
         }
         Err(io::ErrorKind::NotFound.into())
     }
-}
 
-impl Segment {
     /// Bytes of its lines, and of its file, in the form that it has just now.
     pub(crate) fn lengths(&mut self, storage: &dyn Storage) -> io::Result<(u64, u64)> {
-        let mut look = || Ok((self.open_present(storage)?.len()?, storage.open_read(&self.path)?.len()?));
-        // It may get its other form in between.
-        look().or_else(|_: io::Error| look())
+        let file = self.open_file(storage)?;
+        let stored = file.len()?;
+        Ok((if self.is_compressed() { Zst::open(file)?.len()? } else { stored }, stored))
     }
 }
 
@@ -86,6 +86,10 @@ pub(crate) fn fault(compressed: bool, bytes: &[u8], fault: impl Into<LineFault>)
     let is_lost = compressed && memchr::memchr(zst::LOST, bytes).is_some();
     if is_lost { LineFault::Compressed } else { fault.into() }
 }
+
+/// How often a segment is looked for, in one form and in the other. 8: a change of forms takes several fsyncs, and one has to come
+/// between any two looks.
+const FORMS_LOOKED_FOR: usize = 8;
 
 /// Names in a directory past which a listing may take more than one system call: then a file that gets another name
 /// meanwhile may show under neither.
