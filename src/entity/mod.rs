@@ -148,7 +148,7 @@ pub use snapshots::{STATE_BYTES_MAX, Snapshot, SnapshotError, Snapshots};
 pub(crate) use snapshots::{are_begun_after, note_erased, snapshots_path};
 pub use upcasts::Upcasts;
 #[cfg(feature = "actors")]
-pub(crate) use {folded::message as panic_message, live::Live};
+pub(crate) use {folded::message as panic_message, live::Live, live::NoSnapshot};
 
 use crate::event::{Draft, EventRecord};
 
