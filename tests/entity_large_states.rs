@@ -12,7 +12,7 @@ mod entity_support;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use counterfoil::actors::entity::{Entities, EntityOptions};
+use counterfoil::actors::entity::Entities;
 use counterfoil::entity::Entity;
 use entity_support::*;
 use serde::{Deserialize, Serialize};
@@ -99,9 +99,7 @@ impl Entity for Growing {
 
 async fn growing(ledger: &counterfoil::actors::Ledger) -> Entities<Growing> {
     *SEEN.lock().unwrap() = Seen::default();
-    let mut options = EntityOptions::default();
-    options.snapshot_every = 2;
-    ledger.entities(Growing, options).await.unwrap()
+    ledger.entities(Growing, snapshots_every(2)).await.unwrap()
 }
 
 fn hold(is_held: bool) {
