@@ -9,6 +9,7 @@
 
 mod entity_support;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use counterfoil::actors::Ledger;
@@ -125,6 +126,46 @@ async fn at_once(entities: &Entities<Brittle>, commands: Vec<Command>) -> Vec<Re
 
 async fn added(entities: &Entities<Brittle>, stream: &str) -> u64 {
     entities.read(stream, |state| state.added).await.unwrap()
+}
+
+/// What is told as an error, with the thread that tells it: each test has its own.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<(std::thread::ThreadId, String)>>>);
+
+impl tracing::Subscriber for Told {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| text += &format!("{field}={value:?} "));
+        self.0.lock().unwrap().push((std::thread::current().id(), text));
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn it_is_told_in_the_log() {
+    let told = Told::default();
+    tracing::subscriber::set_global_default(told.clone()).unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let entities = brittle(&ledger, |_| ()).await;
+    entities.send("a", Command::Harden).await.unwrap();
+    entities.passivate("a");
+    let here = std::thread::current().id();
+    let has = |text: &str| {
+        let told = told.0.lock().unwrap();
+        told.iter().any(|(thread, told)| *thread == here && told.contains("entity=\"brittle\"") && told.contains(text))
+    };
+    until("it is told", || has("dropping the state of an entity has panicked")).await;
+    assert!(!has("glass"), "what the panic says may quote a payload");
 }
 
 #[tokio::test]

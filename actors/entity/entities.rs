@@ -33,7 +33,8 @@ pub struct Outcome<Event> {
     /// The stream's position behind them; where there are none, the position at which the command was decided.
     pub position: u64,
     /// Whether it was recorded before, by a command with this key that was sent earlier or by a try of this one whose answer was lost:
-    /// this is that answer.
+    /// this is that answer. Which of the two it was nobody can tell: another one may have been recorded between the tries. So of the
+    /// answers with events at most one of each key is no duplicate, and it may be that none is; an effect belongs to the events, not to this.
     pub duplicate: bool,
 }
 
