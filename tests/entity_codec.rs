@@ -76,7 +76,7 @@ fn text(event: &Rich) -> String {
 struct Store2;
 
 macro_rules! bare_entity {
-    ($entity:ty, $event:ty, $name:literal) => {
+    ($entity:ty, $event:ty, $name:literal $(, $more:item)* $(,)?) => {
         impl Entity for $entity {
             type State = ();
             type Command = ();
@@ -88,6 +88,7 @@ macro_rules! bare_entity {
                 Ok(Vec::new())
             }
             fn apply(&self, (): &mut (), _: &$event) {}
+            $($more)*
         }
     };
 }
@@ -212,28 +213,21 @@ enum Odd {
 }
 
 struct Odds;
-impl Entity for Odds {
-    type State = ();
-    type Command = ();
-    type Event = Odd;
-    type Error = Infallible;
-    const NAME: &'static str = "odds";
-    const STATE_VERSION: u32 = 1;
-    fn decide(&self, (): &(), (): &()) -> Result<Vec<Odd>, Infallible> {
-        Ok(Vec::new())
-    }
-    fn apply(&self, (): &mut (), _: &Odd) {}
+bare_entity!(
+    Odds,
+    Odd,
+    "odds",
     fn upcasts(&self) -> Upcasts {
         let cents = |payload: serde_json::Value| {
             let euros = payload["euros"].as_u64().ok_or("`euros` is no number")?;
             Ok(serde_json::json!({"cents": 100 * euros}))
         };
         Upcasts::none().upcast("amount.v1", "amount.v2", cents).upcast("gone.v1", "gone.v2", Ok)
-    }
+    },
     fn passes_over(&self, event_type: &str) -> bool {
         event_type == "map.v1"
     }
-}
+);
 
 #[derive(Serialize, Deserialize)]
 enum External {
@@ -317,17 +311,10 @@ fn what_could_not_be_read_again_is_not_recorded() {
 
 /// An entity whose `draft` tries to change what it may not.
 struct Meddling;
-impl Entity for Meddling {
-    type State = ();
-    type Command = ();
-    type Event = Rich;
-    type Error = Infallible;
-    const NAME: &'static str = "meddling";
-    const STATE_VERSION: u32 = 1;
-    fn decide(&self, (): &(), (): &()) -> Result<Vec<Rich>, Infallible> {
-        Ok(Vec::new())
-    }
-    fn apply(&self, (): &mut (), _: &Rich) {}
+bare_entity!(
+    Meddling,
+    Rich,
+    "meddling",
     fn draft(&self, _: &Rich, draft: Draft) -> Draft {
         Draft::new(EventType::SYSTEM_NOTE, Source::User)
             .session("another")
@@ -336,7 +323,7 @@ impl Entity for Meddling {
             .payload_json(draft.payload_bytes())
             .unwrap()
     }
-}
+);
 
 #[test]
 fn drafts_have_what_their_command_needs() {

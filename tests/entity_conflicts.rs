@@ -46,9 +46,8 @@ async fn decisions_refusals_and_looks_see_what_others_have_recorded() {
 async fn beside_another_writer_that_never_pauses_nothing_is_lost_or_done_twice() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = open(temp.path()).await;
-    let mut options = EntityOptions::default();
+    let mut options = snapshots_every(16);
     options.redecisions_max = 10_000;
-    options.snapshot_every = 16;
     let accounts = ledger.entities(Account, options).await.unwrap();
     let ended = AtomicBool::new(false);
     let other = async {

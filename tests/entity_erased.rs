@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use counterfoil::actors::entity::{EntityError, EntityOptions};
+use counterfoil::actors::entity::EntityError;
 use counterfoil::entity::Entity;
 use counterfoil::*;
 use entity_support::*;
@@ -64,12 +64,6 @@ fn files_with_it(dir: &Path) -> Vec<String> {
     found
 }
 
-fn eager() -> EntityOptions {
-    let mut options = EntityOptions::default();
-    options.snapshot_every = 1;
-    options
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_snapshot_and_no_live_state_keeps_it() {
     let temp = tempfile::tempdir().unwrap();
@@ -77,7 +71,7 @@ async fn no_snapshot_and_no_live_state_keeps_it() {
     let mut options = ledger_options();
     options.store.mirror_busy_timeout = std::time::Duration::from_secs(10);
     let ledger = actors::Ledger::open_with(temp.path(), options).await.unwrap();
-    let accounts = ledger.entities(Forgetful, eager()).await.unwrap();
+    let accounts = ledger.entities(Forgetful, snapshots_every(1)).await.unwrap();
     let outcome = accounts.send_keyed("a", "k", secret()).await.unwrap();
     accounts.send("a", deposit(1)).await.unwrap();
     accounts.send("b", secret()).await.unwrap();
@@ -128,9 +122,7 @@ async fn where_the_snapshots_could_not_be_removed_at_first() {
         false => Ok(()),
     }));
     let ledger = actors::Ledger::open_with(temp.path(), options).await.unwrap();
-    let mut eager = eager();
-    eager.snapshot_every = 2;
-    let accounts = ledger.entities(Forgetful, eager).await.unwrap();
+    let accounts = ledger.entities(Forgetful, snapshots_every(2)).await.unwrap();
     let has_it = async || accounts.read("a", |state| state.moved.contains_key(SECRET)).await.unwrap();
     accounts.send("a", secret()).await.unwrap();
     accounts.send("a", deposit(1)).await.unwrap();
@@ -158,7 +150,7 @@ async fn where_the_snapshots_could_not_be_removed_at_first() {
 async fn what_waits_to_be_kept_while_the_store_is_opened_again() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = open(temp.path()).await;
-    let accounts = ledger.entities(Forgetful, eager()).await.unwrap();
+    let accounts = ledger.entities(Forgetful, snapshots_every(1)).await.unwrap();
     accounts.send("a", deposit(1)).await.unwrap();
     until("the file is there", || temp.path().join("entities.sqlite3-wal").exists()).await;
     let locked = rusqlite::Connection::open(temp.path().join("entities.sqlite3")).unwrap();
@@ -180,7 +172,7 @@ async fn what_waits_to_be_kept_while_the_store_is_opened_again() {
 async fn one_that_has_no_answer_to_it_is_stopped() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = open(temp.path()).await;
-    let accounts = ledger.entities(Account, eager()).await.unwrap();
+    let accounts = ledger.entities(Account, snapshots_every(1)).await.unwrap();
     accounts.send("a", secret()).await.unwrap();
     accounts.send("b", deposit(1)).await.unwrap();
     ledger.erase(Erasure::new(Erase::Seqs(vec![Seq::new(1)..=Seq::new(1)]), "asked to")).await.unwrap();

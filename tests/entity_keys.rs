@@ -44,8 +44,7 @@ fn remove_derived(dir: &std::path::Path) {
 async fn the_same_key_gets_the_first_answer_in_every_life() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = open(temp.path()).await;
-    let mut options = EntityOptions::default();
-    options.snapshot_every = 100;
+    let options = snapshots_every(100);
     let accounts = ledger.entities(Account, options.clone()).await.unwrap();
     let first = accounts.send_keyed("a", "pay-in", deposit(50)).await.unwrap();
     let batch = accounts.send_keyed("a", "swap", Do::Exchange { cents: 50 }).await.unwrap();
@@ -188,9 +187,7 @@ async fn a_batch_over_two_streams_has_a_key_in_each() {
 async fn an_event_of_another_stream_is_nobodys_first_answer() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = open(temp.path()).await;
-    let mut options = EntityOptions::default();
-    options.snapshot_every = 1;
-    let accounts = ledger.entities(Account, options).await.unwrap();
+    let accounts = ledger.entities(Account, snapshots_every(1)).await.unwrap();
     accounts.send("a", deposit(7)).await.unwrap();
     ledger.append(common::note("x").session("b").id(command_id("a", "k"))).await.unwrap();
     ledger.mirrored(Seq::new(2)).await.unwrap();

@@ -69,9 +69,7 @@ async fn one_lives_whatever_becomes_of_it_and_no_command_is_lost() {
     const EACH: u64 = 60;
     let temp = tempfile::tempdir().unwrap();
     let ledger = open(temp.path()).await;
-    let mut options = EntityOptions::default();
-    options.snapshot_every = 0;
-    let counters = ledger.entities(Counter, options).await.unwrap();
+    let counters = ledger.entities(Counter, snapshots_every(0)).await.unwrap();
     let senders: Vec<_> = (0..SENDERS)
         .map(|sender| {
             let counters = counters.clone();

@@ -82,9 +82,7 @@ async fn commands_go_on_while_the_stores_actors_die() {
 async fn keys_behind_a_snapshot_are_found_without_the_mirror() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = open(temp.path()).await;
-    let mut options = EntityOptions::default();
-    options.snapshot_every = 1;
-    let accounts = ledger.entities(Account, options).await.unwrap();
+    let accounts = ledger.entities(Account, snapshots_every(1)).await.unwrap();
     for n in 0..3 {
         accounts.send_keyed("a", format!("k-{n}"), deposit(10)).await.unwrap();
     }
@@ -102,9 +100,7 @@ async fn keys_behind_a_snapshot_are_found_without_the_mirror() {
 async fn keys_behind_a_snapshot_hold_while_the_mirror_is_locked() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = open(temp.path()).await;
-    let mut options = EntityOptions::default();
-    options.snapshot_every = 1;
-    let accounts = ledger.entities(Account, options).await.unwrap();
+    let accounts = ledger.entities(Account, snapshots_every(1)).await.unwrap();
     accounts.send("a", deposit(1)).await.unwrap();
     let locked = rusqlite::Connection::open(temp.path().join("mirror.sqlite3")).unwrap();
     locked.execute_batch("BEGIN IMMEDIATE").unwrap();

@@ -1,8 +1,8 @@
 //! [`Entities`], what callers hold.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use ractor::{Actor, ActorCell, ActorRef};
 use serde::Serialize;
@@ -18,7 +18,8 @@ use crate::actors::{Durability, Ledger};
 use crate::entity::{Codec, Entity, PoisonEvent, check_key, panic_message};
 use crate::{Error, LedgerError, MirrorAck, Receipt};
 
-/// How often a command with a key is sent again where its answer was lost with an actor that was killed.
+/// How often a command with a key, or a look, is sent again where its answer was lost with an actor that was killed. 8: whoever kills more
+/// in a row means it.
 const RETRIES_MAX: usize = 8;
 
 /// What a command has caused.
@@ -32,7 +33,8 @@ pub struct Outcome<Event> {
     /// The stream's position behind them; where there are none, the position at which the command was decided.
     pub position: u64,
     /// Whether it was recorded before, by a command with this key that was sent earlier or by a try of this one whose answer was lost:
-    /// this is that answer.
+    /// this is that answer. Which of the two it was nobody can tell: another one may have been recorded between the tries. So of the
+    /// answers with events at most one of each key is no duplicate, and it may be that none is; an effect belongs to the events, not to this.
     pub duplicate: bool,
 }
 
@@ -140,10 +142,10 @@ impl<E: Entity> Entities<E> {
     }
 
     /// Looks at the state of the stream's entity, behind all commands that were sent before. A stream without events has the
-    /// default state.
+    /// default state. Where its actor is killed before it comes to that, the next one is asked, a bounded number of times.
     ///
     /// # Errors
-    /// [`EntityError`].
+    /// [`EntityError`], [`EntityError::Unanswered`] for those that were killed; none of them leaves it open whether something was done.
     pub async fn read<T: Send + 'static>(
         &self,
         session_id: impl AsRef<str>,
@@ -166,19 +168,28 @@ impl<E: Entity> Entities<E> {
         look: impl FnOnce(&E::State, u64) -> T + Send + 'static,
     ) -> Result<T, EntityError<E::Error>> {
         let session_id = Arc::<str>::from(session_id);
-        let (reply, answer) = oneshot::channel();
-        let stream = session_id.clone();
-        let look = Box::new(move |state: Result<(&E::State, u64), EntityError<E::Error>>| {
-            let seen = state.and_then(|(state, position)| {
-                catch_unwind(AssertUnwindSafe(|| look(state, position))).map_err(|panic| {
-                    let message = panic_message(panic.as_ref());
-                    EntityError::Panicked { session_id: stream, position, part: "a look at the state", message }
-                })
+        // Whoever has the state takes it. An actor that is killed before leaves it to the next one.
+        let look = Arc::new(std::sync::Mutex::new(Some(look)));
+        for _ in 0..=RETRIES_MAX {
+            let (reply, answer) = oneshot::channel();
+            let (stream, look) = (session_id.clone(), look.clone());
+            let look = Box::new(move |state: Result<(&E::State, u64), EntityError<E::Error>>| {
+                let seen = state.and_then(|(state, position)| {
+                    let look = look.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let look = look.ok_or_else(|| EntityError::Unanswered { session_id: stream.clone() })?;
+                    catch_unwind(AssertUnwindSafe(|| look(state, position))).map_err(|panic| {
+                        let message = panic_message(panic.as_ref());
+                        EntityError::Panicked { session_id: stream, position, part: "a look at the state", message }
+                    })
+                });
+                let _ = reply.send(seen);
             });
-            let _ = reply.send(seen);
-        });
-        self.post(&session_id, move |permit| EntityMsg::Look(look, permit)).await?;
-        answer.await.unwrap_or(Err(EntityError::OutcomeUnknown { session_id }))
+            self.post(&session_id, move |permit| EntityMsg::Look(look, permit)).await?;
+            if let Ok(answer) = answer.await {
+                return answer;
+            }
+        }
+        Err(EntityError::Unanswered { session_id })
     }
 
     async fn ask(&self, session_id: &str, key: Option<Arc<str>>, command: E::Command) -> Result<Outcome<E::Event>, EntityError<E::Error>> {

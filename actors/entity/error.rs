@@ -74,6 +74,12 @@ pub enum EntityError<E> {
         /// The stream.
         session_id: Arc<str>,
     },
+    /// The entity's actor has ended before it could show the state, and so have those after it. Nothing was done.
+    #[error("the entity of `{session_id}` has ended each time before it could be looked at; nothing was done, so look again")]
+    Unanswered {
+        /// The stream.
+        session_id: Arc<str>,
+    },
     /// The entities were closed.
     #[error("the entities of this handle are closed; make a new handle with `Ledger::entities`")]
     Closed,
@@ -96,6 +102,7 @@ impl<E> EntityError<E> {
             EntityError::Contended { .. }
             | EntityError::Taken { .. }
             | EntityError::TooMany { .. }
+            | EntityError::Unanswered { .. }
             | EntityError::OutcomeUnknown { .. } => true,
             EntityError::Append(AppendError::Busy | AppendError::Rebuilding { .. }) => true,
             EntityError::Append(AppendError::MirrorTooFarBehind { .. } | AppendError::OutcomeUnknown { .. }) => true,

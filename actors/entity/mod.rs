@@ -17,17 +17,19 @@
 //! - A stream that can't be folded stops its entity, names the event, and is not tried again by itself.
 //! - Snapshots are derived: kept in `entities.sqlite3`, dropped where state or stream are others, and never needed.
 //!
-//! - `entities` the handle · `kind` the table · `registry` the supervisor · `actor` the entity · `desk` the thread that reads ·
-//!   `claims` one live entity a stream · `options` · `error`
+//! - `entities` the handle · `kind` the table · `registry` the supervisor · `actor` the entity · `held` its state · `stream` what is done with
+//!   it · `desk` the thread that reads · `claims` one live entity a stream · `options` · `error`
 
 mod actor;
 mod claims;
 mod desk;
 mod entities;
 mod error;
+mod held;
 mod kind;
 mod options;
 mod registry;
+mod stream;
 
 pub(crate) use claims::Claims;
 pub use entities::{Entities, Outcome};

@@ -148,7 +148,7 @@ pub use snapshots::{STATE_BYTES_MAX, Snapshot, SnapshotError, Snapshots};
 pub(crate) use snapshots::{are_begun_after, note_erased, snapshots_path};
 pub use upcasts::Upcasts;
 #[cfg(feature = "actors")]
-pub(crate) use {folded::message as panic_message, live::Live};
+pub(crate) use {folded::message as panic_message, live::Live, live::NoSnapshot};
 
 use crate::event::{Draft, EventRecord};
 
@@ -158,7 +158,7 @@ use crate::event::{Draft, EventRecord};
 /// commands are stamped with before they are sent), never the state of one of them.
 pub trait Entity: Send + Sync + 'static {
     /// What the events add up to. Written to snapshots with serde, so whatever `decide` and `apply` look at must survive that: a
-    /// field with `#[serde(skip)]` does not.
+    /// field with `#[serde(skip)]` does not. Dropping it must not panic: where it does, that is told in the log.
     type State: Default + Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// What an entity can be asked. Moments, random numbers and the like are part of it, not something that `decide` looks up.

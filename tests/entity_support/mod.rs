@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use counterfoil::actors::entity::{Entities, EntityError, EntityOptions, Outcome};
 use counterfoil::actors::{Ledger, LedgerOptions};
-use counterfoil::entity::{Entity, Upcasts};
+use counterfoil::entity::{Entity, Snapshots, Upcasts};
 use counterfoil::*;
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +122,18 @@ pub fn ledger_options() -> LedgerOptions {
 
 pub async fn open(dir: &Path) -> Ledger {
     Ledger::open_with(dir, ledger_options()).await.unwrap()
+}
+
+/// Options with a snapshot every so many events; 0: with none.
+pub fn snapshots_every(events: u64) -> EntityOptions {
+    let mut options = EntityOptions::default();
+    options.snapshot_every = events;
+    options
+}
+
+/// The snapshots of a store that is open.
+pub fn snapshots(ledger: &Ledger) -> Snapshots {
+    Snapshots::open(ledger.dir(), ledger.manifest().ledger_id, Options::default().mirror_busy_timeout).unwrap()
 }
 
 /// Waits until it is so; a minute at most.

@@ -1,5 +1,5 @@
 //! The desk: one thread that reads streams and keeps snapshots for the entities of a registry, so that neither blocks the runtime, and
-//! files and statements stay open.
+//! files and statements stay open. It also reads their states out of snapshots, and writes the large ones into them.
 //!
 //! Work is handed over as closures, and each entity waits for what it has handed over, which bounds the queue. A closure that panics
 //! loses its own answer and nothing else. States to be kept wait beside the queue, one of each stream, the newest; reads go first, and
