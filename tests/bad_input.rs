@@ -246,7 +246,7 @@ fn a_mirror_from_the_future() {
     let before = (segments(&dir), fs::read(mirror_path(&dir)).unwrap());
     let error = Store::open(&dir, &options()).err().unwrap();
     assert!(matches!(error, Error::Mirror(MirrorError::Future { found: 99, known: SCHEMA_VERSION, .. })), "{error}");
-    insta::assert_snapshot!(portable(error, &dir), @"the mirror <store>/mirror.sqlite3 has schema version 99, and this counterfoil knows 1; use a newer counterfoil, or move the file away: it can be rebuilt");
+    insta::assert_snapshot!(portable(error, &dir), @"the mirror <store>/mirror.sqlite3 has schema version 99, and this counterfoil knows 2; use a newer counterfoil, or move the file away: it can be rebuilt");
     let report = parity(&dir);
     assert!(matches!(report.findings[..], [Finding::UnreadableMirror { .. }]), "{report}");
     assert!(repair_from_ledger(&dir, &options(), &mut |_| ()).is_err());
