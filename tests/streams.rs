@@ -262,6 +262,25 @@ fn rows_that_are_missing_at_the_end_are_read_from_lines_where_the_stream_goes_on
 }
 
 #[test]
+fn where_lines_begin_is_not_taken_from_a_row_of_another_ledger() {
+    let (_other, other, _) = of_one_stream();
+    let (_temp, dir, options) = of_one_stream();
+    let conn = common::by_hand(&dir);
+    // Each is right by its own hash, and links to what this ledger does not have.
+    conn.execute("ATTACH ?1 AS other", [mirror_path(&other).to_str().unwrap()]).unwrap();
+    conn.execute_batch("DELETE FROM events WHERE seq IN (6, 12); INSERT INTO events SELECT * FROM other.events WHERE seq IN (6, 12)")
+        .unwrap();
+    damaged(&dir, "UPDATE events SET payload = '1' WHERE seq IN (7, 14)");
+    let all = all(&dir);
+    let mut reader = StreamReader::open(&dir, &options).unwrap();
+    for (from, row) in [(7, None), (12, Some(12))] {
+        let page = reader.page(&StreamQuery::new("s-1").from(from).events_max(4), Seq::MAX).unwrap();
+        let expected: Vec<_> = all[from as usize - 1..][..4].iter().map(|(event, _)| text(event)).collect();
+        assert_eq!(page.events.iter().map(text).collect::<Vec<_>>(), expected, "{row:?}");
+    }
+}
+
+#[test]
 fn an_erased_event_stays_erased_though_its_row_is_wrong() {
     let (_temp, dir, options) = of_one_stream();
     erase(&dir, &options, &Erasure::new(Erase::Seqs(vec![Seq::new(7)..=Seq::new(7)]), "a test")).unwrap();
@@ -418,9 +437,13 @@ fn payloads_come_from_the_line_and_from_blobs() {
             fs::write(&path, kept).unwrap();
             if random.chance(4) && !event.event_type.starts_with("counterfoil.") {
                 // Erased after it was read: that is no damage.
+                let mut open = StreamReader::open(&dir, &options).unwrap();
+                open.find(event.id, Seq::MAX).unwrap();
                 erase(&dir, &options, &Erasure::new(Erase::Seqs(vec![event.seq..=event.seq]), "a test")).unwrap();
                 assert!(reader.payload(&event).unwrap().is_none());
                 fs::remove_file(mirror_path(&dir)).unwrap();
+                // Whoever has the old mirror open too.
+                assert!(open.payload(&event).unwrap().is_none());
                 assert!(StreamReader::open(&dir, &options).unwrap().payload(&event).unwrap().is_none());
                 Store::open(&dir, &options).unwrap().0.close().unwrap();
             }

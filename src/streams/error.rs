@@ -67,7 +67,9 @@ pub enum StreamError {
         through: Seq,
     },
     /// The mirror's rows are wrong, and the ledger's lines can't give what was asked for either.
-    #[error("{ledger}; the mirror does not have it either: {mirror}")]
+    #[error(
+        "{ledger}; the mirror is wrong there as well: {mirror}; no repair brings back what is wrong in both: restore that from a backup"
+    )]
     Both {
         /// What is wrong with the ledger's lines: that comes first.
         #[source]

@@ -337,7 +337,7 @@ impl Sources<'_> {
     ) -> Result<StreamPage, Failed> {
         let mut at = query.first().saturating_add(page.events.len() as u64);
         let fits = |resume: &Resume| {
-            resume.session_id == query.session_id() && resume.position <= at && (mark.seq..=through).contains(&resume.after.seq)
+            resume.session_id == query.session_id() && resume.position <= at && (mark.seq.next()..=through).contains(&resume.after.seq)
         };
         let (after, mut last) = match self.resume.take().filter(fits) {
             Some(resume) => (resume.after, resume.position - 1),
