@@ -169,15 +169,19 @@ fn a_readers_events_are_those_of_all_pages() {
     }
 }
 
-/// A store of one stream of 20 events in several segments, a payload of which is out of line, and its mirror.
+/// A store of one stream of 20 events in several segments, and its mirror.
 fn of_one_stream() -> (tempfile::TempDir, PathBuf, Options) {
+    of_events_named("event")
+}
+
+fn of_events_named(name: &str) -> (tempfile::TempDir, PathBuf, Options) {
     let temp = common::damage::in_memory();
     let dir = temp.path().join("store");
     let mut options = common::small_segments();
     common::disk::without_sync(&mut options);
     let (mut store, _) = Store::open(&dir, &options).unwrap();
     for n in 1..=20u64 {
-        store.append(note(&format!("event {n}")).id(common::id(n)).session("s-1")).unwrap();
+        store.append(note(&format!("{name} {n}")).id(common::id(n)).session("s-1")).unwrap();
     }
     store.close().unwrap();
     (temp, dir, options)
@@ -263,7 +267,7 @@ fn rows_that_are_missing_at_the_end_are_read_from_lines_where_the_stream_goes_on
 
 #[test]
 fn where_lines_begin_is_not_taken_from_a_row_of_another_ledger() {
-    let (_other, other, _) = of_one_stream();
+    let (_other, other, _) = of_events_named("other");
     let (_temp, dir, options) = of_one_stream();
     let conn = common::by_hand(&dir);
     // Each is right by its own hash, and links to what this ledger does not have.
@@ -273,10 +277,11 @@ fn where_lines_begin_is_not_taken_from_a_row_of_another_ledger() {
     damaged(&dir, "UPDATE events SET payload = '1' WHERE seq IN (7, 14)");
     let all = all(&dir);
     let mut reader = StreamReader::open(&dir, &options).unwrap();
-    for (from, row) in [(7, None), (12, Some(12))] {
+    // Behind the row before the page, and before the first of its own.
+    for from in [7, 12] {
         let page = reader.page(&StreamQuery::new("s-1").from(from).events_max(4), Seq::MAX).unwrap();
         let expected: Vec<_> = all[from as usize - 1..][..4].iter().map(|(event, _)| text(event)).collect();
-        assert_eq!(page.events.iter().map(text).collect::<Vec<_>>(), expected, "{row:?}");
+        assert_eq!(page.events.iter().map(text).collect::<Vec<_>>(), expected, "from {from}");
     }
 }
 
@@ -439,11 +444,11 @@ fn payloads_come_from_the_line_and_from_blobs() {
                 // Erased after it was read: that is no damage.
                 let mut open = StreamReader::open(&dir, &options).unwrap();
                 open.find(event.id, Seq::MAX).unwrap();
+                rebuild(&dir, &options);
                 erase(&dir, &options, &Erasure::new(Erase::Seqs(vec![event.seq..=event.seq]), "a test")).unwrap();
                 assert!(reader.payload(&event).unwrap().is_none());
+                assert!(open.payload(&event).unwrap().is_none(), "the mirror that it has open was replaced before");
                 fs::remove_file(mirror_path(&dir)).unwrap();
-                // Whoever has the old mirror open too.
-                assert!(open.payload(&event).unwrap().is_none());
                 assert!(StreamReader::open(&dir, &options).unwrap().payload(&event).unwrap().is_none());
                 Store::open(&dir, &options).unwrap().0.close().unwrap();
             }
@@ -519,6 +524,8 @@ fn a_wrong_row_costs_lines_near_it_and_many_cost_all_lines_once() {
     }
     store.close().unwrap();
     let whole = LedgerReader::open(&dir, &options).unwrap().bytes().unwrap();
+    let events = all(&dir);
+    let last = events.iter().map(|(event, _)| event).rfind(|event| event.session_id.as_deref() == Some("s-1")).unwrap();
     let (counted, bytes) = counting(&options);
     let all_of = |reader: &mut StreamReader| {
         let before = bytes.load(SeqCst);
@@ -543,6 +550,9 @@ fn a_wrong_row_costs_lines_near_it_and_many_cost_all_lines_once() {
         eprintln!("{rows}: {read} bytes of {whole}");
         assert!(read > 0 && read < bytes_max, "{rows}: {read} bytes of {whole}");
         assert_eq!(all_of(&mut reader), read, "a reader does not lose its way");
+        let before = bytes.load(SeqCst);
+        assert_eq!(reader.find(last.id, Seq::new(3_000)).unwrap().as_ref().map(text), Some(text(last)));
+        assert!(bytes.load(SeqCst) - before < 400_000, "{rows}: an id is looked up in its segment");
         repair_from_ledger(&dir, &options, &mut |_| ()).unwrap();
     }
 }
