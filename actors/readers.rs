@@ -26,7 +26,7 @@ impl Default for Readers {
 }
 
 impl Readers {
-    /// Closes those that are idle; from now on none is kept. Blocks for as long as it takes to close a few files.
+    /// Closes those that are idle; from now on none is kept. Closes a few files at most, at once: there may be no thread to be had for it.
     pub(crate) fn close(&self) {
         self.streams.close();
         self.sessions.close();

@@ -19,8 +19,9 @@ impl Ledger {
     /// lines.
     ///
     /// While the mirror is missing or being made anew, a page looks through the ledger's lines from the first one on; forwards, one that
-    /// goes on where another ended goes on in the lines too, as long as no others are read at the same time. Take [`Ledger::stream`], or
-    /// keep a [`StreamReader`] of your own, where many pages are read. Where a row is wrong, lines are read in its place: a warning names it.
+    /// goes on where another ended goes on in the lines too, as long as no others are read at the same time; backwards each looks through
+    /// them anew. Take [`Ledger::stream`], or keep a [`StreamReader`] of your own, where many pages are read. Where a row is wrong, lines are
+    /// read in its place, and a warning names it.
     ///
     /// # Errors
     /// As [`StreamReader::page`].

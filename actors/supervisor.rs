@@ -707,8 +707,7 @@ impl SupervisorState {
         let signer = std::mem::take(&mut self.signer);
         ractor::concurrency::spawn(async move {
             // First: SQLite removes the WAL with the last connection, and that is to be the writer's.
-            let readers = shared.clone();
-            let _ = tokio::task::spawn_blocking(move || readers.readers.close()).await;
+            shared.readers.close();
             let (report, ()) = tokio::join!(close_children(ledger, sqlite, parity, &shared), compressor.end());
             // The ledger's last group is durable now.
             signer.close().await;

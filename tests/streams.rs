@@ -310,7 +310,8 @@ fn an_erased_event_stays_erased_though_its_row_is_wrong() {
 #[test]
 fn where_lines_are_wrong_as_well_both_are_named() {
     let row = "UPDATE events SET payload = '1' WHERE seq = ";
-    let cases: [(u64, fn(&str) -> String, &str); 4] = [
+    type Change = fn(&str) -> String;
+    let cases: [(u64, Change, &str); 4] = [
         (7, |line| line.replace("event", "Event"), "its segment is damaged at the same event"),
         (7, |_| String::new(), "its segment lacks the line"),
         (20, |line| line.replace("event", "Event"), "the last segment, which ends before a line that is wrong"),

@@ -23,7 +23,7 @@ use crate::options::Options;
 /// the reader; where its file is replaced, it is opened anew.
 ///
 /// Each event that is handed out is right by its own hash and its payload's. Where a row of the page is not, or is missing between
-/// others, a warning names it (target `counterfoil`), and the page is read from the ledger's lines: an error only where those can't give
+/// others, a `tracing` warning names it, and the page is read from the ledger's lines: an error only where those can't give
 /// it either. What the mirror says it has, up to its watermark, is taken as that else: where somebody has deleted a stream's last rows,
 /// or an index has lost them, the stream ends earlier, and an id whose row is gone is not found. Whether rows are missing, and whether an
 /// event is the one that the whole ledger vouches for, is for [`crate::verify`] and [`crate::parity_full`].
@@ -62,11 +62,12 @@ pub struct StreamReader {
     resume: Option<Resume>,
 }
 
-/// Where a forward read of lines ended, so that the next page need not look through them again.
+/// Where to go on in the lines, so that those before need not be looked through: where a forward read of them ended, or a place that the
+/// mirror tells.
 #[derive(Clone, Debug)]
 struct Resume {
     session_id: String,
-    /// The next position.
+    /// The next position, which no line before has.
     position: u64,
     /// The line behind which it is to be looked for.
     after: Watermark,
