@@ -16,7 +16,7 @@
 //! - `supervisor` (with `children`), `ledger` (with `gather`, `flusher`, `waiting`, `covering`, `to_mirror`), `outbox` between it and `sqlite`,
 //!   `parity` (with `checks`: which of them look, and in which turn), `compress` and `checkpoint` (by `side`) the actors · `shared` what they share outside
 //!   messages · `answers` who gives them · `options`
-//! - `streams` reading them · [`entity`] event-sourced actors on top of all this: a tree of their own
+//! - `streams` reading them (`readers`: what is kept open for that) · [`entity`] event-sourced actors on top of all this: a tree of their own
 //!
 //! Each actor's `handle` is one match with a function an arm; what it does is in the core, which needs no actor to
 //! be tested. LedgerActor, SqliteActor and ParityActor do blocking I/O, so each has an OS thread of its own.
@@ -38,6 +38,7 @@ mod options;
 mod outbox;
 mod parity;
 mod permits;
+mod readers;
 mod shared;
 mod side;
 mod sqlite;

@@ -17,6 +17,7 @@ use super::inbox::Inbox;
 use super::message::Reply;
 use super::outbox::Outbox;
 use super::permits::Permits;
+use super::readers::Readers;
 use crate::attest::Signer;
 use crate::{
     AppendError, Erased, Head, LedgerId, MirrorAck, ParityReport, Receipt, RecoveryReport, SealedEnds, Seq, VerifyReport, WalHeld,
@@ -170,6 +171,8 @@ pub(crate) struct Shared {
     pub outbox: Outbox,
     pub waiters: MirrorWaiters,
     pub answers: Answers,
+    /// What is kept open for the handle's reads.
+    pub readers: Readers,
     pub groups: AtomicU64,
     pub events: AtomicU64,
     /// The check that is under way.
@@ -265,6 +268,7 @@ impl Shared {
             outbox: Outbox::default(),
             waiters: MirrorWaiters::new(options.mirrored_waiters_max),
             answers: Answers::here(),
+            readers: Readers::default(),
             groups: AtomicU64::new(0),
             events: AtomicU64::new(0),
             check: Mutex::new(None),

@@ -18,8 +18,10 @@ impl Ledger {
     /// are committed at once, and awaited for `mirror_busy_timeout` at most; what the mirror has not got then is read from the ledger's
     /// lines.
     ///
-    /// While the mirror is missing or being made anew, each page looks through the ledger's lines from the first one on: keep a
-    /// [`StreamReader`] of your own, or take [`Ledger::stream`], where many pages are read; forwards, they go on where a page ended.
+    /// While the mirror is missing or being made anew, a page looks through the ledger's lines from the first one on; forwards, one that
+    /// goes on where another ended goes on in the lines too, as long as no others are read at the same time; backwards each looks through
+    /// them anew. Take [`Ledger::stream`], or keep a [`StreamReader`] of your own, where many pages are read. Where a row is wrong, lines are
+    /// read in its place, and a warning names it.
     ///
     /// # Errors
     /// As [`StreamReader::page`].
@@ -56,8 +58,8 @@ impl Ledger {
         if event.erased || event.payload.is_some() {
             return Ok(event.payload.clone());
         }
-        let (dir, options, event) = (self.inner.dir.clone(), self.inner.shared.options.store.clone(), event.clone());
-        blocking(move || StreamReader::open(dir, &options)?.payload(&event)).await
+        let event = event.clone();
+        self.with_reader(move |reader| reader.payload(&event)).await
     }
 
     /// A page of the list of sessions, once the mirror has every event that was durable when it was asked for, or has been waited for
@@ -67,8 +69,8 @@ impl Ledger {
     /// As [`SessionIndex::page`].
     pub async fn sessions(&self, query: SessionsQuery) -> Result<SessionsPage, Error> {
         self.readable().await;
-        let (dir, options) = (self.inner.dir.clone(), self.inner.shared.options.store.clone());
-        blocking(move || SessionIndex::open(dir, &options)?.page(&query)).await
+        let (dir, shared) = (self.inner.dir.clone(), self.inner.shared.clone());
+        blocking(move || shared.readers.sessions.with(|| SessionIndex::open(&dir, &shared.options.store), |index| index.page(&query))).await
     }
 
     async fn with_streams<T: Send + 'static>(
@@ -76,8 +78,16 @@ impl Ledger {
         read: impl FnOnce(&mut StreamReader, Seq) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let through = self.readable().await;
-        let (dir, options) = (self.inner.dir.clone(), self.inner.shared.options.store.clone());
-        blocking(move || read(&mut StreamReader::open(dir, &options)?, through)).await
+        self.with_reader(move |reader| read(reader, through)).await
+    }
+
+    /// Holds no handle: the store may be closed, and its last handle dropped, while something is read.
+    async fn with_reader<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut StreamReader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (dir, shared) = (self.inner.dir.clone(), self.inner.shared.clone());
+        blocking(move || shared.readers.streams.with(|| StreamReader::open(&dir, &shared.options.store), read)).await
     }
 
     /// What is durable now, once the mirror has it, or has been waited for long enough.
@@ -125,12 +135,17 @@ impl Reading {
     async fn load(mut self) -> Loaded {
         let through = self.ledger.readable().await;
         blocking(move || {
+            let shared = &self.ledger.inner.shared;
+            let idle = &shared.readers.streams;
             let mut reader = match self.reader.take() {
                 Some(reader) => reader,
-                None => StreamReader::open(&self.ledger.inner.dir, &self.ledger.inner.shared.options.store)?,
+                None => idle.take(|| StreamReader::open(&self.ledger.inner.dir, &shared.options.store))?,
             };
             let page = reader.page(&self.query, through)?;
-            self.reader = Some(reader);
+            match page.next {
+                Some(_) => self.reader = Some(reader),
+                None => idle.give_back(reader),
+            }
             Ok((self, page))
         })
         .await

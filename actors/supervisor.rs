@@ -291,6 +291,7 @@ impl SupervisorState {
         self.shared.checks_cancelled.store(true, Ordering::Relaxed);
         self.shared.permits.close();
         self.shared.waiters.give_up();
+        self.shared.readers.close();
     }
 
     // ---- appends -------------------------------------------------------------------------------------------
@@ -705,6 +706,8 @@ impl SupervisorState {
         let (me, shared, compressor) = (me.clone(), self.shared.clone(), std::mem::take(&mut self.compressor));
         let signer = std::mem::take(&mut self.signer);
         ractor::concurrency::spawn(async move {
+            // First: SQLite removes the WAL with the last connection, and that is to be the writer's.
+            shared.readers.close();
             let (report, ()) = tokio::join!(close_children(ledger, sqlite, parity, &shared), compressor.end());
             // The ledger's last group is durable now.
             signer.close().await;

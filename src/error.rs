@@ -56,6 +56,7 @@ impl Error {
             | Error::Repair(RepairError::Ledger(error))
             | Error::Erase(EraseError::Ledger(error))
             | Error::Checkpoint(CheckpointError::Ledger(error)) => Some(error),
+            Error::Stream(StreamError::Both { ledger, .. }) => ledger.ledger(),
             _ => None,
         }
     }

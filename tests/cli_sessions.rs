@@ -86,6 +86,20 @@ fn pages_go_on_where_they_ended() {
     }
 }
 
+#[test]
+fn a_stream_is_shown_though_a_row_is_wrong_and_the_log_names_it() {
+    let (_temp, store) = many();
+    let shown = run(&store, &["stream", "s-1", "--limit", "0"]).fine();
+    common::by_hand(&store).execute("UPDATE events SET payload = '1' WHERE seq = 11", []).unwrap();
+    assert_eq!(run(&store, &["stream", "s-1", "--limit", "0"]).fine(), shown);
+    let mut logged = Command::new(env!("CARGO_BIN_EXE_counterfoil"));
+    logged.env("COUNTERFOIL_LOG", "warn").arg("--store").arg(&store).args(["stream", "s-1", "--limit", "0"]);
+    let logged = Run::of(logged.output().unwrap());
+    assert_eq!((logged.code, &logged.out), (0, &shown));
+    assert!(logged.err.contains("WARN") && logged.err.contains("the row of seq 11, event 5 of stream `s-1`, is wrong"), "{logged:?}");
+    assert_eq!(logged.err.matches("WARN").count(), 1, "{logged:?}");
+}
+
 /// First words of what a command and all that it says to run next print.
 fn positions(store: &Path, args: &[&str]) -> Vec<u64> {
     let pages = followed(store, args);

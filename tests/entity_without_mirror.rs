@@ -1,8 +1,9 @@
-//! Goal: entities need the ledger alone: while the mirror is locked, removed or rebuilt, and while the store's actors die and come back,
-//! commands are decided on all that is recorded, and keys stay exact.
+//! Goal: entities need the ledger alone: while the mirror is locked, removed, rebuilt or wrong in some rows, and while the store's actors
+//! die and come back, commands are decided on all that is recorded, and keys stay exact.
 //!
-//! Method: another connection holds SQLite's write lock; the mirror's file is removed under the store; LedgerActor and SqliteActor are
-//! killed between and during commands. Entities are let go of each time, so that they are folded from what there is.
+//! Method: another connection holds SQLite's write lock; the mirror's file is removed under the store; rows are changed by hand;
+//! LedgerActor and SqliteActor are killed between and during commands. Entities are let go of each time, so that they are folded from what
+//! there is.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
 #![cfg(feature = "actors")]
@@ -76,6 +77,41 @@ async fn commands_go_on_while_the_stores_actors_die() {
         tokio::join!(exchanging, killing);
     }
     assert_eq!(balance_by_hand(temp.path(), "a"), 20);
+}
+
+#[tokio::test]
+async fn commands_go_on_though_rows_are_wrong() {
+    for sql in [
+        "UPDATE events SET payload = '\"nothing\"' WHERE seq = 2",
+        "UPDATE events SET event_hash = zeroblob(32) WHERE seq IN (1, 3)",
+        "UPDATE events SET erased = 2",
+        "DELETE FROM events WHERE seq = 2",
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        let ledger = open(temp.path()).await;
+        let with = |snapshot_every| {
+            let mut options = EntityOptions::default();
+            options.snapshot_every = snapshot_every;
+            options
+        };
+        let accounts = ledger.entities(Account, with(3)).await.unwrap();
+        for n in 0..4 {
+            accounts.send_keyed("a", format!("k-{n}"), deposit(10)).await.unwrap();
+        }
+        ledger.mirrored(Seq::new(4)).await.unwrap();
+        let conn = common::by_hand(temp.path());
+        assert!(conn.execute(sql, []).unwrap() > 0);
+        accounts.passivate("a");
+        assert_eq!(accounts.read("a", |state| state.cents).await.unwrap(), 40, "{sql}");
+        assert!(accounts.send_keyed("a", "k-2", deposit(10)).await.unwrap().duplicate, "{sql}");
+        // From the stream's first event on.
+        conn.execute_batch("UPDATE events SET payload = '1' WHERE seq = 4").unwrap();
+        accounts.close().await;
+        let accounts = ledger.entities(Account, with(0)).await.unwrap();
+        assert_eq!(accounts.read("a", |state| state.cents).await.unwrap(), 40, "{sql}");
+        accounts.send("a", Do::Withdraw { cents: 40 }).await.unwrap();
+        assert_eq!(balance_by_hand(temp.path(), "a"), 0, "{sql}");
+    }
 }
 
 #[tokio::test]

@@ -199,6 +199,10 @@ fn stream_errors() -> Vec<StreamError> {
         position(mirror(), None),
         position(segment(), Some((5, seq(13)))),
         StreamError::NotInLedger { path: mirror(), seq: seq(13) },
+        StreamError::Both {
+            ledger: Box::new(LedgerError::Damaged { path: segment(), offset: 5, reason: LineFault::Payload }.into()),
+            mirror: Box::new(row(Some(("s-1", 7)), RowFault::Payload)),
+        },
         StreamError::Short { path: "/store".into(), end: seq(12), through: seq(13) },
         StreamError::Payload {
             path: "/store/blobs/ab/abab".into(),

@@ -1,5 +1,5 @@
 //! Goal: a page of a stream is what a filter over all of the ledger's lines gives, forwards and backwards, from any position, up to
-//! any seq, though the mirror is missing, behind or damaged; and nothing is handed out that is not right by its own hash.
+//! any seq, though the mirror is missing, behind or damaged, row by row too; and nothing is handed out that is not right by its own hash.
 //!
 //! Method: stores from seeds (batches, compressed segments, payloads in blobs/, erased ones), with a mirror that is at the ledger's
 //! end, behind, missing, locked, no database, or being made anew between two pages; one reader reads pages of many sizes, and is held
@@ -169,15 +169,19 @@ fn a_readers_events_are_those_of_all_pages() {
     }
 }
 
-/// A store of one stream of 20 events in several segments, a payload of which is out of line, and its mirror.
+/// A store of one stream of 20 events in several segments, and its mirror.
 fn of_one_stream() -> (tempfile::TempDir, PathBuf, Options) {
+    of_events_named("event")
+}
+
+fn of_events_named(name: &str) -> (tempfile::TempDir, PathBuf, Options) {
     let temp = common::damage::in_memory();
     let dir = temp.path().join("store");
     let mut options = common::small_segments();
     common::disk::without_sync(&mut options);
     let (mut store, _) = Store::open(&dir, &options).unwrap();
     for n in 1..=20u64 {
-        store.append(note(&format!("event {n}")).id(common::id(n)).session("s-1")).unwrap();
+        store.append(note(&format!("{name} {n}")).id(common::id(n)).session("s-1")).unwrap();
     }
     store.close().unwrap();
     (temp, dir, options)
@@ -188,46 +192,156 @@ fn damaged(dir: &Path, sql: &str) {
     assert!(conn.execute(sql, []).unwrap() > 0, "{sql}");
 }
 
-#[test]
-fn rows_that_are_not_right_are_not_handed_out() {
-    let other = chain_hash();
-    let cases = [
-        ("UPDATE events SET payload = '\"another\"' WHERE seq = 7".to_owned(), "payload"),
-        ("UPDATE events SET event_type = 'tool_call.v1' WHERE seq = 7".to_owned(), "event_type"),
-        ("UPDATE events SET payload = 'nope' WHERE seq = 7".to_owned(), "payload, which is no JSON"),
-        ("UPDATE events SET observed_at = 'yesterday' WHERE seq = 7".to_owned(), "observed_at"),
-        (format!("UPDATE events SET event_hash = x'{other}' WHERE seq = 7"), "event_hash"),
-        ("UPDATE events SET erased = 2 WHERE seq = 7".to_owned(), "erased"),
-        ("DELETE FROM events WHERE seq = 7".to_owned(), "the row itself"),
-        ("UPDATE events SET session_seq = 8 WHERE seq = 7".to_owned(), "session_seq"),
-        ("UPDATE events SET session_id = 's-2' WHERE seq = 7".to_owned(), "session_id"),
-    ];
-    for (sql, what) in cases {
-        let (_temp, dir, options) = of_one_stream();
-        damaged(&dir, &sql);
-        let mut reader = StreamReader::open(&dir, &options).unwrap();
-        for query in [StreamQuery::new("s-1"), StreamQuery::new("s-1").from(7).backwards(), StreamQuery::new("s-1").from(7).events_max(1)] {
-            let error = reader.page(&query, Seq::MAX).expect_err(what);
-            assert!(matches!(error, Error::Stream(StreamError::Row { .. } | StreamError::Position { .. })), "{what}: {error}");
-            assert!(error.to_string().contains("s-1") && error.to_string().contains("`counterfoil parity --full`"), "{what}: {error}");
+/// All pages of so many events, and what is found by each id, against the lines.
+fn check_all(reader: &mut StreamReader, dir: &Path, missing: &[u64], what: &str) {
+    let truth: Vec<String> = all(dir).iter().map(|(event, _)| text(event)).collect();
+    for events_max in [1, 3, 7, 256] {
+        for from in [None, Some(1), Some(6), Some(7), Some(8), Some(20)] {
+            for backwards in [false, true] {
+                let mut query = StreamQuery::new("s-1").events_max(events_max);
+                query = if backwards { query.backwards() } else { query };
+                query = from.map_or(query.clone(), |from| query.from(from));
+                let read = reader.events(query.clone(), Seq::MAX).map(|event| event.map(|event| text(&event)));
+                let read = read.collect::<Result<Vec<_>, _>>().unwrap_or_else(|error| panic!("{what}, {query:?}: {error}"));
+                let at = from.map_or(if backwards { truth.len() } else { 1 }, |from| from as usize);
+                let expected: Vec<_> = if backwards { truth[..at].iter().rev().cloned().collect() } else { truth[at - 1..].to_vec() };
+                assert_eq!(read, expected, "{what}, {query:?}");
+            }
         }
-        // Pages beside it are as they were, and the command that is advised helps.
-        let page =
-            |query: StreamQuery, reader: &mut StreamReader| reader.page(&query, Seq::MAX).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!(page(StreamQuery::new("s-1").events_max(6), &mut reader).events.len(), 6, "{what}");
-        assert_eq!(page(StreamQuery::new("s-1").backwards().events_max(12), &mut reader).events.len(), 12, "{what}");
-        if what != "the row itself" {
-            let found = reader.find(common::id(7), Seq::MAX);
-            assert!(matches!(found, Err(Error::Stream(StreamError::Row { .. }))), "{what}: {found:?}");
-        }
-        repair_from_ledger(&dir, &options, &mut |_| ()).unwrap();
-        assert_eq!(page(StreamQuery::new("s-1"), &mut reader).events.len(), 20, "{what}");
+    }
+    for n in 1..=20u64 {
+        let found = reader.find(common::id(n), Seq::MAX).unwrap_or_else(|error| panic!("{what}, event {n}: {error}"));
+        let expected = (!missing.contains(&n)).then(|| truth[n as usize - 1].clone());
+        assert_eq!(found.as_ref().map(text), expected, "{what}, event {n}");
     }
 }
 
-/// A hash of nothing that was recorded.
-fn chain_hash() -> String {
-    "ab".repeat(32)
+#[test]
+fn in_place_of_rows_that_are_wrong_lines_are_read() {
+    let hash = "ab".repeat(32); // of nothing that was recorded
+    let id = common::id(99);
+    // With ids whose row is gone.
+    let cases: [(String, &[u64]); 18] = [
+        ("UPDATE events SET payload = '\"another\"' WHERE seq = 7".to_owned(), &[]),
+        ("UPDATE events SET event_type = 'tool_call.v1' WHERE seq = 7".to_owned(), &[]),
+        ("UPDATE events SET payload = 'nope' WHERE seq = 7".to_owned(), &[]),
+        ("UPDATE events SET observed_at = 'yesterday' WHERE seq = 7".to_owned(), &[]),
+        (format!("UPDATE events SET event_hash = x'{hash}' WHERE seq = 7"), &[]),
+        ("UPDATE events SET erased = 2 WHERE seq = 7".to_owned(), &[]),
+        ("UPDATE events SET session_seq = 8 WHERE seq = 7".to_owned(), &[]),
+        ("UPDATE events SET session_seq = 21 WHERE seq = 7".to_owned(), &[]),
+        ("UPDATE events SET session_seq = 21 WHERE seq = 20".to_owned(), &[]),
+        ("UPDATE events SET session_id = 's-2' WHERE seq = 7".to_owned(), &[]),
+        (format!("UPDATE events SET id = '{id}' WHERE seq = 7"), &[7]),
+        ("UPDATE events SET seq = 70 WHERE seq = 7".to_owned(), &[]),
+        ("DELETE FROM events WHERE seq = 7".to_owned(), &[7]),
+        ("DELETE FROM events WHERE seq = 1".to_owned(), &[1]),
+        ("DELETE FROM events WHERE seq IN (6, 7)".to_owned(), &[6, 7]),
+        ("UPDATE events SET payload = '1' WHERE seq IN (1, 20)".to_owned(), &[]),
+        ("UPDATE events SET payload = '1' WHERE seq % 3 = 1".to_owned(), &[]),
+        ("UPDATE events SET payload = '1'".to_owned(), &[]),
+    ];
+    for (sql, missing) in cases {
+        let (_temp, dir, options) = of_one_stream();
+        damaged(&dir, &sql);
+        let mut reader = StreamReader::open(&dir, &options).unwrap();
+        check_all(&mut reader, &dir, missing, &sql);
+        repair_from_ledger(&dir, &options, &mut |_| ()).unwrap();
+        assert_eq!(reader.page(&StreamQuery::new("s-1"), Seq::MAX).unwrap().events.len(), 20, "{sql}");
+    }
+}
+
+#[test]
+fn rows_that_are_missing_at_the_end_are_read_from_lines_where_the_stream_goes_on_behind_them() {
+    let (_temp, dir, options) = of_one_stream();
+    common::unmirrored_groups(&dir, &options, vec![vec![note("event 21").id(common::id(21)).session("s-1")]]);
+    damaged(&dir, "DELETE FROM events WHERE seq = 20");
+    let mut reader = StreamReader::open(&dir, &options).unwrap();
+    let positions = |query: StreamQuery, reader: &mut StreamReader| -> Vec<u64> {
+        reader.events(query, Seq::new(21)).map(|event| event.unwrap().session_seq.unwrap()).collect()
+    };
+    assert_eq!(positions(StreamQuery::new("s-1"), &mut reader), (1..=21).collect::<Vec<_>>());
+    assert_eq!(positions(StreamQuery::new("s-1").events_max(4), &mut reader), (1..=21).collect::<Vec<_>>());
+    assert_eq!(positions(StreamQuery::new("s-1").backwards().events_max(4), &mut reader), (1..=21).rev().collect::<Vec<_>>());
+}
+
+#[test]
+fn where_lines_begin_is_not_taken_from_a_row_of_another_ledger() {
+    let (_other, other, _) = of_events_named("other");
+    let (_temp, dir, options) = of_one_stream();
+    let conn = common::by_hand(&dir);
+    // Each is right by its own hash, and links to what this ledger does not have.
+    conn.execute("ATTACH ?1 AS other", [mirror_path(&other).to_str().unwrap()]).unwrap();
+    conn.execute_batch("DELETE FROM events WHERE seq IN (6, 12); INSERT INTO events SELECT * FROM other.events WHERE seq IN (6, 12)")
+        .unwrap();
+    damaged(&dir, "UPDATE events SET payload = '1' WHERE seq IN (7, 14)");
+    let all = all(&dir);
+    let mut reader = StreamReader::open(&dir, &options).unwrap();
+    // Behind the row before the page, and before the first of its own.
+    for from in [7, 12] {
+        let page = reader.page(&StreamQuery::new("s-1").from(from).events_max(4), Seq::MAX).unwrap();
+        let expected: Vec<_> = all[from as usize - 1..][..4].iter().map(|(event, _)| text(event)).collect();
+        assert_eq!(page.events.iter().map(text).collect::<Vec<_>>(), expected, "from {from}");
+    }
+}
+
+#[test]
+fn an_erased_event_stays_erased_though_its_row_is_wrong() {
+    let (_temp, dir, options) = of_one_stream();
+    erase(&dir, &options, &Erasure::new(Erase::Seqs(vec![Seq::new(7)..=Seq::new(7)]), "a test")).unwrap();
+    for sql in
+        ["UPDATE events SET erased = NULL, payload = '\"event 7\"' WHERE seq = 7", "UPDATE events SET event_type = 'x' WHERE seq = 7"]
+    {
+        damaged(&dir, sql);
+        let mut reader = StreamReader::open(&dir, &options).unwrap();
+        for query in [StreamQuery::new("s-1").from(5), StreamQuery::new("s-1").backwards()] {
+            let page = reader.page(&query, Seq::MAX).unwrap();
+            let event = page.events.iter().find(|event| event.session_seq == Some(7)).unwrap();
+            let is_erased = event.erased && event.payload.is_none() && reader.payload(event).unwrap().is_none();
+            // A row that has the payload back is right by its hashes: that it was erased is for parity to see.
+            assert!(is_erased || sql.contains("NULL"), "{sql}");
+        }
+        if sql.contains("NULL") {
+            damaged(&dir, "UPDATE events SET erased = 1, payload = NULL WHERE seq = 7");
+        }
+    }
+}
+
+#[test]
+fn where_lines_are_wrong_as_well_both_are_named() {
+    let row = "UPDATE events SET payload = '1' WHERE seq = ";
+    type Change = fn(&str) -> String;
+    let cases: [(u64, Change, &str); 4] = [
+        (7, |line| line.replace("event", "Event"), "its segment is damaged at the same event"),
+        (7, |_| String::new(), "its segment lacks the line"),
+        (20, |line| line.replace("event", "Event"), "the last segment, which ends before a line that is wrong"),
+        (20, |_| String::new(), "the last segment has lost it"),
+    ];
+    for (seq, change, what) in cases {
+        let (_temp, dir, options) = of_one_stream();
+        let is_of = |line: &str| line.contains(&format!("\"event {seq}\""));
+        for path in common::segment_paths(&dir) {
+            let text = fs::read_to_string(&path).unwrap();
+            let changed = |line: &str| if is_of(line) { change(line) } else { line.to_owned() };
+            fs::write(&path, text.split_inclusive('\n').map(changed).collect::<String>()).unwrap();
+        }
+        damaged(&dir, &format!("{row}{seq}"));
+        let mut reader = StreamReader::open(&dir, &options).unwrap();
+        let before = reader.page(&StreamQuery::new("s-1").events_max(6), Seq::MAX).unwrap();
+        assert_eq!(before.events.len(), 6, "{what}: what is before it is read");
+        let errors = [
+            reader.page(&StreamQuery::new("s-1"), Seq::MAX).unwrap_err(),
+            reader.page(&StreamQuery::new("s-1").from(seq).events_max(1), Seq::MAX).unwrap_err(),
+            reader.page(&StreamQuery::new("s-1").from(seq).backwards().events_max(1), Seq::MAX).unwrap_err(),
+            reader.find(common::id(seq), Seq::MAX).unwrap_err(),
+        ];
+        for error in errors {
+            let Error::Stream(StreamError::Both { mirror, .. }) = &error else { panic!("{what}: {error}") };
+            assert!(matches!(&**mirror, StreamError::Row { seq: found, .. } if *found as u64 == seq), "{what}: {error}");
+            let text = error.to_string();
+            assert!(text.contains("`counterfoil verify`") && text.contains(&format!("the row of seq {seq}")), "{what}: {error}");
+        }
+    }
 }
 
 #[test]
@@ -329,8 +443,12 @@ fn payloads_come_from_the_line_and_from_blobs() {
             fs::write(&path, kept).unwrap();
             if random.chance(4) && !event.event_type.starts_with("counterfoil.") {
                 // Erased after it was read: that is no damage.
+                let mut open = StreamReader::open(&dir, &options).unwrap();
+                open.find(event.id, Seq::MAX).unwrap();
+                rebuild(&dir, &options);
                 erase(&dir, &options, &Erasure::new(Erase::Seqs(vec![event.seq..=event.seq]), "a test")).unwrap();
                 assert!(reader.payload(&event).unwrap().is_none());
+                assert!(open.payload(&event).unwrap().is_none(), "the mirror that it has open was replaced before");
                 fs::remove_file(mirror_path(&dir)).unwrap();
                 assert!(StreamReader::open(&dir, &options).unwrap().payload(&event).unwrap().is_none());
                 Store::open(&dir, &options).unwrap().0.close().unwrap();
@@ -391,6 +509,77 @@ fn lines_are_read_for_what_the_mirror_lacks_and_once() {
         }
     }
     assert!(pages > 30 && sum < 6 * whole, "{pages} pages took {sum} bytes of {whole}");
+}
+
+#[test]
+fn a_wrong_row_costs_lines_near_it_and_many_cost_all_lines_once() {
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let mut options = common::options();
+    common::disk::without_sync(&mut options);
+    options.segment_bytes_max = 64 << 10;
+    let draft = |n: u64| note(&"x".repeat(400)).session(format!("s-{}", n % 3));
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    for from in (0..3_000).step_by(300) {
+        store.append_batch((from..from + 300).map(draft).collect(), &Conditions::none()).unwrap();
+    }
+    store.close().unwrap();
+    let whole = LedgerReader::open(&dir, &options).unwrap().bytes().unwrap();
+    let events = all(&dir);
+    let last = events.iter().map(|(event, _)| event).rfind(|event| event.session_id.as_deref() == Some("s-1")).unwrap();
+    let (counted, bytes) = counting(&options);
+    let all_of = |reader: &mut StreamReader| {
+        let before = bytes.load(SeqCst);
+        let query = StreamQuery::new("s-1").events_max(10);
+        assert_eq!(reader.events(query, Seq::new(3_000)).map(|event| event.unwrap().session_seq).max(), Some(Some(1_000)));
+        bytes.load(SeqCst) - before
+    };
+    for (rows, bytes_max) in [
+        ("session_seq = 905", 400_000),
+        // The first of a page, and the last.
+        ("session_seq = 901", 400_000),
+        ("session_seq = 910", 400_000),
+        ("session_seq IN (1, 2)", 200_000),
+        ("session_seq % 10 = 5", 6 * whole),
+        ("session_seq % 20 = 5", 6 * whole),
+        ("session_seq % 40 = 1", 6 * whole),
+        ("session_seq > 0", 6 * whole),
+    ] {
+        damaged(&dir, &format!("UPDATE events SET payload = '1' WHERE session_id = 's-1' AND {rows}"));
+        let mut reader = StreamReader::open(&dir, &counted).unwrap();
+        let read = all_of(&mut reader);
+        eprintln!("{rows}: {read} bytes of {whole}");
+        assert!(read > 0 && read < bytes_max, "{rows}: {read} bytes of {whole}");
+        assert_eq!(all_of(&mut reader), read, "a reader does not lose its way");
+        let before = bytes.load(SeqCst);
+        assert_eq!(reader.find(last.id, Seq::new(3_000)).unwrap().as_ref().map(text), Some(text(last)));
+        assert!(bytes.load(SeqCst) - before < 400_000, "{rows}: an id is looked up in its segment");
+        repair_from_ledger(&dir, &options, &mut |_| ()).unwrap();
+    }
+}
+
+#[test]
+fn lines_are_not_looked_through_without_end_for_one_wrong_row() {
+    let temp = common::damage::in_memory();
+    let dir = temp.path().join("store");
+    let mut options = common::options();
+    common::disk::without_sync(&mut options);
+    let (mut store, _) = Store::open(&dir, &options).unwrap();
+    let long = "x".repeat(100_000);
+    for n in 0..120 {
+        let of_stream = matches!(n, 0 | 1 | 119);
+        store.append(note(&long).session(if of_stream { "s-1" } else { "s-2" })).unwrap();
+    }
+    store.close().unwrap();
+    damaged(&dir, "UPDATE events SET payload = '1' WHERE seq = 2");
+    let (counted, bytes) = counting(&options);
+    let mut reader = StreamReader::open(&dir, &counted).unwrap();
+    let page = reader.page(&StreamQuery::new("s-1"), Seq::MAX).unwrap();
+    assert_eq!((page.events.len(), page.next), (2, Some(3)));
+    assert!(bytes.load(SeqCst) < 6 << 20, "{}", bytes.load(SeqCst));
+    let page = reader.page(&StreamQuery::new("s-1").from(3), Seq::new(120)).unwrap();
+    assert_eq!((page.events.len(), page.next, page.last), (1, None, 3));
+    assert!(bytes.load(SeqCst) < 6 << 20, "{}", bytes.load(SeqCst));
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use crate::Error;
 use crate::event::{EventId, LineError, Seq};
 use crate::ledger::LineFault;
 
-/// Why events of a stream can't be handed out. Nothing that is not right by its own hash ever is.
+/// Why events of a stream can't be handed out. Nothing that is not right by its own hash ever is. What is wrong with the mirror's rows
+/// alone is no error, but a warning: the ledger's lines are read then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
@@ -64,6 +66,17 @@ pub enum StreamError {
         /// Up to which it was to be read.
         through: Seq,
     },
+    /// The mirror's rows are wrong, and the ledger's lines can't give what was asked for either.
+    #[error(
+        "{ledger}; the mirror is wrong there as well: {mirror}; no repair brings back what is wrong in both: restore that from a backup"
+    )]
+    Both {
+        /// What is wrong with the ledger's lines: that comes first.
+        #[source]
+        ledger: Box<Error>,
+        /// What is wrong with the mirror's rows.
+        mirror: Box<StreamError>,
+    },
     /// A payload that is kept out of line can't be had.
     #[error(
         "{path}, the payload of seq {seq} ({id}): {reason}; run `counterfoil verify` to see all damage, and restore the file from a backup"
@@ -79,6 +92,17 @@ pub enum StreamError {
         #[source]
         reason: LineFault,
     },
+}
+
+impl StreamError {
+    /// The position in the stream that could not be had, where it is one.
+    pub(super) fn position(&self) -> Option<u64> {
+        match self {
+            StreamError::Row { session_seq, .. } => *session_seq,
+            StreamError::Position { expected, .. } => Some(*expected),
+            _ => None,
+        }
+    }
 }
 
 /// What is wrong with a row.

@@ -95,7 +95,8 @@ impl StreamQuery {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StreamPage {
-    /// The events.
+    /// The events. Before the end, too, they may be fewer than were asked for, where their lines are long or had to be looked for: `next`
+    /// tells whether there may be more.
     pub events: Vec<EventRecord>,
     /// The position to go on from, in the same direction; None at the end of what there is that way. Forwards, the page that is
     /// read from there may be empty.

@@ -12,7 +12,7 @@ use super::query::{Direction, StreamPage, StreamQuery};
 use super::rows::{self, Filling, RowsError};
 use super::scan::{self, scan};
 use crate::Error;
-use crate::event::{Event, EventId, EventRecord, Seq};
+use crate::event::{Event, EventHash, EventId, EventRecord, Seq};
 use crate::ledger::place::{blob_path, read_blob};
 use crate::ledger::{LedgerLine, LedgerReader, LineFault, Watermark};
 use crate::mirror::{MirrorError, MirrorReader};
@@ -22,15 +22,18 @@ use crate::options::Options;
 /// event that is acknowledged, though the mirror is missing, behind, locked, broken or being made anew. The mirror is kept open, so keep
 /// the reader; where its file is replaced, it is opened anew.
 ///
-/// Each event that is handed out is right by its own hash and its payload's, and behind a row that is wrong nothing is read: the page is
-/// an error that names it, although the ledger has the event. What the mirror says it has, up to its watermark, is taken as that: where
-/// somebody has deleted a stream's last rows, or an index has lost them, the stream ends earlier. Whether rows are missing, and whether
-/// an event is the one that the whole ledger vouches for, is for [`crate::verify`] and [`crate::parity_full`].
+/// Each event that is handed out is right by its own hash and its payload's. Where a row of the page is not, or is missing between
+/// others, a `tracing` warning names it, and the page is read from the ledger's lines: an error only where those can't give
+/// it either. What the mirror says it has, up to its watermark, is taken as that else: where somebody has deleted a stream's last rows,
+/// or an index has lost them, the stream ends earlier, and an id whose row is gone is not found. Whether rows are missing, and whether an
+/// event is the one that the whole ledger vouches for, is for [`crate::verify`] and [`crate::parity_full`].
 ///
 /// What it costs: a page of rows, by the index, however large the store and the stream are; and, for what the mirror has not got yet,
 /// the ledger's lines from the mirror's watermark on. Without a mirror that can be read (it is missing, locked, broken) that is every
-/// line of the ledger up to a full page, or, backwards, up to its end; the memory is a page all the same, and a page that goes on
-/// where the last one ended, forwards, goes on in the lines too.
+/// line of the ledger up to a full page; the memory is a page all the same, and a page that goes on where the last one ended, forwards,
+/// goes on in the lines too. Backwards each page looks through the lines anew, from the ledger's first one up to where it begins. A
+/// page with a wrong row costs, forwards, the lines from its segment's beginning on, and may then be shorter than was asked for;
+/// backwards, and to find an event by an id, as much as without a mirror at most.
 ///
 /// ```
 /// use counterfoil::{Draft, EventType, Options, Seq, Source, Store, StreamQuery, StreamReader};
@@ -59,19 +62,25 @@ pub struct StreamReader {
     resume: Option<Resume>,
 }
 
-/// Where a forward read of lines ended, so that the next page need not look through them again.
+/// Where to go on in the lines, so that those before need not be looked through: where a forward read of them ended, or a place that the
+/// mirror tells.
 #[derive(Clone, Debug)]
 struct Resume {
     session_id: String,
-    /// The next position.
+    /// The next position, which no line before has.
     position: u64,
     /// The line behind which it is to be looked for.
     after: Watermark,
 }
 
-/// Why a read failed: the mirror can't be read, and the ledger may; or something that stays.
+/// Lines that are looked through behind the wrong row for which lines are read, at most: 4 MiB, as many as a page has where nothing is
+/// said. Where the stream's next events are far away, their rows are the shorter way.
+const BEHIND_WRONG_BYTES: usize = 4 << 20;
+
+/// Why a read failed: the mirror can't be read, or is wrong there, and the ledger may do; or something that stays.
 enum Failed {
     Mirror(MirrorError),
+    Wrong(StreamError),
     Other(Error),
 }
 
@@ -88,6 +97,9 @@ impl<E: Into<Error>> From<E> for Failed {
 struct Sources<'r> {
     ledger: &'r LedgerReader,
     mirror: Option<&'r MirrorReader>,
+    /// The position of the wrong row for which lines are read, and the seq up to which that mirror says that the ledger goes.
+    wrong: Option<u64>,
+    known: Seq,
     seen: &'r mut Seq,
     resume: &'r mut Option<Resume>,
 }
@@ -106,7 +118,8 @@ impl StreamReader {
     /// With that, events may be among them that are written and not fsynced yet, and that a crash may still take back.
     ///
     /// # Errors
-    /// [`Error::Stream`] where an event of the page is not right; [`Error::Ledger`] where lines are needed and can't be read.
+    /// [`Error::Ledger`] where lines are needed and can't be read; [`Error::Stream`] where they are not right, as
+    /// [`StreamError::Both`] where they were needed since the mirror's row is not.
     pub fn page(&mut self, query: &StreamQuery, through: Seq) -> Result<StreamPage, Error> {
         self.reading(|sources| match query.direction() {
             Direction::Forwards => sources.forwards(query, through),
@@ -138,7 +151,8 @@ impl StreamReader {
     }
 
     /// An event by its id, where its seq is not beyond `through`; see [`StreamReader::page`]. An id that no event has costs a look
-    /// into the index, and the lines that the mirror has not got.
+    /// into the index, and the lines that the mirror has not got. Where its row is wrong, its line is read; where it is not at the seq
+    /// that the row has, all lines are looked through.
     ///
     /// # Errors
     /// As [`StreamReader::page`].
@@ -173,30 +187,37 @@ impl StreamReader {
     }
 
     fn is_erased_by_now(&self, event: &EventRecord) -> bool {
+        let is_it = |erased: bool, hash: EventHash| erased && hash == event.event_hash;
         let row = self.mirror.as_ref().and_then(|mirror| rows::by_seq(mirror.connection(), mirror.path(), event.seq).ok()).flatten();
-        if let Some(row) = row {
-            return row.erased && row.event_hash == event.event_hash;
+        if row.is_some_and(|row| is_it(row.erased, row.event_hash)) {
+            return true;
         }
+        // The mirror may have been replaced since it was opened.
         let line = self.ledger.line(event.seq).ok().flatten();
         let line = line.as_deref().and_then(|line| crate::event::line::decode(line).ok());
-        line.is_some_and(|line| line.to_record().erased && line.event_hash == event.event_hash)
+        line.is_some_and(|line| is_it(line.to_record().erased, line.event_hash))
     }
 
     /// Reads, from the mirror too where that can be read. It is opened anew once where it has been replaced.
     fn reading<T>(&mut self, mut read: impl FnMut(&mut Sources<'_>) -> Result<T, Failed>) -> Result<T, Error> {
-        let StreamReader { ledger, busy_timeout, mirror, seen, resume } = self;
         // One that is taken for a file that nobody writes to sees nothing of what is committed later.
-        if mirror.as_ref().is_some_and(MirrorReader::is_frozen) {
-            *mirror = None;
+        if self.mirror.as_ref().is_some_and(MirrorReader::is_frozen) {
+            self.mirror = None;
         }
         for is_last in [false, true] {
+            let StreamReader { ledger, busy_timeout, mirror, seen, resume } = self;
             if mirror.is_none() {
                 *seen = Seq::ZERO;
                 *mirror = MirrorReader::open(ledger.dir(), ledger.manifest().ledger_id, *busy_timeout).map_err(log).ok();
             }
-            let read = read(&mut Sources { ledger, mirror: mirror.as_ref(), seen, resume });
-            match read {
+            match read(&mut Sources { ledger, mirror: mirror.as_ref(), wrong: None, known: Seq::ZERO, seen, resume }) {
                 Ok(read) => return Ok(read),
+                Err(Failed::Wrong(error)) => return self.reading_lines(Some(error), read),
+                // What is behind the mirror does not follow what it has: it lacks rows at its end, unless the ledger lacks them too.
+                Err(Failed::Other(Error::Stream(StreamError::Position { session_id, expected, .. }))) if mirror.is_some() => {
+                    let path = crate::mirror::mirror_path(ledger.dir());
+                    return self.reading_lines(Some(StreamError::Position { path, session_id, expected, found: None }), read);
+                }
                 Err(Failed::Other(error)) => return Err(error),
                 Err(Failed::Mirror(error)) => {
                     *mirror = None;
@@ -208,9 +229,40 @@ impl StreamReader {
                 }
             }
         }
-        read(&mut Sources { ledger, mirror: None, seen, resume }).map_err(|failed| match failed {
-            Failed::Mirror(error) => error.into(),
-            Failed::Other(error) => error,
+        self.reading_lines(None, read)
+    }
+
+    /// Reads from the ledger's lines, the mirror being of no use, or wrong there. The next read tries it again.
+    fn reading_lines<T>(
+        &mut self,
+        wrong: Option<StreamError>,
+        mut read: impl FnMut(&mut Sources<'_>) -> Result<T, Failed>,
+    ) -> Result<T, Error> {
+        if let Some(error) = &wrong {
+            tracing::warn!(%error, "a row of the mirror is wrong; the ledger's lines are read in its place");
+        }
+        let StreamReader { ledger, seen, resume, .. } = self;
+        let position = wrong.as_ref().and_then(StreamError::position);
+        let known = if wrong.is_some() { *seen } else { Seq::ZERO };
+        let mut read = |resume: &mut _| read(&mut Sources { ledger, mirror: None, wrong: position, known, seen, resume });
+        let is_resumed = resume.is_some();
+        let done = match read(resume) {
+            // What the mirror says of where to begin is wrong as well.
+            Err(Failed::Other(Error::Stream(StreamError::NotInLedger { .. }))) if is_resumed => {
+                *resume = None;
+                read(resume)
+            }
+            done => done,
+        };
+        let error = match done {
+            Ok(read) => return Ok(read),
+            Err(Failed::Mirror(error)) => error.into(),
+            Err(Failed::Wrong(error)) => error.into(),
+            Err(Failed::Other(error)) => error,
+        };
+        Err(match wrong {
+            Some(wrong) => StreamError::Both { ledger: Box::new(error), mirror: Box::new(wrong) }.into(),
+            None => error,
         })
     }
 }
@@ -234,19 +286,23 @@ impl Sources<'_> {
         *self.seen = mark.seq;
         let read = read(&transaction, mirror.path(), mark).map_err(|error| match error {
             RowsError::Sqlite(source) => sqlite(source),
-            RowsError::Wrong(error) => error.into(),
+            RowsError::Wrong(error) => Failed::Wrong(error),
         })?;
         Ok(Some(read))
     }
 
     fn forwards(&mut self, query: &StreamQuery, through: Seq) -> Result<StreamPage, Failed> {
         let (mut page, first) = (Filling::default(), query.first());
+        let mut before = None;
         let mirrored = self.mirrored(|conn, path, mark| {
             let last = rows::last_position(conn, query.session_id(), mark.seq.min(through))?;
-            rows::read(conn, path, query, (first, last), &mut page)?;
+            rows::read(conn, path, query, (first, last), &mut page).inspect_err(|_| before = place_before(conn, path, query, &page))?;
             Ok((mark, last))
-        })?;
-        let (mark, last) = mirrored.unwrap_or((scan::beginning(self.ledger), 0));
+        });
+        if let (Err(Failed::Wrong(_)), Some(after)) = (&mirrored, before) {
+            self.begin_at(query, after)?;
+        }
+        let (mark, last) = mirrored?.unwrap_or((scan::beginning(self.ledger), 0));
         let at = first.saturating_add(page.events.len() as u64);
         let is_full = query.is_full(page.events.len(), page.bytes, 0);
         if at <= last || is_full || mark.seq >= through {
@@ -254,6 +310,22 @@ impl Sources<'_> {
             return Ok(StreamPage { events: page.events, next, last });
         }
         self.forwards_in_lines(query, through, page, (mark, last))
+    }
+
+    /// Has the lines of a page, whose rows are wrong, looked for from this place on, which the mirror tells, rather than from the first one.
+    fn begin_at(&mut self, query: &StreamQuery, mut after: Watermark) -> Result<(), Error> {
+        match self.ledger.segments()?.iter().rfind(|segment| segment.first <= after.seq) {
+            Some(segment) => after.segment = segment.first,
+            None => return Ok(()),
+        }
+        let is_near = |resume: &Resume| {
+            resume.session_id == query.session_id() && resume.position <= query.first() && resume.after.segment == after.segment
+        };
+        // Where lines were read before of that segment, it is not looked through from its beginning once more.
+        if !self.resume.as_ref().is_some_and(is_near) {
+            *self.resume = Some(Resume { session_id: query.session_id().to_owned(), position: query.first(), after });
+        }
+        Ok(())
     }
 
     /// Fills a page up with events that the mirror, which has the stream up to a position, has not got.
@@ -266,14 +338,14 @@ impl Sources<'_> {
     ) -> Result<StreamPage, Failed> {
         let mut at = query.first().saturating_add(page.events.len() as u64);
         let fits = |resume: &Resume| {
-            resume.session_id == query.session_id() && resume.position == at && (mark.seq.next()..=through).contains(&resume.after.seq)
+            resume.session_id == query.session_id() && resume.position <= at && (mark.seq.next()..=through).contains(&resume.after.seq)
         };
         let (after, mut last) = match self.resume.take().filter(fits) {
             Some(resume) => (resume.after, resume.position - 1),
             None => (mark, mirrored),
         };
-        let (mut before, mut next) = (after, None);
-        scan(self.ledger, after, through, |line, event, place| {
+        let (mut before, mut next, mut behind) = (after, None, 0);
+        scan(self.ledger, after, (through, self.known), |line, event, place| {
             if let Some(position) = position(self.ledger, query, line, event, last)? {
                 last = position;
                 if position >= at {
@@ -286,7 +358,10 @@ impl Sources<'_> {
                 }
             }
             before = place;
-            if query.is_full(page.events.len(), page.bytes, 0) {
+            if self.wrong.is_some_and(|wrong| at > wrong) {
+                behind += line.raw.bytes.len();
+            }
+            if query.is_full(page.events.len(), page.bytes, 0) || behind > BEHIND_WRONG_BYTES {
                 next = Some(at);
                 return Ok(ControlFlow::Break(()));
             }
@@ -310,7 +385,7 @@ impl Sources<'_> {
         let mut last = mirrored;
         if !is_enough {
             let mut newest = Newest::default();
-            scan(self.ledger, mark, through, |line, event, _| {
+            scan(self.ledger, mark, (through, self.known), |line, event, _| {
                 if let Some(position) = position(self.ledger, query, line, event, last)? {
                     last = position;
                     if position > first {
@@ -334,11 +409,16 @@ impl Sources<'_> {
     }
 
     fn find(&mut self, id: EventId, through: Seq) -> Result<Option<EventRecord>, Failed> {
-        let mirrored = self.mirrored(|conn, path, mark| Ok((rows::by_id(conn, path, id, mark.seq.min(through))?, mark)))?;
-        let (found, mark) = mirrored.unwrap_or((None, scan::beginning(self.ledger)));
-        let mut found = found;
+        let mirrored = self.mirrored(|conn, path, mark| Ok((rows::by_id(conn, path, id, mark.seq.min(through))?, mark)));
+        if let Err(Failed::Wrong(StreamError::Row { seq, .. })) = &mirrored
+            && let Some(found) = self.line_of(id, *seq, through)
+        {
+            tracing::warn!(seq, id = %id, "a row of the mirror is wrong; the ledger's line is read in its place");
+            return Ok(Some(found));
+        }
+        let (mut found, mark) = mirrored?.unwrap_or((None, scan::beginning(self.ledger)));
         if found.is_none() {
-            scan(self.ledger, mark, through, |line, event, _| {
+            scan(self.ledger, mark, (through, self.known), |line, event, _| {
                 if event.id != id {
                     return Ok(ControlFlow::Continue(()));
                 }
@@ -349,6 +429,27 @@ impl Sources<'_> {
         }
         Ok(found)
     }
+
+    /// The event with this id, where it is in the line of this seq, which may be any number, and is not beyond `through`.
+    fn line_of(&self, id: EventId, seq: i64, through: Seq) -> Option<EventRecord> {
+        let seq = Seq::new(u64::try_from(seq).ok().filter(|seq| *seq > 0)?);
+        let line = self.ledger.line(seq).ok().flatten().filter(|_| seq <= through)?;
+        let event = crate::event::line::decode(&line).ok()?;
+        (event.id == id && event.payload_is_right() != Some(false)).then(|| event.to_record())
+    }
+}
+
+/// The place in the ledger before the first event of a forward page, of which these rows are right: where they are, or the row before
+/// them is.
+fn place_before(conn: &rusqlite::Connection, path: &Path, query: &StreamQuery, page: &Filling) -> Option<Watermark> {
+    // Where it is in its segment the mirror does not say.
+    let place = |seq, event_hash| Watermark { seq, event_hash, segment: Seq::FIRST, offset: 0 };
+    if let Some(event) = page.events.first() {
+        return Some(place(Seq::new(event.seq.get().checked_sub(1)?), event.prev_event_hash));
+    }
+    let (mut row, before) = (Filling::default(), query.first().checked_sub(1).filter(|before| *before > 0)?);
+    rows::read(conn, path, query, (before, before), &mut row).ok()?;
+    row.events.first().map(|event| place(event.seq, event.event_hash))
 }
 
 /// The position of a line's event in the stream that is read, which follows `last`; None where it is of another stream, or none.

@@ -16,12 +16,12 @@ pub(super) fn beginning(ledger: &LedgerReader) -> Watermark {
 /// other by seq and hash.
 ///
 /// # Errors
-/// [`StreamError::NotInLedger`] where `after` is not in the ledger; [`StreamError::Short`] where the ledger ends before `through`,
-/// unless that is [`Seq::MAX`]; [`LedgerError`]; what `each` says.
+/// [`StreamError::NotInLedger`] where `after` is not in the ledger; [`StreamError::Short`] where the ledger ends before `through`, or,
+/// where that is [`Seq::MAX`], before `known`, which it is said to have; [`LedgerError`]; what `each` says.
 pub(super) fn scan(
     ledger: &LedgerReader,
     after: Watermark,
-    through: Seq,
+    (through, known): (Seq, Seq),
     mut each: impl FnMut(&LedgerLine<'_>, &Event<'_>, Watermark) -> Result<ControlFlow<()>, Error>,
 ) -> Result<(), Error> {
     if after.seq >= through {
@@ -55,10 +55,8 @@ pub(super) fn scan(
             return Ok(());
         }
     }
-    match through {
-        Seq::MAX => Ok(()),
-        _ => Err(StreamError::Short { path: ledger.dir().to_owned(), end: end.seq, through }.into()),
-    }
+    let through = if through == Seq::MAX { known } else { through };
+    if end.seq < through { Err(StreamError::Short { path: ledger.dir().to_owned(), end: end.seq, through }.into()) } else { Ok(()) }
 }
 
 /// An error where the payload of an event that is to be handed out is not the one that was hashed.
