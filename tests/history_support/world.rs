@@ -329,8 +329,10 @@ impl World {
             || match error {
                 EntityError::Contended { .. } => trouble.outside >= trouble.redecisions_max,
                 EntityError::TooMany { .. } => trouble.entities_max < self.chance.streams.len(),
+                // One with a key is sent again, and may then meet with what else a command meets with.
                 EntityError::OutcomeUnknown { .. } => {
-                    trouble.closing || trouble.killed && (!is_keyed || self.mirror_is_behind || trouble.redecisions_max < 2)
+                    let is_crowded = trouble.entities_max < self.chance.streams.len();
+                    trouble.closing || trouble.killed && (!is_keyed || self.mirror_is_behind || trouble.redecisions_max < 2 || is_crowded)
                 }
                 EntityError::Closed => trouble.closing,
                 EntityError::Append(AppendError::Closed | AppendError::Stopped { .. } | AppendError::OutcomeUnknown { .. }) => {
