@@ -49,6 +49,8 @@ pub(crate) enum ParityMsg {
 pub(crate) struct ParityState {
     task: ParityTask,
     replaying: Option<(Mirror, Replay)>,
+    /// Whether it was found damaged, and may just not have been read well: it has been begun again, with a check of all of it.
+    is_doubted: bool,
     /// Times that a broken mirror was set aside: a disk that breaks each new one must not be tried for ever.
     set_aside: u32,
     started: Instant,
@@ -67,7 +69,7 @@ impl ThreadLocalActor for ParityActor {
     type Arguments = (Context, ParityTask);
 
     async fn pre_start(&self, _: ActorRef<ParityMsg>, (context, task): (Context, ParityTask)) -> Result<ParityState, ActorProcessingErr> {
-        Ok(ParityState { context, task, replaying: None, set_aside: 0, started: Instant::now() })
+        Ok(ParityState { context, task, replaying: None, is_doubted: false, set_aside: 0, started: Instant::now() })
     }
 
     async fn post_start(&self, me: ActorRef<ParityMsg>, _: &mut ParityState) -> Result<(), ActorProcessingErr> {
@@ -107,6 +109,13 @@ impl ParityState {
                 return;
             }
             Ok((ReplayStep::Done, report)) => Ok(report),
+            // SQLite tells a read that failed as damage.
+            Err(ReplayError::Mirror(error)) if error.may_be_unread() && !self.is_doubted => {
+                tracing::warn!(actor = "parity", %error, "looking again whether the mirror is damaged");
+                (self.is_doubted, self.replaying, self.task) = (true, None, ParityTask::Replay(Doubt::Unread));
+                let _ = me.cast(ParityMsg::Step);
+                return;
+            }
             Err(ReplayError::Mirror(error)) if error.fault() == MirrorFault::Broken && self.set_aside < SET_ASIDE_MAX => {
                 match self.set_aside(&error.to_string()) {
                     Ok(_) => {

@@ -163,6 +163,7 @@ pub struct FullReplay {
 
 /// Replays. Where the mirror turns out to be damaged only then (a large one is not checked as a whole at open, and there is damage that
 /// SQLite's quick check passes over), it is set aside, made anew and replayed into from the start; answers where the old one is then.
+/// SQLite tells a read that failed as damage, so that has to be found a second time, and all of the mirror is checked in between.
 fn replayed_or_anew(
     reader: &LedgerReader,
     mut mirror: Mirror,
@@ -170,7 +171,13 @@ fn replayed_or_anew(
     erased: &mut Erased,
     run: &mut dyn FnMut(&mut Mirror) -> Result<ReplayReport, ReplayError>,
 ) -> Result<(Mirror, ReplayReport, Option<PathBuf>), Error> {
-    match run(&mut mirror) {
+    let mut done = run(&mut mirror);
+    if matches!(&done, Err(ReplayError::Mirror(error)) if error.may_be_unread()) {
+        drop(mirror);
+        mirror = Mirror::open(reader.dir(), reader.manifest(), options)?;
+        done = mirror.check_indexes().map_err(ReplayError::Mirror).and_then(|()| run(&mut mirror));
+    }
+    match done {
         Err(ReplayError::Mirror(error)) if error.fault() == MirrorFault::Broken => {
             drop(mirror);
             let aside = crate::mirror::set_aside_since(reader.dir(), &error)?;

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{copy_dir, open_is_clean, skipped};
+use common::{copy_dir, disk, note, open_is_clean, skipped, unmirrored_groups};
 use counterfoil::*;
 
 /// Runs the command with a fault at the nth call of each thread; answers how many there were, nothing where there is no strace.
@@ -55,6 +55,41 @@ fn one_failed_call_is_not_a_broken_mirror() {
                 assert_eq!(report.mirror_set_aside, None, "{arguments:?}, {call} number {nth}");
                 fs::remove_dir_all(&dir).unwrap();
             }
+        }
+    }
+    eprintln!("{points} calls on the mirror's files failed once");
+    assert!(points > 20, "only {points} calls were made to fail");
+}
+
+/// One that is too large to be checked at open is read for the first time when rows are replayed into it.
+#[test]
+fn one_failed_call_while_rows_are_replayed_is_not_a_broken_mirror() {
+    let temp = tempfile::tempdir().unwrap();
+    let from = temp.path().join("from");
+    let mut options = Options::default();
+    disk::without_sync(&mut options);
+    let (mut store, _) = Store::open(&from, &options).unwrap();
+    let draft = |n: u64| note(&"x".repeat(2000)).session(format!("s-{n}"));
+    for batch in 0..9 {
+        store.append_batch((0..1000).map(|n| draft(batch * 1000 + n)).collect(), &Conditions::none()).unwrap();
+    }
+    store.close().unwrap();
+    assert!(fs::metadata(mirror_path(&from)).unwrap().len() > 16 << 20, "it is checked at open");
+    unmirrored_groups(&from, &options, vec![(0..50).map(|n| draft(n * 171)).collect()]);
+    let (dir, mut points) = (temp.path().join("store"), 0);
+    // The one replays without actors, the other with them. An erasure reads every page later on.
+    for arguments in [&["erase", "--seq", "1", "--reason", "asked"][..], &["append", "1"]] {
+        for nth in (1..100).step_by(3) {
+            copy_dir(&from, &dir);
+            let Some(faults) = with_fault(&dir, &temp.path().join("trace"), "pread64", nth, arguments) else {
+                return skipped("one_failed_call_while_rows_are_replayed", "there is no strace, or it may not trace");
+            };
+            assert!(faults >= 3 || !set_aside(&dir), "{arguments:?}: the mirror was set aside for {faults} of pread64 number {nth}");
+            fs::remove_dir_all(&dir).unwrap();
+            if faults == 0 {
+                break;
+            }
+            points += 1;
         }
     }
     eprintln!("{points} calls on the mirror's files failed once");

@@ -28,6 +28,8 @@ pub fn own_schema(spec: &Spec) -> Result<Outcome> {
     // What the mirror sets on its connections; the rest is in the file.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     let rows = Rows::read(&connection)?;
+    // Its rows are kept from that.
+    connection.set_db_config(counterfoil::rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     connection.execute("DELETE FROM events", [])?;
     let (connection, rows) = (std::sync::Mutex::new(connection), &rows);
     let each = spec.in_flight as u64;
