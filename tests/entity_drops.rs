@@ -1,5 +1,5 @@
 //! Goal: a state, a command or an event that panics when it is dropped harms nobody else: entities live on, commands that wait beside it are
-//! answered, and the program is not aborted.
+//! answered, and the program is not aborted, though such commands come from several callers.
 //!
 //! Method: states that panic once they are told to, in each way in which an entity lets go of one: passivated, crowded out, idle, killed,
 //! closed, folded anew, stopped by a poison event, lost to a panic of `decide`; commands and events that do so too, with others behind them.
@@ -251,4 +251,61 @@ async fn commands_and_events_with_others_behind() {
     drop(unheard);
     assert!(at_once(&entities, vec![Command::Add]).await[0].is_ok());
     assert_eq!(entities.actor("a").unwrap().get_id(), actor, "nobody was restarted");
+}
+
+#[tokio::test]
+async fn commands_of_several_callers_that_are_dropped_with_a_mailbox() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut options = ledger_options();
+    let watched = common::watched::Watched::under(&mut options.store);
+    let ledger = Ledger::open_with(temp.path(), options).await.unwrap();
+    let entities = brittle(&ledger, |_| ()).await;
+    entities.send("a", Command::Add).await.unwrap();
+    watched.hold(true);
+    let sent = |key: &'static str| {
+        let entities = entities.clone();
+        tokio::spawn(async move { entities.send_keyed("a", key, Command::Add).await.unwrap().position })
+    };
+    let first = sent("k-1");
+    until("a held fsync", || watched.is_waiting()).await;
+    for _ in 0..2 {
+        // Whoever has sent it has gone, so the mailbox has the last of it.
+        let mut unheard = Box::pin(entities.send("a", Command::Fragile(glass(true))));
+        tokio::select! {
+            biased;
+            _ = &mut unheard => panic!("it waits behind the first one"),
+            () = std::future::ready(()) => {}
+        }
+        drop(unheard);
+    }
+    let behind = sent("k-2");
+    tokio::task::yield_now().await;
+    let actor = entities.actor("a").unwrap();
+    actor.kill();
+    until("it has ended", || actor.get_status() == ractor::ActorStatus::Stopped).await;
+    watched.hold(false);
+    let mut positions = [first.await.unwrap(), behind.await.unwrap()];
+    positions.sort_unstable();
+    assert_eq!((positions, added(&entities, "a").await), ([2, 3], 3));
+    entities.close().await;
+    ledger.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_event_that_can_not_be_dropped_is_poison() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let entities = brittle(&ledger, |_| ()).await;
+    entities.send("a", Command::Add).await.unwrap();
+    let fragile = serde_json::json!({ "glass": { "is_fragile": true } });
+    let draft = Draft::new(EventType::new("added.v1").unwrap(), Source::User).session("a").payload(&fragile).unwrap();
+    ledger.append(draft).await.unwrap();
+    for _ in 0..2 {
+        let read = entities.read("a", |state| state.added).await;
+        assert!(matches!(&read, Err(EntityError::Poisoned(poison)) if poison.session_seq == 2), "{read:?}");
+        let sent = entities.send("a", Command::Add).await;
+        assert!(matches!(&sent, Err(EntityError::Poisoned(poison)) if poison.session_seq == 2), "{:?}", sent.err());
+    }
+    assert_eq!(entities.poisoned().len(), 1);
+    entities.send("b", Command::Add).await.unwrap();
 }

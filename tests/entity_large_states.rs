@@ -12,7 +12,7 @@ mod entity_support;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use counterfoil::actors::entity::Entities;
+use counterfoil::actors::entity::{Entities, EntityError};
 use counterfoil::entity::Entity;
 use entity_support::*;
 use serde::{Deserialize, Serialize};
@@ -201,4 +201,37 @@ async fn where_its_actor_is_killed_the_snapshot_alone_is_lost() {
     assert_eq!(entities.read("large", |state| (state.sum, state.text.len())).await.unwrap(), (5, 2 * LARGE + 3));
     entities.close().await;
     ledger.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_other_registry_has_its_stream_meanwhile() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = open(temp.path()).await;
+    let entities = growing(&ledger).await;
+    // It has a desk of its own.
+    let others = ledger.entities(Growing, snapshots_every(2)).await.unwrap();
+    for _ in 0..2 {
+        entities.send("large", LARGE).await.unwrap();
+    }
+    // Behind its snapshot.
+    assert_eq!(entities.position("large").await.unwrap(), 2);
+    hold(true);
+    for _ in 0..2 {
+        entities.send("large", 1).await.unwrap();
+    }
+    until("it is written", is_waiting).await;
+    let actor = entities.actor("large").unwrap();
+    actor.kill();
+    until("it has ended", || actor.get_status() == ractor::ActorStatus::Stopped).await;
+    let taken = others.position("large").await;
+    hold(false);
+    assert!(matches!(taken, Err(EntityError::Taken { .. })), "{taken:?}");
+    let position = loop {
+        match others.position("large").await {
+            Err(EntityError::Taken { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,
+            other => break other.unwrap(),
+        }
+    };
+    assert_eq!(position, 4);
 }

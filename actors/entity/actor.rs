@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::EntityError;
 use super::claims::Turn;
 use super::desk::{Keep, Opening};
-use super::held::{Held, isolated};
+use super::held::{Harmless, Held, isolated};
 use super::kind::{Alive, Kind};
 use super::stream::{Answer, Attempt, Stream};
 use crate::actors::shared::Erasures;
@@ -33,7 +33,7 @@ const WRITTEN_HERE_BYTES_MAX: usize = 64 << 10;
 
 /// A command on its way.
 pub(crate) struct Ask<E: Entity> {
-    pub command: Arc<E::Command>,
+    pub command: Harmless<Arc<E::Command>>,
     pub key: Option<Arc<str>>,
     pub reply: oneshot::Sender<Answer<E>>,
     pub _permit: OwnedSemaphorePermit,
@@ -119,7 +119,8 @@ impl<E: Entity> Actor for EntityActor<E> {
 
 impl<E: Entity> Seat<E> {
     async fn command(&mut self, me: &ActorRef<EntityMsg<E>>, ask: Ask<E>) {
-        let answer = self.answer(&ask.command, ask.key.as_deref()).await;
+        let Some(command) = ask.command.get() else { return };
+        let answer = self.answer(command, ask.key.as_deref()).await;
         self.note_over(me, answer.as_ref().err());
         // A caller that has gone away is no error.
         let _ = ask.reply.send(answer);

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, oneshot, watch};
 use super::actor::{Ask, EntityMsg};
 use super::claims::Owner;
 use super::desk::{DeskEnd, DeskRef};
+use super::held::Harmless;
 use super::kind::{Kind, Posted, Table};
 use super::registry::{RegistryActor, RegistryMsg};
 use super::{EntityError, EntityOptions};
@@ -141,8 +142,8 @@ impl<E: Entity> Entities<E> {
         self.ask(session_id.as_ref(), Some(key.as_ref().into()), command).await
     }
 
-    /// Looks at the state of the stream's entity, behind all commands that were sent before. A stream without events has the
-    /// default state. Where its actor is killed before it comes to that, the next one is asked, a bounded number of times.
+    /// Looks at the state of the stream's entity, behind all commands that were sent before, but for those that are sent
+    /// again since their actor was killed: await a command that the look must see. A stream without events has the default state. Where its actor is killed before it comes to that, the next one is asked, a bounded number of times.
     ///
     /// # Errors
     /// [`EntityError`], [`EntityError::Unanswered`] for those that were killed; none of them leaves it open whether something was done.
@@ -197,7 +198,7 @@ impl<E: Entity> Entities<E> {
         let mut lost = 0;
         loop {
             let (reply, answer) = oneshot::channel();
-            let (command, key_again) = (command.clone(), key.clone());
+            let (command, key_again) = (Harmless::new(command.clone(), E::NAME), key.clone());
             let sent = self.post(&session_id, move |permit| EntityMsg::Command(Ask { command, key: key_again, reply, _permit: permit }));
             let answer = match sent.await {
                 Ok(()) => answer.await,
@@ -278,7 +279,8 @@ impl<E: Entity> Entities<E> {
     }
 
     /// Ends the entities: what they were sent is done first, but for what still waits for the store after `close_deadline` (a mirror that
-    /// is too far behind, say): that is recorded or not, never half. Other clones of this handle get [`EntityError::Closed`]. The store
+    /// is too far behind, say): that is recorded or not, never half. Snapshots that are due are kept, which dropping the last handle does not
+    /// wait for. Other clones of this handle get [`EntityError::Closed`]. The store
     /// stays open; close it after this.
     pub async fn close(self) {
         let Handle { kind, registry, desk } = &*self.handle;

@@ -74,6 +74,33 @@ impl<E: Entity> Drop for Held<E> {
     }
 }
 
+/// A value of the user's that is dropped beside those of others, such as a command in a mailbox: that its `Drop` panics is told, and nothing
+/// else comes of it. Two such panics at once would abort the process.
+pub(super) struct Harmless<T> {
+    /// There until it is dropped.
+    value: Option<T>,
+    entity: &'static str,
+}
+
+impl<T> Harmless<T> {
+    pub(super) fn new(value: T, entity: &'static str) -> Harmless<T> {
+        Harmless { value: Some(value), entity }
+    }
+
+    pub(super) fn get(&self) -> Option<&T> {
+        self.value.as_ref()
+    }
+}
+
+impl<T> Drop for Harmless<T> {
+    fn drop(&mut self) {
+        let value = self.value.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+            tracing::error!(entity = self.entity, "dropping a value of an entity has panicked; mend its `Drop`");
+        }
+    }
+}
+
 /// Runs this to its end, or to a panic, and what that says.
 pub(super) async fn isolated<F: Future>(work: F) -> Result<F::Output, Box<dyn Any + Send>> {
     let mut work = pin!(work);

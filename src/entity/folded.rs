@@ -116,7 +116,12 @@ impl<E: Entity> Folded<E> {
             return if is_applied { Ok(()) } else { Err(PoisonProblem::Erased) };
         };
         let event = caught("decode", || codec.decode(event_type, payload))?.map_err(PoisonProblem::Undecodable)?;
-        caught("apply", || entity.apply(&mut self.state, &event))
+        let state = &mut self.state;
+        // The event is dropped there, too.
+        caught("apply", move || {
+            let event = event;
+            entity.apply(state, &event);
+        })
     }
 
     /// Folds an event that was appended just now: as [`Codec::read_back`] gave it, of this type, in this stream.

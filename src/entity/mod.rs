@@ -158,7 +158,8 @@ use crate::event::{Draft, EventRecord};
 /// commands are stamped with before they are sent), never the state of one of them.
 pub trait Entity: Send + Sync + 'static {
     /// What the events add up to. Written to snapshots with serde, so whatever `decide` and `apply` look at must survive that: a
-    /// field with `#[serde(skip)]` does not. Dropping it must not panic: where it does, that is told in the log.
+    /// field with `#[serde(skip)]` does not. Dropping it must not panic: where it does, that is told in the log. Large
+    /// states are written, and all are read back, on a thread that has no async runtime, and may be dropped there.
     type State: Default + Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// What an entity can be asked. Moments, random numbers and the like are part of it, not something that `decide` looks up.
