@@ -22,19 +22,20 @@ use crate::options::Options;
 /// event that is acknowledged, though the mirror is missing, behind, locked, broken or being made anew. The mirror is kept open, so keep
 /// the reader; where its file is replaced, it is opened anew.
 ///
-/// Each event that is handed out is right by its own hash and its payload's. Where a row of the page is not, or is missing between
-/// others, the page is read from the ledger's lines, and a `tracing` warning names the row: an error only where those can't give
-/// the page either. It names both then, and says whether a repair can bring back what is wrong; where
-/// only what the mirror has not got yet is wrong, it names the ledger alone. What the mirror says it has, up to its watermark, is taken as that else: where somebody has deleted a stream's last rows,
-/// or an index has lost them, the stream ends earlier, and an id whose row is gone is not found. Whether rows are missing, and whether an
-/// event is the one that the whole ledger vouches for, is for [`crate::verify`] and [`crate::parity_full`].
+/// Each event that is handed out is right by its own hash and its payload's. Where a row of the page is not, or is missing between others,
+/// the page is read from the ledger's lines, and a `tracing` warning names the row: an error only where those can't give the page either.
+/// It names both then, and says whether a repair can bring back what is wrong; where only what the mirror has not got yet is wrong, it
+/// names the ledger alone. What the mirror says it has, up to its watermark, is taken as that else: where somebody has deleted a stream's
+/// last rows, or an index has lost them, the stream ends earlier, and an id whose row is gone is not found. Whether rows are missing, and
+/// whether an event is the one that the whole ledger vouches for, is for [`crate::verify`] and [`crate::parity_full`].
 ///
-/// What it costs: a page of rows, by the index, however large the store and the stream are; and, for what the mirror has not got yet,
-/// the ledger's lines from the mirror's watermark on. Without a mirror that can be read (it is missing, locked, broken) that is every
-/// line of the ledger up to a full page; the memory is a page all the same, and a page that goes on where the last one ended, forwards,
-/// goes on in the lines too. Backwards each page looks through the lines anew, from the ledger's first one up to where it begins. A
-/// page with a wrong row costs, forwards, the lines from its segment's beginning on, and may then be shorter than was asked for;
-/// backwards, and to find an event by an id, as much as without a mirror at most.
+/// What it costs: a page of rows, by the index, however large the store and the stream are; and, for what the mirror has not got yet, the
+/// ledger's lines from the mirror's watermark on. Without a mirror that can be read (it is missing, locked, broken) that is every line of
+/// the ledger up to a full page; the memory is a page all the same, and a page that goes on where the last one ended, forwards, goes on in
+/// the lines too. Backwards each page looks through the lines anew, from the ledger's first one up to where it begins. A page with a wrong
+/// row costs, forwards, the lines from its segment's beginning on, and may then be shorter than was asked for; backwards, and to find an
+/// event by an id, as much as without a mirror at most. Where the mirror lacks a stream's last rows and is behind, the lines from the first
+/// one on are read, forwards once for all pages.
 ///
 /// ```
 /// use counterfoil::{Draft, EventType, Options, Seq, Source, Store, StreamQuery, StreamReader};
