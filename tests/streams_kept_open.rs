@@ -114,6 +114,8 @@ async fn they_follow_a_mirror_that_is_replaced() {
         Some((new.count().ok()?, new.watermark(ledger.manifest().ledger_id).ok()?.seq))
     };
     until("a new mirror", || rows() == Some(((51, Seq::new(51)), Seq::new(51)))).await;
+    let is_deleted = |path: &PathBuf| path.to_string_lossy().ends_with(" (deleted)");
+    until("the old one is closed", || open_files(temp.path()).is_none_or(|open| !open.iter().any(is_deleted))).await;
     let page = ledger.stream_page(StreamQuery::new("s-1")).await.unwrap();
     assert_eq!((page.events.len(), page.last), (51, 51));
     assert_eq!(ledger.sessions(SessionsQuery::new()).await.unwrap().sessions[0].events, 51);
