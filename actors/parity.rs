@@ -172,6 +172,8 @@ impl ParityState {
                 // First: what is replayed is to have no payload that is to be erased.
                 let (reshaping, erasing) = (shared.reshaping(), shared.erasing());
                 let erased = finish(&reader, &mut mirror, durable, store);
+                // The mirror may be a new one; they have the old one open, and in it what is erased.
+                shared.readers.forget();
                 erasing.ended(&erased);
                 drop(reshaping);
                 if !erased.is_nothing() && erased.unfinished.is_none() {

@@ -1,7 +1,9 @@
 //! Readers of a store that stay open between two calls of the handle: to open one costs more than most pages do.
 //!
-//! Called by `streams`; emptied by the supervisor. An idle one holds no read transaction, so that the mirror's WAL can be emptied beside
-//! it; and once the store closes none is kept: SQLite removes the WAL with the last connection, which is to be the writer's.
+//! Called by `streams`; emptied by the supervisor and by SqliteActor. An idle one holds no read transaction, so that the mirror's WAL can be
+//! emptied beside it. It holds the mirror's file, though, and with it what was erased meanwhile where that is no longer the mirror: so those
+//! that were opened before the mirror was, or before an erasure was carried out, are not kept. Once the store closes none is: SQLite removes
+//! the WAL with the last connection, which is to be the writer's.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +28,12 @@ impl Default for Readers {
 }
 
 impl Readers {
+    /// Closes those that are idle, and keeps none of those that are in use now; later ones are kept again. At once, as [`Readers::close`].
+    pub(crate) fn forget(&self) {
+        self.streams.forget();
+        self.sessions.forget();
+    }
+
     /// Closes those that are idle; from now on none is kept. Closes a few files at most, at once: there may be no thread to be had for it.
     pub(crate) fn close(&self) {
         self.streams.close();
@@ -35,17 +43,30 @@ impl Readers {
 
 /// Some that are idle, the last one that was used on top.
 pub(crate) struct Idle<T> {
-    /// Nothing once none is kept any more.
-    kept: Mutex<Option<Vec<T>>>,
+    kept: Mutex<Kept<T>>,
     max: usize,
+}
+
+struct Kept<T> {
+    /// Nothing once none is kept any more.
+    idle: Option<Vec<T>>,
+    /// How often they were forgotten.
+    forgotten: u64,
+}
+
+/// One that is in use.
+pub(crate) struct Taken<T> {
+    pub(crate) one: T,
+    /// How often the others had been forgotten before it was opened.
+    forgotten: u64,
 }
 
 impl<T> Idle<T> {
     fn new(max: usize) -> Idle<T> {
-        Idle { kept: Mutex::new(Some(Vec::new())), max }
+        Idle { kept: Mutex::new(Kept { idle: Some(Vec::new()), forgotten: 0 }), max }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<T>>> {
+    fn lock(&self) -> MutexGuard<'_, Kept<T>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -53,21 +74,32 @@ impl<T> Idle<T> {
     ///
     /// # Errors
     /// What `open` says.
-    pub(crate) fn take(&self, open: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        let kept = self.lock().as_mut().and_then(Vec::pop);
-        kept.map_or_else(open, Ok)
+    pub(crate) fn take(&self, open: impl FnOnce() -> Result<T, Error>) -> Result<Taken<T>, Error> {
+        let (idle, forgotten) = {
+            let mut kept = self.lock();
+            (kept.idle.as_mut().and_then(Vec::pop), kept.forgotten)
+        };
+        Ok(Taken { one: idle.map_or_else(open, Ok)?, forgotten })
     }
 
-    /// Keeps it, where there is room and the store is not closing. Not for one that has failed.
-    pub(crate) fn give_back(&self, one: T) {
+    /// Whether it may be used on: it was opened since the others were forgotten.
+    pub(crate) fn is_current(&self, taken: &Taken<T>) -> bool {
+        self.lock().forgotten == taken.forgotten
+    }
+
+    /// Keeps it, where there is room, it was not to be forgotten meanwhile, and the store is not closing. Not for one that has failed.
+    pub(crate) fn give_back(&self, taken: Taken<T>) {
+        let mut kept = self.lock();
+        let is_current = kept.forgotten == taken.forgotten;
         // What is not kept is dropped once others may go on.
-        let _left = match self.lock().as_mut() {
-            Some(kept) if kept.len() < self.max => {
-                kept.push(one);
+        let _left = match kept.idle.as_mut() {
+            Some(idle) if is_current && idle.len() < self.max => {
+                idle.push(taken.one);
                 None
             }
-            _ => Some(one),
+            _ => Some(taken.one),
         };
+        drop(kept);
     }
 
     /// Does something with one, and keeps it where that went well.
@@ -79,15 +111,24 @@ impl<T> Idle<T> {
         open: impl FnOnce() -> Result<T, Error>,
         read: impl FnOnce(&mut T) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let mut one = self.take(open)?;
-        let done = read(&mut one)?;
-        self.give_back(one);
+        let mut taken = self.take(open)?;
+        let done = read(&mut taken.one)?;
+        self.give_back(taken);
         Ok(done)
     }
 
+    fn forget(&self) {
+        let idle = {
+            let mut kept = self.lock();
+            kept.forgotten += 1;
+            kept.idle.as_mut().map(std::mem::take)
+        };
+        drop(idle);
+    }
+
     fn close(&self) {
-        let kept = self.lock().take();
-        drop(kept);
+        let idle = self.lock().idle.take();
+        drop(idle);
     }
 }
 
@@ -114,10 +155,37 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(idle.with(&open, |one| Ok(*one)).unwrap(), 1);
         }
-        let at_once: Vec<u32> = (0..4).map(|_| idle.take(&open).unwrap()).collect();
-        assert_eq!(at_once, [1, 2, 3, 4]);
-        at_once.into_iter().for_each(|one| idle.give_back(one));
-        assert_eq!((0..3).map(|_| idle.take(&open).unwrap()).collect::<Vec<_>>(), [2, 1, 5]);
+        let at_once: Vec<Taken<u32>> = (0..4).map(|_| idle.take(&open).unwrap()).collect();
+        assert_eq!(at_once.iter().map(|taken| taken.one).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        at_once.into_iter().for_each(|taken| idle.give_back(taken));
+        assert_eq!((0..3).map(|_| idle.take(&open).unwrap().one).collect::<Vec<_>>(), [2, 1, 5]);
+    }
+
+    #[test]
+    fn those_that_are_forgotten_are_closed_and_those_in_use_are_not_kept() {
+        let (idle, opened) = (Idle::new(2), Cell::new(0));
+        let open = opening(&opened);
+        let (one, in_use) = (idle.take(&open).unwrap(), idle.take(&open).unwrap());
+        idle.give_back(one);
+        idle.forget();
+        assert!(!idle.is_current(&in_use));
+        idle.give_back(in_use);
+        // The third one is opened, and kept again.
+        for _ in 0..2 {
+            let third = idle.take(&open).unwrap();
+            assert!(third.one == 3 && idle.is_current(&third));
+            idle.give_back(third);
+        }
+        // One that is opened while they are forgotten may have the old file.
+        let one = idle.take(|| Ok(4)).unwrap();
+        idle.give_back(one);
+        idle.forget();
+        let meanwhile = idle.take(|| {
+            idle.forget();
+            open()
+        });
+        idle.give_back(meanwhile.unwrap());
+        assert_eq!(idle.with(&open, |one| Ok(*one)).unwrap(), 5);
     }
 
     #[test]

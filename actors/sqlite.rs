@@ -348,6 +348,8 @@ impl SqliteState {
                     mirror.check_indexes()?;
                 }
                 self.doubt = Doubt::None;
+                // It may be a new one; they have the old one open.
+                shared.readers.forget();
                 none.insert(mirror)
             }
         };
@@ -409,6 +411,8 @@ impl SqliteState {
             Some(mirror) if mirror.check_in_place().is_ok() => finish(&self.reader, mirror, durable, &shared.options.store),
             _ => Erased::left("the mirror can't be written just now; erase again once it is, or open the store again"),
         };
+        // The file that they have open may have been replaced, and hold what is erased here.
+        shared.readers.forget();
         erasing.ended(&erased);
         drop(reshaping);
         self.watch_wal(me);

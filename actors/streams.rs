@@ -10,6 +10,7 @@ use futures_core::stream::{BoxStream, Stream};
 use serde_json::value::RawValue;
 
 use super::handle::{Ledger, blocking};
+use super::readers::Taken;
 use super::shared::MirrorHealth;
 use crate::{Error, EventId, EventRecord, Seq, SessionIndex, SessionsPage, SessionsQuery, StreamPage, StreamQuery, StreamReader};
 
@@ -125,8 +126,8 @@ enum Rest {
 
 struct Reading {
     ledger: Ledger,
-    /// Kept open from page to page.
-    reader: Option<StreamReader>,
+    /// Kept open from page to page, unless the mirror is another one by then.
+    reader: Option<Taken<StreamReader>>,
     /// The next page.
     query: StreamQuery,
 }
@@ -137,11 +138,11 @@ impl Reading {
         blocking(move || {
             let shared = &self.ledger.inner.shared;
             let idle = &shared.readers.streams;
-            let mut reader = match self.reader.take() {
+            let mut reader = match self.reader.take().filter(|reader| idle.is_current(reader)) {
                 Some(reader) => reader,
                 None => idle.take(|| StreamReader::open(&self.ledger.inner.dir, &shared.options.store))?,
             };
-            let page = reader.page(&self.query, through)?;
+            let page = reader.one.page(&self.query, through)?;
             match page.next {
                 Some(_) => self.reader = Some(reader),
                 None => idle.give_back(reader),

@@ -190,6 +190,11 @@ fn stream_errors() -> Vec<StreamError> {
         reason,
     };
     let position = |path, found| StreamError::Position { path, session_id: "s-1".into(), expected: 7, found };
+    let both = |is_same| StreamError::Both {
+        ledger: Box::new(LedgerError::Damaged { path: segment(), offset: 5, reason: LineFault::Payload }.into()),
+        mirror: Box::new(row(Some(("s-1", 7)), RowFault::Payload)),
+        is_same,
+    };
     vec![
         row(Some(("s-1", 7)), RowFault::Payload),
         row(Some(("s-1", 7)), RowFault::Line(line::decode(b"{\"seq\":0").unwrap_err())),
@@ -199,10 +204,8 @@ fn stream_errors() -> Vec<StreamError> {
         position(mirror(), None),
         position(segment(), Some((5, seq(13)))),
         StreamError::NotInLedger { path: mirror(), seq: seq(13) },
-        StreamError::Both {
-            ledger: Box::new(LedgerError::Damaged { path: segment(), offset: 5, reason: LineFault::Payload }.into()),
-            mirror: Box::new(row(Some(("s-1", 7)), RowFault::Payload)),
-        },
+        both(true),
+        both(false),
         StreamError::Short { path: "/store".into(), end: seq(12), through: seq(13) },
         StreamError::Payload {
             path: "/store/blobs/ab/abab".into(),

@@ -336,7 +336,7 @@ fn where_lines_are_wrong_as_well_both_are_named() {
             reader.find(common::id(seq), Seq::MAX).unwrap_err(),
         ];
         for error in errors {
-            let Error::Stream(StreamError::Both { mirror, .. }) = &error else { panic!("{what}: {error}") };
+            let Error::Stream(StreamError::Both { mirror, is_same: true, .. }) = &error else { panic!("{what}: {error}") };
             assert!(matches!(&**mirror, StreamError::Row { seq: found, .. } if *found as u64 == seq), "{what}: {error}");
             let text = error.to_string();
             assert!(text.contains("`counterfoil verify`") && text.contains(&format!("the row of seq {seq}")), "{what}: {error}");
@@ -357,6 +357,21 @@ fn rows_beyond_the_watermark_are_no_evidence() {
     for query in [StreamQuery::new("s-1"), StreamQuery::new("s-1").backwards()] {
         let page = reader.page(&query, Seq::MAX).unwrap();
         assert_eq!((page.events.len(), page.last, page.next), (20, 20, None));
+    }
+}
+
+#[test]
+fn nothing_beyond_the_last_seq_is_handed_out_though_a_row_says_that_it_is_not() {
+    let (_temp, dir, options) = of_one_stream();
+    // By the index the last event of the stream is an early one.
+    damaged(&dir, "UPDATE events SET seq = 0 WHERE seq = 20");
+    let mut reader = StreamReader::open(&dir, &options).unwrap();
+    let from = |position| StreamQuery::new("s-1").from(position).events_max(4);
+    let cases: [(StreamQuery, &[u64]); 4] =
+        [(from(9), &[9, 10]), (from(11), &[]), (from(12).backwards(), &[10, 9, 8, 7, 6, 5, 4, 3, 2, 1]), (from(3).backwards(), &[3, 2, 1])];
+    for (query, expected) in cases {
+        let events: Result<Vec<_>, _> = reader.events(query.clone(), Seq::new(10)).collect();
+        assert_eq!(events.unwrap().iter().map(|event| event.seq.get()).collect::<Vec<_>>(), expected, "{query:?}");
     }
 }
 

@@ -114,6 +114,8 @@ async fn they_follow_a_mirror_that_is_replaced() {
         Some((new.count().ok()?, new.watermark(ledger.manifest().ledger_id).ok()?.seq))
     };
     until("a new mirror", || rows() == Some(((51, Seq::new(51)), Seq::new(51)))).await;
+    let is_deleted = |path: &PathBuf| path.to_string_lossy().ends_with(" (deleted)");
+    until("the old one is closed", || open_files(temp.path()).is_none_or(|open| !open.iter().any(is_deleted))).await;
     let page = ledger.stream_page(StreamQuery::new("s-1")).await.unwrap();
     assert_eq!((page.events.len(), page.last), (51, 51));
     assert_eq!(ledger.sessions(SessionsQuery::new()).await.unwrap().sessions[0].events, 51);
@@ -153,4 +155,35 @@ async fn none_is_left_once_the_last_handle_is_dropped() {
     drop(ledger);
     until("all is closed", || open_files(temp.path()).unwrap().is_empty()).await;
     assert!(!wal(temp.path()).exists(), "the writer's connection was the last one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn none_holds_a_file_with_what_was_erased() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = filled(temp.path(), options()).await;
+    let secret = "a secret that nobody is to read";
+    let receipt = ledger.append(note(secret).session("s-1")).await.unwrap();
+    ledger.mirrored(receipt.seq).await.unwrap();
+    // Into the file itself, and into what readers have open.
+    common::by_hand(temp.path()).query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+    read_all_ways(&ledger).await;
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", mirror_path(temp.path()).display()));
+    }
+    ledger.append(note("51").session("s-1")).await.unwrap();
+    let new = || MirrorReader::open(temp.path(), ledger.manifest().ledger_id, Duration::ZERO).ok()?.count().ok();
+    until("a new mirror", || new().is_some_and(|(rows, _)| rows == 52)).await;
+    let report = ledger.erase(Erasure::new(Erase::Seqs(vec![receipt.seq..=receipt.seq]), "asked")).await.unwrap();
+    assert!(report.done.unfinished.is_none(), "{report:?}");
+    let Some(open) = open_files(temp.path()) else {
+        return common::skipped("none_holds_a_file_with_what_was_erased", "open files can't be listed here");
+    };
+    assert!(open.iter().all(|path| !path.to_string_lossy().ends_with(" (deleted)")), "{open:?}");
+    for fd in std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| Some(fd.ok()?.path())) {
+        if std::fs::read_link(&fd).is_ok_and(|path| open.contains(&path)) {
+            let bytes = std::fs::read(&fd).unwrap_or_default();
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{:?}", std::fs::read_link(&fd));
+        }
+    }
+    ledger.close().await.unwrap();
 }

@@ -67,15 +67,16 @@ pub enum StreamError {
         through: Seq,
     },
     /// The mirror's rows are wrong, and the ledger's lines can't give what was asked for either.
-    #[error(
-        "{ledger}; the mirror is wrong there as well: {mirror}; no repair brings back what is wrong in both: restore that from a backup"
-    )]
+    #[error("{ledger}; the mirror is wrong {}", as_well(mirror, *is_same))]
     Both {
         /// What is wrong with the ledger's lines: that comes first.
         #[source]
         ledger: Box<Error>,
         /// What is wrong with the mirror's rows.
         mirror: Box<StreamError>,
+        /// Whether the mirror has not got the event either that the ledger's lines can't give: no repair brings that back. Else what is
+        /// right in one of the two can be brought back from there.
+        is_same: bool,
     },
     /// A payload that is kept out of line can't be had.
     #[error(
@@ -121,6 +122,17 @@ pub enum RowFault {
     /// It is another event than the index says.
     #[error("it is another event than the index says")]
     Index,
+}
+
+fn as_well(mirror: &StreamError, is_same: bool) -> String {
+    if is_same {
+        format!("there as well: {mirror}; no repair brings back what is wrong in both: restore that from a backup")
+    } else {
+        format!(
+            "elsewhere: {mirror}; run `counterfoil repair --from mirror`, then `counterfoil repair --from ledger`: what is right in one of \
+             the two is brought back"
+        )
+    }
 }
 
 fn place(session_id: Option<&str>, session_seq: Option<u64>) -> String {

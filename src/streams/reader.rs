@@ -22,18 +22,20 @@ use crate::options::Options;
 /// event that is acknowledged, though the mirror is missing, behind, locked, broken or being made anew. The mirror is kept open, so keep
 /// the reader; where its file is replaced, it is opened anew.
 ///
-/// Each event that is handed out is right by its own hash and its payload's. Where a row of the page is not, or is missing between
-/// others, a `tracing` warning names it, and the page is read from the ledger's lines: an error only where those can't give
-/// it either. What the mirror says it has, up to its watermark, is taken as that else: where somebody has deleted a stream's last rows,
-/// or an index has lost them, the stream ends earlier, and an id whose row is gone is not found. Whether rows are missing, and whether an
-/// event is the one that the whole ledger vouches for, is for [`crate::verify`] and [`crate::parity_full`].
+/// Each event that is handed out is right by its own hash and its payload's. Where a row of the page is not, or is missing between others,
+/// the page is read from the ledger's lines, and a `tracing` warning names the row: an error only where those can't give the page either.
+/// It names both then, and says whether a repair can bring back what is wrong; where only what the mirror has not got yet is wrong, it
+/// names the ledger alone. What the mirror says it has, up to its watermark, is taken as that else: where somebody has deleted a stream's
+/// last rows, or an index has lost them, the stream ends earlier, and an id whose row is gone is not found. Whether rows are missing, and
+/// whether an event is the one that the whole ledger vouches for, is for [`crate::verify`] and [`crate::parity_full`].
 ///
-/// What it costs: a page of rows, by the index, however large the store and the stream are; and, for what the mirror has not got yet,
-/// the ledger's lines from the mirror's watermark on. Without a mirror that can be read (it is missing, locked, broken) that is every
-/// line of the ledger up to a full page; the memory is a page all the same, and a page that goes on where the last one ended, forwards,
-/// goes on in the lines too. Backwards each page looks through the lines anew, from the ledger's first one up to where it begins. A
-/// page with a wrong row costs, forwards, the lines from its segment's beginning on, and may then be shorter than was asked for;
-/// backwards, and to find an event by an id, as much as without a mirror at most.
+/// What it costs: a page of rows, by the index, however large the store and the stream are; and, for what the mirror has not got yet, the
+/// ledger's lines from the mirror's watermark on. Without a mirror that can be read (it is missing, locked, broken) that is every line of
+/// the ledger up to a full page; the memory is a page all the same, and a page that goes on where the last one ended, forwards, goes on in
+/// the lines too. Backwards each page looks through the lines anew, from the ledger's first one up to where it begins. A page with a wrong
+/// row costs, forwards, the lines from its segment's beginning on, and may then be shorter than was asked for; backwards, and to find an
+/// event by an id, as much as without a mirror at most. Where the mirror lacks a stream's last rows and is behind, the lines from the first
+/// one on are read, forwards once for all pages.
 ///
 /// ```
 /// use counterfoil::{Draft, EventType, Options, Seq, Source, Store, StreamQuery, StreamReader};
@@ -67,7 +69,7 @@ pub struct StreamReader {
 #[derive(Clone, Debug)]
 struct Resume {
     session_id: String,
-    /// The next position, which no line before has.
+    /// The next position: the lines before have all that come before it, and not this one.
     position: u64,
     /// The line behind which it is to be looked for.
     after: Watermark,
@@ -101,6 +103,8 @@ struct Sources<'r> {
     wrong: Option<u64>,
     known: Seq,
     seen: &'r mut Seq,
+    /// Up to where lines were right.
+    right: &'r mut Seq,
     resume: &'r mut Option<Resume>,
 }
 
@@ -118,8 +122,8 @@ impl StreamReader {
     /// With that, events may be among them that are written and not fsynced yet, and that a crash may still take back.
     ///
     /// # Errors
-    /// [`Error::Ledger`] where lines are needed and can't be read; [`Error::Stream`] where they are not right, as
-    /// [`StreamError::Both`] where they were needed since the mirror's row is not.
+    /// [`Error::Ledger`] where lines are needed and can't be read; [`Error::Stream`] where they are not right; either as
+    /// [`StreamError::Both`] where they were needed since the mirror's rows are not.
     pub fn page(&mut self, query: &StreamQuery, through: Seq) -> Result<StreamPage, Error> {
         self.reading(|sources| match query.direction() {
             Direction::Forwards => sources.forwards(query, through),
@@ -210,10 +214,12 @@ impl StreamReader {
                 *seen = Seq::ZERO;
                 *mirror = MirrorReader::open(ledger.dir(), ledger.manifest().ledger_id, *busy_timeout).map_err(log).ok();
             }
-            match read(&mut Sources { ledger, mirror: mirror.as_ref(), wrong: None, known: Seq::ZERO, seen, resume }) {
+            let mut right = Seq::ZERO;
+            let (mirror_now, right) = (mirror.as_ref(), &mut right);
+            match read(&mut Sources { ledger, mirror: mirror_now, wrong: None, known: Seq::ZERO, seen, right, resume }) {
                 Ok(read) => return Ok(read),
                 Err(Failed::Wrong(error)) => return self.reading_lines(Some(error), read),
-                // What is behind the mirror does not follow what it has: it lacks rows at its end, unless the ledger lacks them too.
+                // What is behind the mirror does not follow what it has: it lacks rows at its end, unless the ledger is wrong there.
                 Err(Failed::Other(Error::Stream(StreamError::Position { session_id, expected, .. }))) if mirror.is_some() => {
                     let path = crate::mirror::mirror_path(ledger.dir());
                     return self.reading_lines(Some(StreamError::Position { path, session_id, expected, found: None }), read);
@@ -238,13 +244,13 @@ impl StreamReader {
         wrong: Option<StreamError>,
         mut read: impl FnMut(&mut Sources<'_>) -> Result<T, Failed>,
     ) -> Result<T, Error> {
-        if let Some(error) = &wrong {
-            tracing::warn!(%error, "a row of the mirror is wrong; the ledger's lines are read in its place");
-        }
-        let StreamReader { ledger, seen, resume, .. } = self;
+        let StreamReader { ledger, mirror, seen, resume, .. } = self;
         let position = wrong.as_ref().and_then(StreamError::position);
         let known = if wrong.is_some() { *seen } else { Seq::ZERO };
-        let mut read = |resume: &mut _| read(&mut Sources { ledger, mirror: None, wrong: position, known, seen, resume });
+        let mut right = Seq::ZERO;
+        let mut read = |resume: &mut _| {
+            read(&mut Sources { ledger, mirror: None, wrong: position, known, seen: &mut *seen, right: &mut right, resume })
+        };
         let is_resumed = resume.is_some();
         let done = match read(resume) {
             // What the mirror says of where to begin is wrong as well.
@@ -255,16 +261,40 @@ impl StreamReader {
             done => done,
         };
         let error = match done {
-            Ok(read) => return Ok(read),
+            Ok(read) => {
+                if let Some(error) = &wrong {
+                    tracing::warn!(%error, "a row of the mirror is wrong; the ledger's lines are read in its place");
+                }
+                return Ok(read);
+            }
             Err(Failed::Mirror(error)) => error.into(),
             Err(Failed::Wrong(error)) => error.into(),
             Err(Failed::Other(error)) => error,
         };
         Err(match wrong {
-            Some(wrong) => StreamError::Both { ledger: Box::new(error), mirror: Box::new(wrong) }.into(),
-            None => error,
+            Some(wrong) if !is_behind_the_mirror(&error, &wrong, known) => {
+                let is_same = is_wrong_in_both(&error, &wrong, mirror.as_ref(), (right.next(), known));
+                StreamError::Both { ledger: Box::new(error), mirror: Box::new(wrong), is_same }.into()
+            }
+            _ => error,
         })
     }
+}
+
+/// Whether the lines go wrong where they do beside the mirror's rows too, behind all that it mirrors: nothing speaks against it then.
+fn is_behind_the_mirror(ledger: &Error, mirror: &StreamError, known: Seq) -> bool {
+    matches!(ledger, Error::Stream(StreamError::Position { expected, found: Some((_, seq)), .. })
+        if *seq > known && matches!(mirror, StreamError::Position { expected: of_mirror, .. } if of_mirror == expected))
+}
+
+/// Whether the mirror, which mirrors the ledger up to `known`, has not got the event either that the ledger's lines can't give: the one
+/// at `seq`, behind the last line that was right.
+fn is_wrong_in_both(ledger: &Error, wrong: &StreamError, mirror: Option<&MirrorReader>, (seq, known): (Seq, Seq)) -> bool {
+    if let Error::Stream(StreamError::Position { expected, .. }) = ledger {
+        return wrong.position() == Some(*expected);
+    }
+    let has_it = |mirror: &MirrorReader| matches!(rows::by_seq(mirror.connection(), mirror.path(), seq), Ok(Some(_)));
+    seq <= known && !mirror.is_some_and(has_it)
 }
 
 fn log(error: MirrorError) {
@@ -295,8 +325,10 @@ impl Sources<'_> {
         let (mut page, first) = (Filling::default(), query.first());
         let mut before = None;
         let mirrored = self.mirrored(|conn, path, mark| {
-            let last = rows::last_position(conn, query.session_id(), mark.seq.min(through))?;
-            rows::read(conn, path, query, (first, last), &mut page).inspect_err(|_| before = place_before(conn, path, query, &page))?;
+            let bound = mark.seq.min(through);
+            let last = rows::last_position(conn, query.session_id(), bound)?;
+            rows::read(conn, path, query, (first, last), bound, &mut page)
+                .inspect_err(|_| before = place_before(conn, path, query, bound, &page))?;
             Ok((mark, last))
         });
         if let (Err(Failed::Wrong(_)), Some(after)) = (&mirrored, before) {
@@ -337,15 +369,23 @@ impl Sources<'_> {
         (mark, mirrored): (Watermark, u64),
     ) -> Result<StreamPage, Failed> {
         let mut at = query.first().saturating_add(page.events.len() as u64);
-        let fits = |resume: &Resume| {
-            resume.session_id == query.session_id() && resume.position <= at && (mark.seq.next()..=through).contains(&resume.after.seq)
+        let is_of_use = |resume: &Resume| {
+            // It is further than the mirror, or it knows of a position that the mirror, which lacks rows at its end, does not.
+            resume.session_id == query.session_id()
+                && resume.position <= at
+                && resume.after.seq <= through
+                && (resume.after.seq > mark.seq || resume.position - 1 > mirrored)
         };
-        let (after, mut last) = match self.resume.take().filter(fits) {
+        // One that is of no use here may be of use to a read without the mirror, which may follow.
+        let (after, mut last) = match self.resume.take_if(|resume| is_of_use(resume)) {
             Some(resume) => (resume.after, resume.position - 1),
             None => (mark, mirrored),
         };
+        // A page that begins behind the wrong position gets to its own first event all the same, or else it would give nothing.
+        let wrong = self.wrong.map(|wrong| wrong.max(query.first()));
         let (mut before, mut next, mut behind) = (after, None, 0);
-        scan(self.ledger, after, (through, self.known), |line, event, place| {
+        let known = self.known.max(mark.seq);
+        scan(self.ledger, after, (through, known), self.right, |line, event, place| {
             if let Some(position) = position(self.ledger, query, line, event, last)? {
                 last = position;
                 if position >= at {
@@ -358,7 +398,7 @@ impl Sources<'_> {
                 }
             }
             before = place;
-            if self.wrong.is_some_and(|wrong| at > wrong) {
+            if wrong.is_some_and(|wrong| at > wrong) {
                 behind += line.raw.bytes.len();
             }
             if query.is_full(page.events.len(), page.bytes, 0) || behind > BEHIND_WRONG_BYTES {
@@ -374,10 +414,11 @@ impl Sources<'_> {
     fn backwards(&mut self, query: &StreamQuery, through: Seq) -> Result<StreamPage, Failed> {
         let (mut page, first) = (Filling::default(), query.first());
         let mirrored = self.mirrored(|conn, path, mark| {
-            let last = rows::last_position(conn, query.session_id(), mark.seq.min(through))?;
+            let bound = mark.seq.min(through);
+            let last = rows::last_position(conn, query.session_id(), bound)?;
             let is_enough = first <= last || mark.seq >= through;
             if is_enough {
-                rows::read(conn, path, query, (1, first.min(last)), &mut page)?;
+                rows::read(conn, path, query, (1, first.min(last)), bound, &mut page)?;
             }
             Ok((mark, last, is_enough))
         })?;
@@ -385,7 +426,7 @@ impl Sources<'_> {
         let mut last = mirrored;
         if !is_enough {
             let mut newest = Newest::default();
-            scan(self.ledger, mark, (through, self.known), |line, event, _| {
+            scan(self.ledger, mark, (through, self.known), self.right, |line, event, _| {
                 if let Some(position) = position(self.ledger, query, line, event, last)? {
                     last = position;
                     if position > first {
@@ -400,7 +441,7 @@ impl Sources<'_> {
             page = newest.into_page();
             if !left_out && mirrored > 0 {
                 // Rows stay: what was in the mirror at its watermark is there at a later one.
-                self.mirrored(|conn, path, _| rows::read(conn, path, query, (1, first.min(mirrored)), &mut page))?;
+                self.mirrored(|conn, path, _| rows::read(conn, path, query, (1, first.min(mirrored)), mark.seq, &mut page))?;
             }
         }
         let oldest = page.events.last().and_then(|event| event.session_seq);
@@ -418,7 +459,7 @@ impl Sources<'_> {
         }
         let (mut found, mark) = mirrored?.unwrap_or((None, scan::beginning(self.ledger)));
         if found.is_none() {
-            scan(self.ledger, mark, (through, self.known), |line, event, _| {
+            scan(self.ledger, mark, (through, self.known), self.right, |line, event, _| {
                 if event.id != id {
                     return Ok(ControlFlow::Continue(()));
                 }
@@ -441,14 +482,14 @@ impl Sources<'_> {
 
 /// The place in the ledger before the first event of a forward page, of which these rows are right: where they are, or the row before
 /// them is.
-fn place_before(conn: &rusqlite::Connection, path: &Path, query: &StreamQuery, page: &Filling) -> Option<Watermark> {
+fn place_before(conn: &rusqlite::Connection, path: &Path, query: &StreamQuery, bound: Seq, page: &Filling) -> Option<Watermark> {
     // Where it is in its segment the mirror does not say.
     let place = |seq, event_hash| Watermark { seq, event_hash, segment: Seq::FIRST, offset: 0 };
     if let Some(event) = page.events.first() {
         return Some(place(Seq::new(event.seq.get().checked_sub(1)?), event.prev_event_hash));
     }
     let (mut row, before) = (Filling::default(), query.first().checked_sub(1).filter(|before| *before > 0)?);
-    rows::read(conn, path, query, (before, before), &mut row).ok()?;
+    rows::read(conn, path, query, (before, before), bound, &mut row).ok()?;
     row.events.first().map(|event| place(event.seq, event.event_hash))
 }
 

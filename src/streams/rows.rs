@@ -57,12 +57,14 @@ pub(super) fn last_position(conn: &Connection, session_id: &str, bound: Seq) -> 
     Ok(at_or_below(within)?.map_or(0, |(position, _)| u64::try_from(position).unwrap_or(0)))
 }
 
-/// Reads rows of the stream between these positions (of which the lowest is 1 or more) into the page, in the query's direction, until it is full.
+/// Reads rows of the stream between these positions (of which the lowest is 1 or more) into the page, in the query's direction, until it
+/// is full. None of them is beyond `bound`, or it is wrong: the positions were looked up by it.
 pub(super) fn read(
     conn: &Connection,
     path: &Path,
     query: &StreamQuery,
     (lowest, highest): (u64, u64),
+    bound: Seq,
     page: &mut Filling,
 ) -> Result<(), RowsError> {
     let order = match query.direction() {
@@ -74,25 +76,29 @@ pub(super) fn read(
         Direction::Forwards => lowest,
         Direction::Backwards => highest,
     };
-    let bound = |position: u64| i64::try_from(position).unwrap_or(i64::MAX);
+    let column = |position: u64| i64::try_from(position).unwrap_or(i64::MAX);
     let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement.query((query.session_id(), bound(lowest), bound(highest)))?;
+    let mut rows = statement.query((query.session_id(), column(lowest), column(highest)))?;
     let mut line = Vec::new();
     while (lowest..=highest).contains(&expected) && !query.is_full(page.events.len(), page.bytes, 0) {
         let wrong = |found| StreamError::Position { path: path.to_owned(), session_id: query.session_id().to_owned(), expected, found };
         let Some(row) = rows.next()? else {
             return Err(wrong(None).into());
         };
-        let (event, bytes) = checked(row, &mut line).map_err(|reason| StreamError::Row {
+        let is_wrong = |reason| StreamError::Row {
             path: path.to_owned(),
             seq: row.get(0).unwrap_or(0),
             session_id: Some(query.session_id().to_owned()),
             session_seq: Some(expected),
             reason,
-        })?;
+        };
+        let (event, bytes) = checked(row, &mut line).map_err(is_wrong)?;
         let found = event.session_seq().unwrap_or(0);
         if event.session_id() != Some(query.session_id()) || found != expected {
             return Err(wrong(Some((found, event.seq))).into());
+        }
+        if event.seq > bound {
+            return Err(is_wrong(RowFault::Index).into());
         }
         if !page.push(query, &event, bytes) {
             break;

@@ -13,7 +13,7 @@ pub(super) fn beginning(ledger: &LedgerReader) -> Watermark {
 }
 
 /// Hands over the events behind `after`, up to `through`, until `each` has enough; with each its line and its place. They follow each
-/// other by seq and hash.
+/// other by seq and hash. `right` is moved along with them: where this fails, to the last one that nothing was wrong with.
 ///
 /// # Errors
 /// [`StreamError::NotInLedger`] where `after` is not in the ledger; [`StreamError::Short`] where the ledger ends before `through`, or,
@@ -22,6 +22,7 @@ pub(super) fn scan(
     ledger: &LedgerReader,
     after: Watermark,
     (through, known): (Seq, Seq),
+    right: &mut Seq,
     mut each: impl FnMut(&LedgerLine<'_>, &Event<'_>, Watermark) -> Result<ControlFlow<()>, Error>,
 ) -> Result<(), Error> {
     if after.seq >= through {
@@ -35,6 +36,7 @@ pub(super) fn scan(
         },
     };
     let mut end = after;
+    *right = end.seq;
     while let Some((line, event)) = lines.next_event()? {
         let fault = if event.seq != end.seq.next() {
             Some(LineFault::Seq { expected: end.seq.next(), found: event.seq })
@@ -54,6 +56,7 @@ pub(super) fn scan(
         if each(&line, &event, end)?.is_break() || end.seq == through {
             return Ok(());
         }
+        *right = end.seq;
     }
     let through = if through == Seq::MAX { known } else { through };
     if end.seq < through { Err(StreamError::Short { path: ledger.dir().to_owned(), end: end.seq, through }.into()) } else { Ok(()) }
