@@ -32,7 +32,8 @@ impl Ledger {
 
     /// The events of a stream, of which a page is loaded when the consumer asks for its first event, and none ahead. It ends behind
     /// the last event that was durable when its last page was loaded, and after an error; dropped, it stops, and what is being
-    /// loaded is thrown away. The store stays open for as long as it lives.
+    /// loaded is thrown away. The store stays open for as long as it lives; and one that is read half-way and kept has files open that may
+    /// have been replaced since, with what was erased meanwhile: read it on, or drop it.
     ///
     /// `StreamExt` of futures-util or tokio-stream has `next` for it, and much else.
     ///
