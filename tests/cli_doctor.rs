@@ -243,7 +243,7 @@ fn edited_row() {
     mends(
         "edited_row",
         |store| {
-            let mirror = common::by_hand(&store);
+            let mirror = common::by_hand(store);
             mirror.execute("UPDATE events SET payload = '{}' WHERE seq = 4", []).unwrap();
         },
         "repair --from ledger",
@@ -256,7 +256,7 @@ fn missing_row() {
     mends(
         "missing_row",
         |store| {
-            let mirror = common::by_hand(&store);
+            let mirror = common::by_hand(store);
             mirror.execute("DELETE FROM events WHERE seq = 4", []).unwrap();
         },
         "replay",

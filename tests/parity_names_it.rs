@@ -13,7 +13,6 @@ use std::path::Path;
 
 use common::*;
 use counterfoil::*;
-use rusqlite::Connection;
 use rusqlite::types::Value;
 
 fn sql(dir: &Path, sql: &str) {
