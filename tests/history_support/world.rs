@@ -23,6 +23,9 @@ use super::ops::{Done, MIRROR, Op, SNAPSHOTS, derived, remove, send};
 /// How long a step may take before it counts as one that hangs.
 pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 
+/// How long all that belongs to a step may take.
+const STEP_DEADLINE: Duration = Duration::from_secs(300);
+
 /// How long what waits for a lock may wait before the lock is let go of.
 const PATIENCE: Duration = Duration::from_millis(15);
 
@@ -105,12 +108,15 @@ impl World {
     /// A history, from its first command to its end.
     pub async fn run(&mut self) {
         for _ in 0..10 + self.chance.random.below(51) {
-            self.step().await;
+            let step = tokio::time::timeout(STEP_DEADLINE, self.step()).await;
+            assert!(step.is_ok(), "it hangs: {:?}", self.ledger.as_ref().map(Ledger::status));
             if self.chance.random.chance(4) {
-                self.compare().await;
+                let step = tokio::time::timeout(STEP_DEADLINE, self.compare()).await;
+                assert!(step.is_ok(), "comparing hangs: {:?}", self.ledger.as_ref().map(Ledger::status));
             }
         }
-        self.finish().await;
+        let step = tokio::time::timeout(STEP_DEADLINE, self.finish()).await;
+        assert!(step.is_ok(), "the end hangs: {:?}", self.ledger.as_ref().map(Ledger::status));
     }
 
     pub(super) fn say(&self, text: String) {
@@ -247,6 +253,21 @@ impl World {
         tokio::time::timeout(DEADLINE, running).await
     }
 
+    /// A look may wait behind a command that nobody waits for any more, and that needs the mirror: where LedgerActor has restarted since and
+    /// the mirror is locked, for as long as it is.
+    async fn freely<T>(&mut self, look: impl Future<Output = T>) -> T {
+        let mut look = std::pin::pin!(look);
+        if let Ok(seen) = tokio::time::timeout(Duration::from_secs(2), &mut look).await {
+            return seen;
+        }
+        self.count("looks behind what waited for the mirror");
+        self.locks = [None, None];
+        if self.mirror_is_removed {
+            Op::KillSqlite.run(0, self.bank(), self.ledger()).await;
+        }
+        look.await
+    }
+
     pub(super) fn positions(&self) -> BTreeMap<String, usize> {
         self.model.streams.iter().map(|(name, stream)| (name.clone(), stream.position())).collect()
     }
@@ -358,7 +379,8 @@ impl World {
             loop {
                 assert!(Instant::now() < deadline, "{stream} is never where its lines are");
                 let from = self.model.streams[&stream].position();
-                let state = match self.bank().read(&stream).await {
+                let bank = self.bank();
+                let state = match self.freely(bank.read(&stream)).await {
                     // Its actor was killed just now, or the registry before has not let go yet.
                     Err(EntityError::Taken { .. } | EntityError::TooMany { .. } | EntityError::OutcomeUnknown { .. }) => {
                         tokio::task::yield_now().await;
@@ -371,7 +393,7 @@ impl World {
                 let lines = &self.model.streams[&stream];
                 // What a caller has let go of may have come since.
                 if of_version(lines.state(), self.version) == state
-                    && self.bank().position(&stream).await.is_ok_and(|at| at as usize == lines.position())
+                    && bank.position(&stream).await.is_ok_and(|at| at as usize == lines.position())
                 {
                     break;
                 }
