@@ -164,11 +164,11 @@ impl LedgerReader {
         let Some(segment) = segments.get(holder) else {
             return Ok(None);
         };
-        let Some(found) = recovery::find_mark(self.storage.as_ref(), segment, mark, self.line_bytes_max)? else {
+        let Some((found, segment, reader)) = recovery::find_mark(self.storage.as_ref(), segment, mark, self.line_bytes_max)? else {
             return Ok(None);
         };
-        let mut lines = self.lines(segments.into_iter().skip(holder).collect(), Seq::ZERO);
-        lines.first_offset = found.end;
+        let mut lines = self.lines(segments.into_iter().skip(holder + 1).collect(), Seq::ZERO);
+        (lines.last_end, lines.current) = (found.end, Some((segment, reader)));
         Ok(Some((found, lines)))
     }
 

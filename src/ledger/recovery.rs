@@ -385,7 +385,7 @@ fn scan_start(cx: &Context<'_>, segments: &[Segment], active: &Segment, sealed_e
     let Some(holder) = segments.iter().rev().find(|segment| segment.first <= mark.seq) else {
         return Ok(beginning(false));
     };
-    let Some(Mark { event_hash: hash, group, batch, end, terminated, .. }) = find_mark(cx.storage, holder, &mark, cx.line_bytes_max)?
+    let Some((Mark { event_hash: hash, group, batch, end, terminated, .. }, ..)) = find_mark(cx.storage, holder, &mark, cx.line_bytes_max)?
     else {
         if holder.first == active.first {
             // It is lost; the scan says where the valid lines end.
@@ -417,23 +417,26 @@ pub(crate) struct Mark {
 }
 
 /// Finds the line at the watermark in the segment that should hold it: by the hint, or by a scan. For recovery and replay alike.
+/// Answers with it the segment, in the form that was read, and what reads on behind it: an erasure may give the segment another file
+/// meanwhile, in which that line ends elsewhere.
 pub(crate) fn find_mark(
     storage: &dyn Storage,
     segment: &Segment,
     mark: &Watermark,
     line_bytes_max: usize,
-) -> Result<Option<Mark>, LedgerError> {
+) -> Result<Option<(Mark, Segment, LineReader)>, LedgerError> {
     let path = &segment.path;
     let from = if segment.first == mark.segment { mark.offset } else { 0 };
     for offset in [from, 0] {
-        let file = segment.open(storage).map_err(LedgerError::io("opening", path))?;
+        let mut segment = segment.clone();
+        let file = segment.open_present(storage).map_err(LedgerError::io("opening", path))?;
         let mut reader = LineReader::new(file, offset, line_bytes_max);
         while let Some(raw) = reader.next().map_err(LedgerError::io("reading", path))? {
             let (end, terminated) = (raw.end(), raw.terminated);
             match line::decode(raw.bytes) {
                 Ok(event) if event.seq == mark.seq => {
                     let Event { id, event_hash, group_seq: group, batch, .. } = event;
-                    return Ok(Some(Mark { id, event_hash, group, batch, end, terminated }));
+                    return Ok(Some((Mark { id, event_hash, group, batch, end, terminated }, segment, reader)));
                 }
                 // The hint is good for its own line only.
                 _ if offset != 0 => break,

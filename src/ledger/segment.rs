@@ -242,6 +242,16 @@ impl LineReader {
         if self.is_blank_still()? {
             return Ok(None);
         }
+        loop {
+            match self.step(begin)? {
+                // Blank lines were read, and then what a writer had meanwhile written over them and on: a line's end, taken for a line.
+                Some(span) if begin < span.offset && !self.is_blank_at(begin)? => self.rewind(begin),
+                span => return Ok(span),
+            }
+        }
+    }
+
+    fn step(&mut self, begin: u64) -> io::Result<Option<Span>> {
         let (mut searched, mut dropped) = (0usize, 0u64);
         let (bytes, len, terminated) = loop {
             let found = self.buffer.get(self.start + searched..self.end).and_then(|fresh| memchr::memchr(b'\n', fresh));
@@ -283,12 +293,16 @@ impl LineReader {
         let Some((begin, end)) = self.blank_end.take().filter(|(begin, _)| *begin == self.offset && self.start == self.end) else {
             return Ok(false);
         };
-        let mut first = [0];
-        let is_still = self.file.read_at(&mut first, begin)? == 1 && first == *b"\n" && self.file.len()? == end;
+        let is_still = self.is_blank_at(begin)? && self.file.len()? == end;
         if is_still {
             (self.blank_end, self.offset) = (Some((begin, end)), end);
         }
         Ok(is_still)
+    }
+
+    fn is_blank_at(&mut self, offset: u64) -> io::Result<bool> {
+        let mut first = [0];
+        Ok(self.file.read_at(&mut first, offset)? == 1 && first == *b"\n")
     }
 
     fn fill(&mut self, dropped: u64) -> io::Result<usize> {
