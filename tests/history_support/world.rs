@@ -247,6 +247,11 @@ impl World {
                 self.count("mirrors that nobody missed");
                 Op::KillSqlite.run(0, self.bank(), self.ledger()).await;
             }
+            // It waits for a mirror that needs the ledger, and writes nothing, so that nobody is told that the disk has gone.
+            Err(_) if self.disk.is_off() => {
+                self.count("appends that waited on a dead disk");
+                Op::KillLedger.run(0, self.bank(), self.ledger()).await;
+            }
             Err(_) => {}
             Ok(ended) => return Ok(ended),
         }
