@@ -111,6 +111,27 @@ fn is_waiting() -> bool {
     SEEN.lock().unwrap().is_waiting
 }
 
+/// Has a large state written to its snapshot, and held there, at position 4.
+async fn being_written(entities: &Entities<Growing>) {
+    for _ in 0..2 {
+        entities.send("large", LARGE).await.unwrap();
+    }
+    // Behind its snapshot.
+    assert_eq!(entities.position("large").await.unwrap(), 2);
+    hold(true);
+    for _ in 0..2 {
+        // Answered before it is written.
+        entities.send("large", 1).await.unwrap();
+    }
+    until("it is written", is_waiting).await;
+}
+
+async fn kill(entities: &Entities<Growing>) {
+    let actor = entities.actor("large").unwrap();
+    actor.kill();
+    until("it has ended", || actor.get_status() == ractor::ActorStatus::Stopped).await;
+}
+
 const DESK: &str = "counterfoil-entities";
 
 #[tokio::test]
@@ -143,17 +164,7 @@ async fn while_one_is_written_others_go_on_and_its_own_commands_wait() {
     let ledger = open(temp.path()).await;
     let entities = growing(&ledger).await;
     entities.send("other", 1).await.unwrap();
-    for _ in 0..2 {
-        entities.send("large", LARGE).await.unwrap();
-    }
-    // Behind its snapshot.
-    assert_eq!(entities.position("large").await.unwrap(), 2);
-    hold(true);
-    for _ in 0..2 {
-        // Answered before it is written.
-        entities.send("large", 1).await.unwrap();
-    }
-    until("it is written", is_waiting).await;
+    being_written(&entities).await;
     let waiting: Vec<_> = (0..5)
         .map(|_| {
             let entities = entities.clone();
@@ -177,22 +188,11 @@ async fn where_its_actor_is_killed_the_snapshot_alone_is_lost() {
     let temp = tempfile::tempdir().unwrap();
     let ledger = open(temp.path()).await;
     let entities = growing(&ledger).await;
-    for _ in 0..2 {
-        entities.send("large", LARGE).await.unwrap();
-    }
-    // Behind its snapshot.
-    assert_eq!(entities.position("large").await.unwrap(), 2);
-    hold(true);
-    for _ in 0..2 {
-        entities.send("large", 1).await.unwrap();
-    }
-    until("it is written", is_waiting).await;
+    being_written(&entities).await;
     let sender = entities.clone();
     let waiting = tokio::spawn(async move { sender.send_keyed("large", "k", 1).await.unwrap().position });
     tokio::task::yield_now().await;
-    let actor = entities.actor("large").unwrap();
-    actor.kill();
-    until("it has ended", || actor.get_status() == ractor::ActorStatus::Stopped).await;
+    kill(&entities).await;
     // The state is the desk's still, so nobody else has one of this stream.
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
@@ -211,19 +211,8 @@ async fn no_other_registry_has_its_stream_meanwhile() {
     let entities = growing(&ledger).await;
     // It has a desk of its own.
     let others = ledger.entities(Growing, snapshots_every(2)).await.unwrap();
-    for _ in 0..2 {
-        entities.send("large", LARGE).await.unwrap();
-    }
-    // Behind its snapshot.
-    assert_eq!(entities.position("large").await.unwrap(), 2);
-    hold(true);
-    for _ in 0..2 {
-        entities.send("large", 1).await.unwrap();
-    }
-    until("it is written", is_waiting).await;
-    let actor = entities.actor("large").unwrap();
-    actor.kill();
-    until("it has ended", || actor.get_status() == ractor::ActorStatus::Stopped).await;
+    being_written(&entities).await;
+    kill(&entities).await;
     let taken = others.position("large").await;
     hold(false);
     assert!(matches!(taken, Err(EntityError::Taken { .. })), "{taken:?}");

@@ -473,8 +473,8 @@ fn payloads_come_from_the_line_and_from_blobs() {
     }
 }
 
-#[test]
-fn lines_are_read_for_what_the_mirror_lacks_and_once() {
+/// Ten batches of so many events each, of three streams, in segments of 64 KiB.
+fn of_three_streams(each: u64) -> (tempfile::TempDir, PathBuf, Options) {
     let temp = common::damage::in_memory();
     let dir = temp.path().join("store");
     let mut options = common::options();
@@ -483,9 +483,15 @@ fn lines_are_read_for_what_the_mirror_lacks_and_once() {
     let draft = |n: u64| note(&"x".repeat(400)).session(format!("s-{}", n % 3));
     let (mut store, _) = Store::open(&dir, &options).unwrap();
     for from in (0..3_000).step_by(300) {
-        store.append_batch((from..from + 300 / 3).map(draft).collect(), &Conditions::none()).unwrap();
+        store.append_batch((from..from + each).map(draft).collect(), &Conditions::none()).unwrap();
     }
     store.close().unwrap();
+    (temp, dir, options)
+}
+
+#[test]
+fn lines_are_read_for_what_the_mirror_lacks_and_once() {
+    let (_temp, dir, options) = of_three_streams(100);
     let whole: u64 = LedgerReader::open(&dir, &options).unwrap().bytes().unwrap();
     assert!(whole > 500_000);
     let (counted, bytes) = counting(&options);
@@ -528,17 +534,7 @@ fn lines_are_read_for_what_the_mirror_lacks_and_once() {
 
 #[test]
 fn a_wrong_row_costs_lines_near_it_and_many_cost_all_lines_once() {
-    let temp = common::damage::in_memory();
-    let dir = temp.path().join("store");
-    let mut options = common::options();
-    common::disk::without_sync(&mut options);
-    options.segment_bytes_max = 64 << 10;
-    let draft = |n: u64| note(&"x".repeat(400)).session(format!("s-{}", n % 3));
-    let (mut store, _) = Store::open(&dir, &options).unwrap();
-    for from in (0..3_000).step_by(300) {
-        store.append_batch((from..from + 300).map(draft).collect(), &Conditions::none()).unwrap();
-    }
-    store.close().unwrap();
+    let (_temp, dir, options) = of_three_streams(300);
     let whole = LedgerReader::open(&dir, &options).unwrap().bytes().unwrap();
     let events = all(&dir);
     let last = events.iter().map(|(event, _)| event).rfind(|event| event.session_id.as_deref() == Some("s-1")).unwrap();
