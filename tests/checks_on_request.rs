@@ -174,13 +174,19 @@ impl Gate {
         *self.shut.lock().unwrap() = shut;
         self.opened.notify_all();
     }
+
+    fn read(&self, file: &mut dyn StorageFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.reading_most.fetch_max(self.reading.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let shut = self.shut.lock().unwrap();
+        drop(self.opened.wait_while(shut, |shut| *shut).unwrap());
+        let read = file.read_at(buffer, offset);
+        self.reading.fetch_sub(1, Ordering::SeqCst);
+        read
+    }
 }
 
 #[derive(Debug)]
 struct Gated(Arc<dyn Storage>, Arc<Gate>);
-
-#[derive(Debug)]
-struct GatedFile(Box<dyn StorageFile>, Arc<Gate>);
 
 impl Storage for Gated {
     fn create_dir(&self, path: &Path) -> io::Result<bool> {
@@ -191,7 +197,12 @@ impl Storage for Gated {
     }
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
         let file = self.0.open_read(path)?;
-        Ok(if path.ends_with("segments/00000000000000000001.jsonl") { Box::new(GatedFile(file, self.1.clone())) } else { file })
+        if !path.ends_with("segments/00000000000000000001.jsonl") {
+            return Ok(file);
+        }
+        let gate = self.1.clone();
+        let read = move |file: &mut dyn StorageFile, buffer: &mut [u8], offset| gate.read(file, buffer, offset);
+        Ok(Box::new(common::opened::Through(file, read)))
     }
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
         self.0.open_write(path)
@@ -210,32 +221,6 @@ impl Storage for Gated {
     }
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn StorageLock>>> {
         self.0.try_lock(path)
-    }
-}
-
-impl StorageFile for GatedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.1.reading_most.fetch_max(self.1.reading.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        let shut = self.1.shut.lock().unwrap();
-        drop(self.1.opened.wait_while(shut, |shut| *shut).unwrap());
-        let read = self.0.read_at(buffer, offset);
-        self.1.reading.fetch_sub(1, Ordering::SeqCst);
-        read
-    }
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(bytes, offset)
-    }
-    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
-        self.0.reserve(offset, bytes)
-    }
-    fn set_len(&mut self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
-    }
-    fn sync_data(&mut self) -> io::Result<()> {
-        self.0.sync_data()
     }
 }
 

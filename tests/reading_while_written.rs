@@ -8,12 +8,11 @@
 mod common;
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use common::opened::Opened;
+use common::opened::{Opened, Through};
 use common::{copy_dir, note, options, segment_paths, unmirrored_groups};
 use counterfoil::*;
 
@@ -27,48 +26,6 @@ fn meanwhile(happens: impl FnOnce() + Send + 'static) -> Meanwhile {
 fn happen(meanwhile: &Meanwhile) {
     if let Some(happens) = meanwhile.lock().unwrap().take() {
         happens();
-    }
-}
-
-/// A file beside whose second read something happens.
-#[derive(Clone)]
-struct Beside {
-    reads: Arc<AtomicU64>,
-    meanwhile: Meanwhile,
-}
-
-struct Read(Box<dyn StorageFile>, Beside);
-
-impl std::fmt::Debug for Read {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Read")
-    }
-}
-
-impl StorageFile for Read {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        if self.1.reads.fetch_add(1, SeqCst) == 1 {
-            happen(&self.1.meanwhile);
-        }
-        self.0.read_at(buffer, offset)
-    }
-    fn write_at(&mut self, _: &[u8], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn reserve(&mut self, _: u64, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn set_len(&mut self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn sync_data(&mut self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn forget_cached(&mut self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -111,15 +68,24 @@ fn lines_that_come_over_fill_that_was_read() {
     fs::write(&path, &filled).unwrap();
     let mut written = whole.clone();
     written.resize(64 << 10, b'\n');
-    let beside = Beside { reads: Arc::default(), meanwhile: meanwhile(move || fs::write(&path, &written).unwrap()) };
-    let (watch, reads) = (beside.clone(), beside.reads.clone());
-    let options = wrapped(move |path, file| match path.extension().is_some_and(|ending| ending == "jsonl") {
-        true => Box::new(Read(file, watch.clone())),
-        false => file,
+    let (reads, writing) = (Arc::new(AtomicU64::new(0)), meanwhile(move || fs::write(&path, &written).unwrap()));
+    let (count, watch) = (reads.clone(), writing.clone());
+    let options = wrapped(move |path, file| {
+        if path.extension().is_none_or(|ending| ending != "jsonl") {
+            return file;
+        }
+        let (count, watch) = (count.clone(), watch.clone());
+        // Beside its second read.
+        Box::new(Through(file, move |file: &mut dyn StorageFile, buffer: &mut [u8], offset| {
+            if count.fetch_add(1, SeqCst) == 1 {
+                happen(&watch);
+            }
+            file.read_at(buffer, offset)
+        }))
     });
     let mut lines = LedgerReader::open(&dir, &options).unwrap().lines_from(Seq::FIRST).unwrap();
     assert_eq!(seqs(&mut lines), [1, 2, 3]);
-    assert!(reads.load(SeqCst) > 1 && beside.meanwhile.lock().unwrap().is_none(), "nothing has happened meanwhile");
+    assert!(reads.load(SeqCst) > 1 && writing.lock().unwrap().is_none(), "nothing has happened meanwhile");
 }
 
 #[test]

@@ -8,7 +8,6 @@
 
 mod common;
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -16,48 +15,23 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use common::*;
 use counterfoil::*;
 
-/// For so many reads, bytes from an offset of the first segment on are seen as blank lines.
-#[derive(Debug)]
-struct Early {
-    from: u64,
-    reads: AtomicU64,
-}
-
-#[derive(Debug)]
-struct EarlyFile(Box<dyn StorageFile>, Arc<Early>);
-
-impl StorageFile for EarlyFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let read = self.0.read_at(buffer, offset)?;
-        if self.1.reads.fetch_update(SeqCst, SeqCst, |reads| reads.checked_sub(1)).is_ok() {
-            let blank = self.1.from.saturating_sub(offset).min(read as u64) as usize;
-            buffer[blank..read].fill(b'\n');
-        }
-        Ok(read)
-    }
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(bytes, offset)
-    }
-    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
-        self.0.reserve(offset, bytes)
-    }
-    fn set_len(&mut self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
-    }
-    fn sync_data(&mut self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-}
-
-/// Verifies with the last line seen early for so many reads.
+/// Verifies while, for so many reads, bytes from an offset of the first segment on are seen as blank lines.
 fn verified_early(dir: &Path, from: u64, reads: u64) -> VerifyReport {
     let mut options = Options::default();
-    let early = Arc::new(Early { from, reads: AtomicU64::new(reads) });
+    let reads = Arc::new(AtomicU64::new(reads));
     options.storage = Arc::new(common::opened::Opened(move |path: &Path, file| -> Box<dyn StorageFile> {
-        if path.ends_with("segments/00000000000000000001.jsonl") { Box::new(EarlyFile(file, early.clone())) } else { file }
+        if !path.ends_with("segments/00000000000000000001.jsonl") {
+            return file;
+        }
+        let reads = reads.clone();
+        Box::new(common::opened::Through(file, move |file: &mut dyn StorageFile, buffer: &mut [u8], offset: u64| {
+            let read = file.read_at(buffer, offset)?;
+            if reads.fetch_update(SeqCst, SeqCst, |reads| reads.checked_sub(1)).is_ok() {
+                let blank = from.saturating_sub(offset).min(read as u64) as usize;
+                buffer[blank..read].fill(b'\n');
+            }
+            Ok(read)
+        }))
     }));
     verify(&LedgerReader::open(dir, &options).unwrap(), &mut |_| ()).unwrap()
 }

@@ -60,11 +60,7 @@ impl<E: Entity> Held<E> {
 
     /// Drops the state. That this panics is told, and nothing else comes of it.
     pub(super) fn let_go(&mut self) {
-        let live = self.live.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(live))).is_err() {
-            // What the panic says may quote a payload.
-            tracing::error!(entity = E::NAME, "dropping the state of an entity has panicked; mend its `Drop`");
-        }
+        drop_alone(self.live.take(), E::NAME, "the state");
     }
 }
 
@@ -94,10 +90,15 @@ impl<T> Harmless<T> {
 
 impl<T> Drop for Harmless<T> {
     fn drop(&mut self) {
-        let value = self.value.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
-            tracing::error!(entity = self.entity, "dropping a value of an entity has panicked; mend its `Drop`");
-        }
+        drop_alone(self.value.take(), self.entity, "a value");
+    }
+}
+
+/// Drops a value of the user's, whose panic goes no further.
+fn drop_alone<T>(value: T, entity: &'static str, what: &'static str) {
+    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+        // What the panic says may quote a payload.
+        tracing::error!(entity, "dropping {what} of an entity has panicked; mend its `Drop`");
     }
 }
 

@@ -117,11 +117,8 @@ impl<E: Entity> Folded<E> {
         };
         let event = caught("decode", || codec.decode(event_type, payload))?.map_err(PoisonProblem::Undecodable)?;
         let state = &mut self.state;
-        // The event is dropped there, too.
-        caught("apply", move || {
-            let event = event;
-            entity.apply(state, &event);
-        })
+        // The event is moved there, and so dropped there too.
+        caught("apply", move || entity.apply(state, &event))
     }
 
     /// Folds an event that was appended just now: as [`Codec::read_back`] gave it, of this type, in this stream.

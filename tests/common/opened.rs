@@ -50,6 +50,39 @@ impl<W: Fn(&Path, Box<dyn StorageFile>) -> Box<dyn StorageFile> + Send + Sync> S
     }
 }
 
+/// A file that is read through this, which is handed the file, what is to be filled, and from which offset. All else is the file's own.
+pub struct Through<R>(pub Box<dyn StorageFile>, pub R);
+
+impl<R> fmt::Debug for Through<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Through")
+    }
+}
+
+impl<R: FnMut(&mut dyn StorageFile, &mut [u8], u64) -> io::Result<usize> + Send> StorageFile for Through<R> {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        (self.1)(self.0.as_mut(), buffer, offset)
+    }
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(bytes, offset)
+    }
+    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.0.reserve(offset, bytes)
+    }
+    fn set_len(&mut self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+    fn sync_data(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn forget_cached(&mut self) -> io::Result<()> {
+        self.0.forget_cached()
+    }
+}
+
 /// A file, and how many bytes were read of it and of others like it; it is not fsynced.
 #[derive(Debug)]
 struct Counting(Box<dyn StorageFile>, Arc<AtomicU64>);
